@@ -1,0 +1,160 @@
+"""Budgets, and scaling a network's widths into one (mission: section 4's knobs and levers).
+
+A budget is never exceeded and never wasted: one scale for all widths brings the network under
+it by bisection, then the slack that rounding left is spent greedily. From the spec alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from keras_inception.cost import Cost, network_cost
+from keras_inception.spec import ConvSpec, ModuleSpec, NetworkSpec
+
+_BISECTIONS = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Upper bounds for one image and one network; None leaves a quantity free.
+
+    Fields:
+        macs: multiply-adds of one image, counted as in `cost`.
+        params: trainable parameters.
+    """
+
+    macs: int | None = None
+    params: int | None = None
+
+    def __post_init__(self) -> None:
+        bounds = (self.macs, self.params)
+        if all(bound is None for bound in bounds):
+            raise ValueError("Expected a bound on `macs`, `params` or both. Received: neither.")
+        if any(bound is not None and bound <= 0 for bound in bounds):
+            raise ValueError(f"Expected positive bounds. Received: {self}")
+
+    def holds(self, cost: Cost) -> bool:
+        """Whether `cost` is within every bound."""
+        return (self.macs is None or cost.macs <= self.macs) and (
+            self.params is None or cost.params <= self.params
+        )
+
+    def used(self, cost: Cost) -> float:
+        """The share of the tightest bound that `cost` uses; above 1 is over budget."""
+        shares = [
+            value / bound
+            for value, bound in ((cost.macs, self.macs), (cost.params, self.params))
+            if bound is not None
+        ]
+        return max(shares)
+
+
+def module_widths(spec: NetworkSpec) -> dict[str, int]:
+    """Every width of the modules by its layer's name: {"3a_1x1": 64, "3a_3x3_reduce": 96, ...}."""
+    widths: dict[str, int] = {}
+    for module in spec.modules:
+        columns = {"1x1": module.filters_1x1, "pool_proj": module.filters_pool_proj}
+        for name, branch in zip(module.spatial_names, module.spatial, strict=True):
+            columns |= {f"{name}_reduce": branch.reduce, name: branch.filters}
+        widths |= {f"{module.name}_{key}": width for key, width in columns.items() if width}
+    return widths
+
+
+def with_module_widths(spec: NetworkSpec, widths: Mapping[str, int]) -> NetworkSpec:
+    """`spec` with the widths named in `widths`; the inverse of `module_widths`."""
+
+    def widened(module: ModuleSpec) -> ModuleSpec:
+        def width(key: str, own: int | None) -> Any:
+            return widths.get(f"{module.name}_{key}", own)
+
+        return replace(
+            module,
+            filters_1x1=width("1x1", module.filters_1x1),
+            spatial=tuple(
+                replace(
+                    branch,
+                    reduce=width(f"{name}_reduce", branch.reduce),
+                    filters=width(name, branch.filters),
+                )
+                for name, branch in zip(module.spatial_names, module.spatial, strict=True)
+            ),
+            filters_pool_proj=width("pool_proj", module.filters_pool_proj),
+        )
+
+    return spec.map_modules({module.name: widened(module) for module in spec.modules})
+
+
+def fit_to_budget(
+    spec: NetworkSpec,
+    budget: Budget,
+    *,
+    step: int = 8,
+    targets: Mapping[str, float] | None = None,
+    scale_stem: bool = False,
+) -> NetworkSpec:
+    """Scale the widths of `spec` so that it uses `budget` and never exceeds it.
+
+    Widths come out as multiples of `step`, at least `step`. A spec whose own cost is the budget
+    comes back unchanged (for widths that are multiples of `step`, as Table 1's are).
+
+    Args:
+        spec: the network; its classes and input shape count.
+        budget: bounds on MACs, parameters, or both.
+        step: the grid of widths.
+        targets: wished widths by layer name, any positive numbers, before the common scale
+            (`tuning` moves them apart); default the spec's own `module_widths`.
+        scale_stem: scale the stem's convolutions too. They are 30% of the paper's MACs.
+
+    Raises:
+        ValueError: the smallest network of this form costs more than the budget.
+    """
+    wished: dict[str, float] = {**module_widths(spec), **(targets or {})}
+    stem = {layer.name: layer.filters for layer in spec.stem if isinstance(layer, ConvSpec)}
+    if scale_stem:
+        wished |= stem
+
+    def build(widths: Mapping[str, int]) -> NetworkSpec:
+        scaled = with_module_widths(spec, widths)
+        if not scale_stem:
+            return scaled
+        layers = tuple(
+            replace(layer, filters=widths[layer.name]) if isinstance(layer, ConvSpec) else layer
+            for layer in scaled.stem
+        )
+        return replace(scaled, stem=layers)
+
+    def fits(widths: Mapping[str, int]) -> bool:
+        return budget.holds(network_cost(build(widths)).total)
+
+    def rounded(scale: float) -> dict[str, int]:
+        return {
+            name: max(step, step * int(width * scale / step + 0.5))
+            for name, width in wished.items()
+        }
+
+    if not fits(rounded(0.0)):
+        smallest = network_cost(build(rounded(0.0))).total
+        raise ValueError(
+            f"Expected a budget of at least {smallest.macs:,} MACs and {smallest.params:,} "
+            f"parameters, what {spec.name!r} costs with every width at {step}. Received: {budget}. "
+            "Raise the budget, or take fewer modules, a smaller step or a smaller stem."
+        )
+    low, high = 0.0, 1.0
+    while fits(rounded(high)):
+        low, high = high, 2 * high
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(rounded(middle)) else (low, middle)
+    return build(_spend_slack(rounded(low), wished, low, step, fits))
+
+
+def _spend_slack(widths: dict[str, int], wished: dict[str, float], scale: float, step: int, fits: Any) -> dict[str, int]:
+    """Give one step more to each width that still fits, largest rounding remainder first."""
+    remainder = {name: wished[name] * scale - width for name, width in widths.items()}
+    for name in sorted(widths, key=lambda name: -remainder[name]):
+        wider = widths | {name: widths[name] + step}
+        if fits(wider):
+            widths = wider
+    return widths

@@ -1,0 +1,170 @@
+"""`GoogLeNet(...)` in the manner of keras.applications: glue between spec, network and weights."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_inception.network import Pooling, build_network
+from keras_inception.spec import NetworkSpec
+from keras_inception.variants import VARIANTS, variant_spec
+
+_DEFAULT_CLASSES = 1000
+
+
+def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applications
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = "imagenet",
+    input_tensor: Any = None,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    pooling: Pooling | None = None,
+    classes: int = _DEFAULT_CLASSES,
+    classifier_activation: str | None = "softmax",
+    name: str = "googlenet",
+    *,
+    variant: str | None = None,
+    spec: NetworkSpec | None = None,
+    auxiliary: bool = False,
+) -> keras.Model:
+    """GoogLeNet and the Inception v1 family.
+
+    Source: Going Deeper with Convolutions (arXiv 1409.4842).
+
+    Args:
+        include_top: end in the classifier (N x classes). Otherwise in the last module's grid,
+            N x h x w x C (N x C x h x w for channels first), or N x C with `pooling`.
+        weights: "imagenet", None for fresh weights, or the path of a `.weights.h5` or `.keras`
+            file of the same network.
+        input_tensor: a Keras tensor to start from.
+        input_shape: (height, width, channels), in the order of the data format. Default the
+            spec's own with the top, and any size without it. Without pretrained weights any
+            size from the network's total stride (32 for the paper's) and any number of
+            channels is possible.
+        pooling: None, "avg" or "max", only without the top.
+        classes: number of classes. The default, 1000, stands for the spec's own where that is
+            given or differs: 1008 for "inception5h", 10 for "small", "tiny" and "nano".
+        classifier_activation: activation of the classifier; None returns logits.
+        name: of the model.
+        variant: one of `keras_inception.VARIANTS`; default "paper".
+        spec: a network of your own, in the place of `variant`.
+        auxiliary: also return the auxiliary classifiers: a dict of outputs "main", "aux_1",
+            "aux_2". They count in training only.
+
+    Returns:
+        A functional `keras.Model`. It expects float RGB pixels in the convention of its spec:
+        pass [0, 255] pixels through `preprocess_input(x, convention=model_preprocessing(model))`.
+
+    Raises:
+        ValueError: arguments that exclude each other, an unknown variant, an input too small,
+            or classes or channels that the weights do not have.
+    """
+    network = _network_spec(variant, spec)
+    if classes != _DEFAULT_CLASSES:
+        network = replace(network, classes=classes)
+    shape = _input_shape(network, input_shape, input_tensor, include_top)
+    network = replace(network, input_shape=shape)
+    if weights == "imagenet":
+        _check_imagenet(network, spec, include_top)
+    elif weights is not None:
+        _check_file(Path(weights))
+    model = build_network(
+        network,
+        include_top=include_top,
+        auxiliary=auxiliary,
+        pooling=pooling,
+        classifier_activation=classifier_activation,
+        input_tensor=input_tensor,
+        name=name,
+    )
+    if weights is not None:
+        model.load_weights(weights)
+    return model
+
+
+def _network_spec(variant: str | None, spec: NetworkSpec | None) -> NetworkSpec:
+    if spec is None:
+        return variant_spec("paper" if variant is None else variant)
+    if variant is not None:
+        raise ValueError(
+            "Expected `variant` or `spec`, not both. Received: "
+            f"variant={variant!r}, spec={spec.name!r}. Leave one out."
+        )
+    if not isinstance(spec, NetworkSpec):
+        raise ValueError(
+            "Expected `spec` to be a NetworkSpec (NetworkSpec.from_json reads one from a file). "
+            f"Received: {type(spec).__name__}"
+        )
+    return spec
+
+
+def _input_shape(
+    network: NetworkSpec, input_shape: Any, input_tensor: Any, include_top: bool
+) -> tuple[int | None, int | None, int]:
+    """The input shape with the channels last, whatever the data format."""
+    first = keras.config.image_data_format() == "channels_first"
+    if input_tensor is not None:
+        if not keras.utils.is_keras_tensor(input_tensor):
+            raise ValueError(
+                "Expected `input_tensor` to be a Keras tensor, such as keras.Input(...) or a "
+                f"layer's output. Received: {type(input_tensor).__name__}"
+            )
+        tensor_shape = tuple(input_tensor.shape[1:])
+        if input_shape is not None and tuple(input_shape) != tensor_shape:
+            raise ValueError(
+                "Expected `input_shape` and `input_tensor` to agree. Received: "
+                f"input_shape={tuple(input_shape)}, input_tensor of shape {tensor_shape}"
+            )
+        input_shape = tensor_shape
+    if input_shape is None:
+        own = network.input_shape
+        return own if include_top else (None, None, own[2])
+    if len(input_shape) != 3:
+        raise ValueError(
+            "Expected `input_shape` of three numbers, without the batch. "
+            f"Received: input_shape={tuple(input_shape)}"
+        )
+    if include_top and None in tuple(input_shape):
+        raise ValueError(
+            "Expected a fixed `input_shape` with include_top=True. "
+            f"Received: input_shape={tuple(input_shape)}. Give all three numbers, or use "
+            'include_top=False with pooling="avg".'
+        )
+    return (*input_shape[1:], input_shape[0]) if first else tuple(input_shape)
+
+
+def _check_imagenet(network: NetworkSpec, spec: NetworkSpec | None, include_top: bool) -> None:
+    if spec is not None:
+        raise ValueError(
+            "Expected weights=None or a file for a spec of your own: ImageNet weights exist for "
+            f'variants only. Received: weights="imagenet", spec={spec.name!r}'
+        )
+    if include_top and network.classes != VARIANTS[network.name].classes:
+        raise ValueError(
+            f"Expected classes={VARIANTS[network.name].classes} with the ImageNet weights of "
+            f"{network.name!r}. Received: classes={network.classes}. Use include_top=False and "
+            "a classifier of your own, or weights=None."
+        )
+    if network.input_shape[2] != 3:
+        raise ValueError(
+            "Expected 3 channels with ImageNet weights. Received: "
+            f"input_shape={network.input_shape} (height, width, channels). Use weights=None."
+        )
+    raise ValueError(
+        f"The ImageNet weights of {network.name!r} cannot be loaded by this release: it has no "
+        "converter for the published file yet. Use weights=None for a fresh network, or "
+        'weights="PATH.weights.h5" for a file you trained.'
+    )
+
+
+def _check_file(path: Path) -> None:
+    if not path.name.endswith((".weights.h5", ".keras")):
+        raise ValueError(
+            'Expected `weights` to be "imagenet", None, or the path of a `.weights.h5` or `.keras` '
+            f"file. Received: weights={str(path)!r}"
+        )
+    if not path.is_file():
+        raise ValueError(f"Expected a file of weights. Received: {str(path)!r}, which is not there.")

@@ -1,0 +1,207 @@
+"""From a spec to a functional Keras model with named endpoints. No downloads, no training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import keras
+
+from keras_inception import blocks
+from keras_inception.spec import NetworkSpec
+
+Pooling = Literal["avg", "max"]
+
+
+def build_network(
+    spec: NetworkSpec,
+    *,
+    include_top: bool = True,
+    auxiliary: bool = False,
+    pooling: Pooling | None = None,
+    classifier_activation: str | None = "softmax",
+    input_tensor: Any = None,
+    name: str | None = None,
+) -> keras.Model:
+    """Build the network of a spec with fresh weights.
+
+    Args:
+        spec: the architecture.
+        include_top: end in the classifier: N x classes. Otherwise in the last module's grid
+            (N x h x w x C), or N x C with `pooling`.
+        auxiliary: also return the auxiliary classifiers: the output is then a dict
+            {"main": ..., "aux_1": ..., "aux_2": ...} of N x classes each.
+        pooling: "avg" or "max", only without the top.
+        classifier_activation: of all classifiers; None gives logits.
+        input_tensor: a Keras tensor to start from, in the place of a new input.
+        name: of the model; default the spec's.
+
+    Returns:
+        A functional model of float pixels in the convention `spec.pixels`, in the data format
+        and under the dtype policy that are set globally. Classifier outputs are float32.
+
+    Raises:
+        ValueError: input smaller than the spec's total stride, or too small for the auxiliary
+            classifiers, or arguments that exclude each other.
+    """
+    _check(spec, include_top, auxiliary, pooling)
+    inputs = blocks.input_layer(spec, input_tensor)
+    outputs: dict[str, Any] = {}
+    heads = {aux.after: aux for aux in spec.aux} if auxiliary else {}
+    x = blocks.stem(inputs, spec)
+    for stage in spec.stages:
+        if stage.downsample:
+            x = blocks.max_pool(x, stage.downsample)
+        for module in stage.modules:
+            x = blocks.inception_module(x, spec, module)
+            if aux := heads.get(module.name):
+                outputs[aux.name] = blocks.auxiliary_classifier(x, spec, aux, classifier_activation)
+    if include_top:
+        x = blocks.head(x, spec, classifier_activation)
+    elif pooling == "avg":
+        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    elif pooling == "max":
+        x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
+    if input_tensor is not None:
+        inputs = keras.utils.get_source_inputs(inputs)
+    return keras.Model(inputs, {"main": x, **outputs} if auxiliary else x, name=name or spec.name)
+
+
+def inference_model(model: keras.Model) -> keras.Model:
+    """The model without its auxiliary classifiers: the same layers and weights, one output."""
+    if not isinstance(model.output, dict):
+        return model
+    return keras.Model(model.inputs, model.output["main"], name=model.name)
+
+
+def endpoints(model: keras.Model) -> tuple[str, ...]:
+    """Names of all endpoints: stem units, pools, modules ("3a"), their branches ("3a_3x3"), head."""
+    return tuple(
+        layer.name
+        for layer in model.layers
+        if not isinstance(layer, keras.layers.InputLayer) and not layer.name.endswith(_INNER)
+    )
+
+
+# Layers inside a unit: the endpoint is the unit's last layer.
+_INNER = ("_conv", "_bn", "_pad", "_logits", "_flatten", "_dropout")
+
+
+def feature_extractor(model: keras.Model, names: Sequence[str]) -> keras.Model:
+    """A model of the same weights that returns the chosen endpoints.
+
+    Args:
+        model: a network of this package, built or loaded.
+        names: the paper's names ("3a", "3a_3x3_reduce", "pool3"), TF-Slim's ("Mixed_3b",
+            "Conv2d_1a_7x7") or torchvision's ("inception3a", "maxpool3").
+
+    Returns:
+        A model whose output is a dict {name as given: N x h x w x C}.
+
+    Raises:
+        ValueError: an endpoint that the model does not have.
+    """
+    known = {layer.name for layer in model.layers}
+    outputs = {}
+    for name in names:
+        own = endpoint_name(name)
+        if own not in known:
+            raise ValueError(
+                f"Expected endpoints among {', '.join(endpoints(model))}, or TF-Slim's or "
+                f"torchvision's names of them. Received: {name!r}"
+            )
+        outputs[name] = model.get_layer(own).output
+    return keras.Model(model.inputs, outputs, name=f"{model.name}_features")
+
+
+# The stem and the pools under the names of TF-Slim (tf_slim/nets/inception_v1.py) and of
+# torchvision (models/googlenet.py).
+_STEM_ALIASES = {
+    "Conv2d_1a_7x7": "conv1",
+    "MaxPool_2a_3x3": "pool1",
+    "Conv2d_2b_1x1": "conv2_reduce",
+    "Conv2d_2c_3x3": "conv2",
+    "MaxPool_3a_3x3": "pool2",
+    "MaxPool_4a_3x3": "pool3",
+    "MaxPool_5a_2x2": "pool4",
+    "Predictions": "predictions",
+    "maxpool1": "pool1",
+    "maxpool2": "pool2",
+    "maxpool3": "pool3",
+    "maxpool4": "pool4",
+    "avgpool": "avg_pool",
+    "fc": "predictions_logits",
+}
+
+
+def endpoint_name(name: str) -> str:
+    """This package's name of an endpoint given in the paper's, TF-Slim's or torchvision's.
+
+    torchvision's conv2 and conv3 are the paper's conv2_reduce and conv2; since "conv2" is the
+    paper's name too, it means the paper's, and only "conv3" is translated.
+    """
+    if slim := re.fullmatch(r"Mixed_(\d)([b-z])", name):
+        return slim[1] + chr(ord(slim[2]) - 1)  # TF-Slim counts the pool before as "a"
+    if torchvision := re.fullmatch(r"inception_?(\d[a-z])", name):
+        return torchvision[1]
+    return {"conv3": "conv2", **_STEM_ALIASES}.get(name, name)
+
+
+def freeze_until(model: keras.Model, endpoint: str) -> None:
+    """Make every layer below `endpoint` untrainable; the endpoint itself and all above train on.
+
+    A frozen BatchNormalization also runs in inference mode, its statistics stay (Keras does so
+    for a layer whose `trainable` is False). Compile the model again afterwards.
+
+    Args:
+        model: a network of this package.
+        endpoint: where training begins, under any of its names: "4a", "Mixed_4b", "pool3".
+
+    Raises:
+        ValueError: an endpoint that the model does not have.
+    """
+    own = endpoint_name(endpoint)
+    up_to = feature_extractor(model, [endpoint]).layers
+    is_module = isinstance(model.get_layer(own), keras.layers.Concatenate)
+    parts = {own, *(own + suffix for suffix in _INNER)}
+    below = {
+        layer.name
+        for layer in up_to
+        if layer.name not in parts and not (is_module and layer.name.startswith(f"{own}_"))
+    }
+    for layer in model.layers:
+        layer.trainable = layer.name not in below
+
+
+def _check(
+    spec: NetworkSpec, include_top: bool, auxiliary: bool, pooling: Pooling | None
+) -> None:
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(f'Expected `pooling` None, "avg" or "max". Received: pooling={pooling!r}')
+    if include_top and pooling:
+        raise ValueError(
+            "Expected `pooling` only with include_top=False: the head pools already. "
+            f"Received: include_top=True, pooling={pooling!r}"
+        )
+    if auxiliary and not include_top:
+        raise ValueError(
+            "Expected auxiliary=True only with include_top=True. Received: include_top=False"
+        )
+    if auxiliary and not spec.aux:
+        raise ValueError(
+            f"Expected a spec with auxiliary classifiers. Received: {spec.name!r}, which has none. "
+            "Use auxiliary=False, or add `AuxSpec`s to the spec."
+        )
+    sizes = spec.input_shape[:2]
+    if any(size is not None and size < spec.total_stride for size in sizes):
+        raise ValueError(
+            f"Expected an input of at least {spec.total_stride}x{spec.total_stride} pixels, the "
+            f"total stride of {spec.name!r}. Received: input_shape={spec.input_shape}. "
+            'For 28 to 64 pixels there is variant="small".'
+        )
+    if auxiliary and None in sizes:
+        raise ValueError(
+            "Expected a fixed input size for the auxiliary classifiers, whose dense kernels depend "
+            f"on it. Received: input_shape={spec.input_shape}"
+        )

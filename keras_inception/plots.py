@@ -1,0 +1,55 @@
+"""Pictures of a run, as PNG files. Draws on its own figures: no global matplotlib state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# A matrix of more classes than this is drawn without names and numbers, which nobody could read.
+_MOST_LABELLED = 30
+
+
+def training_curve(history: Mapping[str, Sequence[float]], path: Path) -> None:
+    """Loss and accuracy by epoch, on training and held-out images.
+
+    Args:
+        history: "loss", "val_loss", "accuracy", "val_accuracy", one number an epoch.
+        path: of the PNG.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, key, title in zip(
+        figure.subplots(1, 2), ("loss", "accuracy"), ("Loss", "Top-1 accuracy"), strict=True
+    ):
+        epochs = range(1, len(history[key]) + 1)
+        axes.plot(epochs, history[key], marker=".", label="training")
+        axes.plot(epochs, history[f"val_{key}"], marker=".", label="held out")
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=120, format="png")
+
+
+def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], path: Path) -> None:
+    """Counts by true class (row) and predicted class (column), shaded by the share of the row."""
+    count = len(class_names)
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    side = 2.5 + 0.5 * min(count, _MOST_LABELLED)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
+    if count <= _MOST_LABELLED:
+        axes.set_xticks(range(count), class_names, rotation=60, ha="right")
+        axes.set_yticks(range(count), class_names)
+        for row in range(count):
+            for column in range(count):
+                if confusion[row, column]:
+                    shade = "white" if shares[row, column] > 0.5 else "black"
+                    text = str(confusion[row, column])
+                    axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=8)
+    figure.savefig(path, dpi=120, format="png")

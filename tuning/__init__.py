@@ -1,0 +1,1 @@
+"""Search over specs with KerasTuner, each candidate within its budget."""
