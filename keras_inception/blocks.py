@@ -25,8 +25,6 @@ from keras_inception.spec import (
 )
 
 
-
-
 @keras.saving.register_keras_serializable(package="keras_inception")
 class LocalResponseNormalization(layers.Layer):
     """Local response normalization across channels: x / (bias + a * sum(x^2))^beta.
@@ -61,6 +59,7 @@ class LocalResponseNormalization(layers.Layer):
         self.axis = _channel_axis() if axis is None else axis
 
     def call(self, inputs: Any) -> Any:
+        """Normalize; the shape stays."""
         x = ops.cast(inputs, "float32")
         radius = self.window_size // 2
         padding = [(0, 0)] * len(x.shape)
@@ -80,9 +79,11 @@ class LocalResponseNormalization(layers.Layer):
         return tuple(index)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape stays."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
+        """The arguments that build the same layer."""
         return {
             **super().get_config(),
             "window_size": self.window_size,
@@ -143,9 +144,7 @@ def conv_unit(
 
 def max_pool(x: Any, pool: PoolSpec) -> Any:
     """Max pool with the padding of the spec; what is padded never wins the maximum."""
-    padding = pool.padding
-    if padding == "ceil":
-        x, padding = _ceil_padding(x, pool)
+    x, padding = (x, "same") if pool.padding == "same" else _ceil_padding(x, pool)
     return layers.MaxPooling2D(pool.size, pool.stride, padding=padding, name=pool.name)(x)
 
 
@@ -188,17 +187,13 @@ def inception_module(x: Any, spec: NetworkSpec, module: ModuleSpec) -> Any:
         if branch.reduce is not None:
             reduced = conv_unit(x, spec, f"{name}_reduce", filters=branch.reduce, kernel_size=1)
         branches.append(
-            conv_unit(
-                reduced, spec, name, filters=branch.filters, kernel_size=branch.kernel_size
-            )
+            conv_unit(reduced, spec, name, filters=branch.filters, kernel_size=branch.kernel_size)
         )
     if module.filters_pool_proj != 0:
         pooled = layers.MaxPooling2D(3, strides=1, padding="same", name=f"{module.name}_pool")(x)
         if module.filters_pool_proj is not None:
             name = f"{module.name}_pool_proj"
-            pooled = conv_unit(
-                pooled, spec, name, filters=module.filters_pool_proj, kernel_size=1
-            )
+            pooled = conv_unit(pooled, spec, name, filters=module.filters_pool_proj, kernel_size=1)
         branches.append(pooled)
     if len(branches) == 1:
         return layers.Identity(name=module.name)(branches[0])
@@ -244,9 +239,7 @@ def _classifier(x: Any, spec: NetworkSpec, name: str, activation: str | None) ->
 def _ceil_padding(x: Any, pool: PoolSpec) -> tuple[Any, str]:
     """Caffe's rounding: pad at the bottom and right only, so that no pixel is left out."""
     axes = (2, 3) if _channel_axis() == 1 else (1, 2)
-    missing = [
-        None if x.shape[axis] is None else _missing(x.shape[axis], pool) for axis in axes
-    ]
+    missing = [None if x.shape[axis] is None else _missing(x.shape[axis], pool) for axis in axes]
     if missing == [0, 0]:
         return x, "valid"
     if all(amount == 1 for amount in missing):

@@ -150,7 +150,9 @@ def fit_to_budget(
     return build(_spend_slack(rounded(low), wished, low, step, fits))
 
 
-def _spend_slack(widths: dict[str, int], wished: dict[str, float], scale: float, step: int, fits: Any) -> dict[str, int]:
+def _spend_slack(
+    widths: dict[str, int], wished: dict[str, float], scale: float, step: int, fits: Any
+) -> dict[str, int]:
     """Give one step more to each width that still fits, largest rounding remainder first."""
     remainder = {name: wished[name] * scale - width for name, width in widths.items()}
     for name in sorted(widths, key=lambda name: -remainder[name]):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras_inception.spec import (
     AuxSpec,
@@ -65,6 +65,7 @@ class Cost:
 
     @classmethod
     def of(cls, layers: Iterable[LayerCost]) -> Cost:
+        """Add up."""
         layers = tuple(layers)
         return cls(
             weights=sum(layer.weights for layer in layers),
@@ -87,10 +88,11 @@ class NetworkCost:
 
     @property
     def total(self) -> Cost:
+        """The sum over all layers."""
         return Cost.of(self.layers)
 
     def by_module(self) -> dict[str, Cost]:
-        """Cost by module; the stem, each downsample, auxiliary classifier and the head count as one."""
+        """Cost by module, and by stem, downsample, auxiliary classifier and head."""
         return self._by([layer.group for layer in self.layers])
 
     def by_stage(self) -> dict[str, Cost]:
@@ -137,7 +139,9 @@ def _walk(spec: NetworkSpec, auxiliary: bool, include_top: bool) -> Iterator[Lay
     for layer in spec.stem:
         if isinstance(layer, ConvSpec):
             grid = (layer.output_size(shape[0]), layer.output_size(shape[1]))
-            yield _conv(layer.name, "stem", "stem", layer.kernel_size, shape[2], layer.filters, grid, norm)
+            yield _conv(
+                layer.name, "stem", "stem", layer.kernel_size, shape[2], layer.filters, grid, norm
+            )
             shape = (*grid, layer.filters)
         elif isinstance(layer, PoolSpec):
             shape = _pooled(layer, shape)
@@ -167,7 +171,9 @@ def module_layers(
     name, grid, channels = module.name, shape[:2], shape[2]
 
     def conv(branch: str, kernel_size: int, inputs: int, filters: int) -> LayerCost:
-        return _conv(f"{name}_{branch}", name, stage, kernel_size, inputs, filters, grid, batch_norm)
+        return _conv(
+            f"{name}_{branch}", name, stage, kernel_size, inputs, filters, grid, batch_norm
+        )
 
     if module.filters_1x1:
         yield conv("1x1", 1, channels, module.filters_1x1)
@@ -194,7 +200,9 @@ def _aux_layers(aux: AuxSpec, shape: tuple[int, ...], spec: NetworkSpec) -> Iter
             "auxiliary=False."
         )
     yield LayerCost(f"{aux.name}_pool", aux.name, "aux", "pool", (*grid, shape[2]))
-    yield _conv(f"{aux.name}_proj", aux.name, "aux", 1, shape[2], aux.filters, grid, spec.batch_norm)
+    yield _conv(
+        f"{aux.name}_proj", aux.name, "aux", 1, shape[2], aux.filters, grid, spec.batch_norm
+    )
     flat = grid[0] * grid[1] * aux.filters
     yield _dense(f"{aux.name}_dense", aux.name, "aux", flat, aux.units)
     yield _dense(aux.name, aux.name, "aux", aux.units, spec.classes)
@@ -241,7 +249,6 @@ class TableRow:
     """A row of Table 1: what the paper prints, and what the printed widths really cost."""
 
     type: str
-    patch: str
     output_shape: tuple[int, ...]
     filters: dict[str, int | None]  # by the paper's columns: "1x1", "3x3 reduce", "3x3", ...
     weights: int
@@ -265,10 +272,11 @@ _PRINTED = {
     "5b": ("1388K", "71M"),
     "linear": ("1000K", "1M"),
 }
+PRINTED_SUM = ("6798K", "1502M")  # of the rows above; the paper prints no sum
 
 
 def table_1(spec: NetworkSpec = PAPER) -> list[TableRow]:
-    """The rows of Table 1 that hold weights, for `spec`; printed numbers where the paper has them."""
+    """The rows of Table 1 that hold weights, for `spec`, beside what the paper prints."""
     cost = network_cost(spec)
     layers = {layer.name: layer for layer in cost.layers}
     rows = []
@@ -279,14 +287,13 @@ def table_1(spec: NetworkSpec = PAPER) -> list[TableRow]:
         if layer.name.endswith("_reduce"):
             reduce_layers = [layers[layer.name]]
             continue
-        patch = f"{layer.kernel_size}x{layer.kernel_size}/{layer.stride}"
-        columns = {"3x3 reduce": reduce.output_shape[2] for reduce in reduce_layers}
-        rows.append(_row(layer.name, patch, [*reduce_layers, layers[layer.name]], columns))
+        columns = {"3x3 reduce": reduce_layers[0].output_shape[2]} if reduce_layers else {}
+        rows.append(_row(layer.name, [*reduce_layers, layers[layer.name]], columns))
         reduce_layers = []
     for module in spec.modules:
         own = [layer for layer in cost.layers if layer.group == module.name]
-        rows.append(_row(module.name, "", own, _module_columns(module)))
-    rows.append(_row("linear", "", [layers["predictions"]], {}))
+        rows.append(_row(module.name, own, _module_columns(module)))
+    rows.append(_row("linear", [layers["predictions"]], {}))
     return rows
 
 
@@ -297,13 +304,11 @@ def _module_columns(module: ModuleSpec) -> dict[str, int | None]:
     return columns | {"pool proj": module.filters_pool_proj}
 
 
-def _row(
-    name: str, patch: str, layers: list[LayerCost], filters: Mapping[str, int | None]
-) -> TableRow:
+def _row(name: str, layers: list[LayerCost], filters: Mapping[str, int | None]) -> TableRow:
     cost = Cost.of(layers)
     printed = _PRINTED.get(name, ("", ""))
     shape = layers[-1].output_shape
-    return TableRow(name, patch, shape, dict(filters), cost.weights, cost.macs, *printed)
+    return TableRow(name, shape, dict(filters), cost.weights, cost.macs, *printed)
 
 
 class Growth(NamedTuple):
@@ -342,12 +347,14 @@ def growth_by_width(spec: NetworkSpec, scales: Sequence[float]) -> list[Growth]:
             {module.name: _scaled_module(module, scale) for module in spec.modules}
         )
         cost = network_cost(scaled, include_top=False)
-        curve.append(Growth(scale, cost.total.macs, cost.total.params, cost.layers[-1].output_shape[-1]))
+        curve.append(
+            Growth(scale, cost.total.macs, cost.total.params, cost.layers[-1].output_shape[-1])
+        )
     return curve
 
 
 def _scaled_module(module: ModuleSpec, scale: float) -> ModuleSpec:
-    def scaled(width: int | None) -> int | None:
+    def scaled(width: Any) -> Any:  # None and 0 stay: no reduction, no branch
         return width and max(1, round(width * scale))
 
     return replace(

@@ -111,7 +111,7 @@ def training_batches(split: Split, spec: NetworkSpec, recipe: Recipe) -> tf.data
 
 
 def evaluation_batches(split: Split, spec: NetworkSpec, batch_size: int) -> tf.data.Dataset:
-    """Every image of the split once, in order: float32 images and int32 labels, the last batch short."""
+    """Every image of the split once, in order; the last batch may be short."""
     examples = tf.data.Dataset.from_tensor_slices((split.images, split.labels.astype(np.int32)))
     return (
         examples.batch(batch_size)

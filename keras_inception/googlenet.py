@@ -167,4 +167,6 @@ def _check_file(path: Path) -> None:
             f"file. Received: weights={str(path)!r}"
         )
     if not path.is_file():
-        raise ValueError(f"Expected a file of weights. Received: {str(path)!r}, which is not there.")
+        raise ValueError(
+            f"Expected a file of weights. Received: {str(path)!r}, which is not there."
+        )

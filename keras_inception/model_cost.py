@@ -68,6 +68,7 @@ class ModelCost:
 
     @property
     def macs(self) -> int:
+        """Multiply-adds of all counted calls."""
         return sum(layer.macs for layer in self.layers)
 
 
@@ -104,7 +105,11 @@ def _walk(
     uncounted: list[UncountedLayer],
 ) -> None:
     # Keras has no public list of calls (3.15.1); its own summary reads the same attribute.
-    for node in (node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]):
+    for node in (
+        node
+        for depth in sorted(model._nodes_by_depth, reverse=True)
+        for node in model._nodes_by_depth[depth]
+    ):
         operation = node.operation
         name, kind = prefix + operation.name, type(operation).__name__
         if isinstance(operation, keras.Function | keras.Sequential):
@@ -160,4 +165,4 @@ def _einsum_macs(layer: Any, input_shape: tuple[int | None, ...]) -> int:
         zip(kernel, layer.kernel.shape, strict=True)
     )
     del sizes[inputs[0]]
-    return math.prod(sizes.values())  # type: ignore[arg-type]
+    return math.prod(sizes.values())

@@ -76,7 +76,7 @@ def inference_model(model: keras.Model) -> keras.Model:
 
 
 def endpoints(model: keras.Model) -> tuple[str, ...]:
-    """Names of all endpoints: stem units, pools, modules ("3a"), their branches ("3a_3x3"), head."""
+    """Names of all endpoints: stem units, pools, modules ("3a"), branches ("3a_3x3"), head."""
     return tuple(
         layer.name
         for layer in model.layers
@@ -174,9 +174,7 @@ def freeze_until(model: keras.Model, endpoint: str) -> None:
         layer.trainable = layer.name not in below
 
 
-def _check(
-    spec: NetworkSpec, include_top: bool, auxiliary: bool, pooling: Pooling | None
-) -> None:
+def _check(spec: NetworkSpec, include_top: bool, auxiliary: bool, pooling: Pooling | None) -> None:
     if pooling not in (None, "avg", "max"):
         raise ValueError(f'Expected `pooling` None, "avg" or "max". Received: pooling={pooling!r}')
     if include_top and pooling:

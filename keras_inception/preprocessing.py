@@ -111,7 +111,7 @@ def model_preprocessing(model: keras.Model) -> PixelConvention:
 
 
 def read_image(path: Path, *, height: int, width: int, channels: int) -> np.ndarray:
-    """Read an image file as a network sees it: the largest centred part of the right shape, resized.
+    """Read an image file as a network sees it: its largest centred part of that shape, resized.
 
     Args:
         path: any format that Pillow reads. EXIF orientation is applied; the first frame counts.

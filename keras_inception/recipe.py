@@ -67,7 +67,8 @@ class Recipe:
             value = getattr(self, label)
             if not 0 <= value < 1:
                 raise ValueError(
-                    f"Expected `{label}` from 0 up to, not including, 1. Received: {label}={value!r}"
+                    f"Expected `{label}` from 0 up to, not including, 1. "
+                    f"Received: {label}={value!r}"
                 )
 
     @property

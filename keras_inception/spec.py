@@ -50,7 +50,9 @@ class ConvSpec:
 
     def output_size(self, size: int) -> int:
         """Height or width after the convolution of an input of `size`."""
-        padding = 2 * (self.kernel_size // 2) if self.padding == "symmetric" else self.kernel_size - 1
+        padding = (
+            2 * (self.kernel_size // 2) if self.padding == "symmetric" else self.kernel_size - 1
+        )
         return (size + padding - self.kernel_size) // self.stride + 1
 
 
@@ -326,7 +328,9 @@ class NetworkSpec:
         try:
             data = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"Expected the JSON of a spec. Received text that is not: {error}") from error
+            raise ValueError(
+                f"Expected the JSON of a spec. Received text that is not: {error}"
+            ) from error
         if not isinstance(data, dict) or data.pop("schema_version", None) != SCHEMA_VERSION:
             raise ValueError(
                 f"Expected a spec with schema_version {SCHEMA_VERSION}. Received another document "

@@ -39,7 +39,7 @@ class TrainResult:
 
 
 def fitted_to_data(spec: NetworkSpec, data: ImageData) -> NetworkSpec:
-    """`spec` with the classes of `data`, its channels and, where the spec is larger, its own size."""
+    """`spec` with the image shape and the classes of `data`."""
     return replace(spec, input_shape=data.image_shape, classes=len(data.class_names))
 
 
@@ -82,10 +82,13 @@ def train(
     _write(folder / "labels.txt", "\n".join(data.class_names) + "\n")
     history = model.fit(
         _with_targets(training_batches(data.train, spec, recipe), model),
-        validation_data=_with_targets(evaluation_batches(data.test, spec, recipe.batch_size), model),
+        validation_data=_with_targets(
+            evaluation_batches(data.test, spec, recipe.batch_size), model
+        ),
         epochs=recipe.epochs,
         steps_per_epoch=steps_per_epoch,
         verbose=0,
+        shuffle=False,  # the stream has an order of its own
         callbacks=[_SaveEachEpoch(deployed, folder), *callbacks],
     ).history
     evaluation = evaluate(deployed, evaluation_batches(data.test, spec, recipe.batch_size))
@@ -151,14 +154,16 @@ def compile_model(model: keras.Model, recipe: Recipe, *, total_steps: int) -> No
         )
     else:
         optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
-    classes = model.output["main"].shape[-1] if isinstance(model.output, dict) else model.output.shape[-1]
+    classes = (
+        model.output["main"].shape[-1] if isinstance(model.output, dict) else model.output.shape[-1]
+    )
     loss = _loss(recipe, classes)
     if not isinstance(model.output, dict):
         model.compile(optimizer, loss, metrics=["accuracy"])
         return
     model.compile(
         optimizer,
-        {name: loss for name in model.output},
+        dict.fromkeys(model.output, loss),
         loss_weights={
             name: 1.0 if name == "main" else recipe.aux_loss_weight for name in model.output
         },
@@ -184,12 +189,14 @@ def _with_targets(batches: Any, model: keras.Model) -> Any:
     if not isinstance(model.output, dict):
         return batches
     names = tuple(model.output)
-    return batches.map(lambda images, labels: (images, {name: labels for name in names}))
+    return batches.map(lambda images, labels: (images, dict.fromkeys(names, labels)))
 
 
 def _main_curve(history: dict[str, list[float]]) -> dict[str, list[float]]:
     """The history of the main output under the names of a network without auxiliary classifiers."""
-    return {key.replace("main_", ""): values for key, values in history.items() if "aux_" not in key}
+    return {
+        key.replace("main_", ""): values for key, values in history.items() if "aux_" not in key
+    }
 
 
 class _SaveEachEpoch(keras.callbacks.Callback):

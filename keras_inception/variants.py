@@ -70,7 +70,9 @@ _TABLE_1 = (
 # fmt: on
 
 
-def _stem(*, conv_padding: ConvPadding, pool_padding: PoolPadding, lrn: LRNSpec | None) -> tuple[StemLayer, ...]:
+def _stem(
+    *, conv_padding: ConvPadding, pool_padding: PoolPadding, lrn: LRNSpec | None
+) -> tuple[StemLayer, ...]:
     """Table 1's rows above 3a; LRN after pool1 and before pool2, as Caffe has them."""
     layers: list[StemLayer] = [
         ConvSpec(name="conv1", filters=64, kernel_size=7, stride=2, padding=conv_padding),
@@ -268,7 +270,9 @@ _QUARTER_MODULES = (
 # fmt: on
 
 
-def _narrowed(name: str, modules: tuple[ModuleSpec, ...], stem_filters: dict[str, int]) -> NetworkSpec:
+def _narrowed(
+    name: str, modules: tuple[ModuleSpec, ...], stem_filters: dict[str, int]
+) -> NetworkSpec:
     stem = tuple(
         replace(layer, filters=stem_filters[layer.name]) if isinstance(layer, ConvSpec) else layer
         for layer in BN.stem

@@ -16,6 +16,7 @@ TRAIN, TEST = 6_000, 1_500
 
 
 def main() -> None:
+    """Write the sample and say what is in it."""
     builder = tfds.builder("fashion_mnist:3.0.1")
     builder.download_and_prepare()
     arrays = {}

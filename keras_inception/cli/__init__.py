@@ -1,0 +1,21 @@
+"""The command line: the only room that prints. `keras-inception --help` lists the commands.
+
+Exit codes: 0; 2 for a mistake in what was asked (one line, no traceback); 1 for anything else.
+One module a command; each imports what it needs inside the command, so that mistakes in the
+arguments are answered before TensorFlow starts to work.
+"""
+
+from keras_inception.cli import predict, summary, train
+from keras_inception.cli.common import app
+
+__all__ = ["main"]
+
+# In the order of --help.
+app.command("train")(train.train)
+app.command("summary")(summary.summary)
+app.command("predict")(predict.predict)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

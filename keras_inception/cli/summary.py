@@ -1,0 +1,107 @@
+"""`keras-inception summary`: what a network costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from keras_inception.cli.common import (
+    SpecFile,
+    Variant,
+    chosen_spec,
+    console,
+    cost_line,
+    mistakes,
+)
+from keras_inception.cost import PRINTED_SUM, network_cost, table_1
+from keras_inception.spec import NetworkSpec
+from keras_inception.variants import VARIANTS
+
+
+def summary(
+    variant: Variant = "paper",
+    spec_file: SpecFile = None,
+    by_layer: Annotated[bool, typer.Option("--layers", help="Show every layer.")] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="Show the whole family.")] = False,
+    input_size: Annotated[
+        int | None, typer.Option(help="Height and width in pixels, in the place of the variant's.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="In the place of the variant's.")] = None,
+) -> None:
+    """Parameters and multiply-adds of a network, beside the paper's Table 1."""
+    if list_all:
+        console.print(_family_table())
+        return
+    with mistakes():
+        spec = chosen_spec(variant, spec_file)
+        if input_size is not None:
+            spec = replace(spec, input_shape=(input_size, input_size, spec.input_shape[2]))
+        if classes is not None:
+            spec = replace(spec, classes=classes)
+        table = _layer_table(spec) if by_layer else _table_1(spec)
+        line = cost_line(spec)
+    console.print(table)
+    console.print(line)
+
+
+def _table_1(spec: NetworkSpec) -> Table:
+    rows = table_1(spec)
+    branches = list(dict.fromkeys(column for row in rows for column in row.filters))
+    branches.sort(key="1x1".__ne__)  # conv2's row comes first, without a 1x1 branch
+    if "pool proj" in branches:
+        branches.append(branches.pop(branches.index("pool proj")))
+    table = Table(
+        title=f"Table 1 of the paper, for {spec.name!r} (1K = 1024)",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("type")
+    table.add_column("grid")
+    for column in (*branches, "params", "MACs"):
+        table.add_column(column.replace(" ", "\n"), justify="right")
+    for column in ("paper params", "paper ops"):
+        table.add_column(column.replace(" ", "\n"), justify="right", style="dim")
+    for row in rows:
+        widths = [row.filters.get(column, "") for column in branches]
+        table.add_row(
+            row.type,
+            "x".join(str(size) for size in row.output_shape[:2]),
+            *("none" if width is None else str(width) for width in widths),
+            f"{row.weights / 1024:.1f}K",
+            f"{row.macs / 1e6:.1f}M",
+            row.printed_params,
+            row.printed_ops,
+        )
+    weights, macs = sum(row.weights for row in rows), sum(row.macs for row in rows)
+    table.add_section()
+    printed = PRINTED_SUM if any(row.printed_ops for row in rows[:-1]) else ("", "")
+    sums = (f"{weights / 1024:.1f}K", f"{macs / 1e6:.1f}M", *printed)
+    table.add_row("sum", "", *[""] * len(branches), *sums)
+    return table
+
+
+def _layer_table(spec: NetworkSpec) -> Table:
+    table = Table(title=f"Every layer of {spec.name!r}")
+    for column in ("layer", "kind", "output", "params", "multiply-adds", "activations"):
+        table.add_column(column, justify="left" if column in ("layer", "kind") else "right")
+    for layer in network_cost(spec, auxiliary=bool(spec.aux)).layers:
+        output = "x".join(str(size) for size in layer.output_shape)
+        counts = (f"{count:,}" for count in (layer.params, layer.macs, layer.activations))
+        table.add_row(layer.name, layer.kind, output, *counts)
+    return table
+
+
+def _family_table() -> Table:
+    table = Table(title="The family")
+    for column in ("variant", "input", "classes", "parameters", "multiply-adds"):
+        table.add_column(column, justify="left" if column == "variant" else "right")
+    for name, spec in VARIANTS.items():
+        total = network_cost(spec).total
+        size = "x".join(str(n) for n in spec.input_shape)
+        table.add_row(name, size, str(spec.classes), f"{total.params:,}", f"{total.macs:,}")
+    return table
