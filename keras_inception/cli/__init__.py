@@ -8,7 +8,7 @@ arguments are answered before TensorFlow starts to work.
 from keras_inception.cli import predict, summary, train
 from keras_inception.cli.common import app
 
-__all__ = ["main"]
+__all__ = ["app", "main"]
 
 # In the order of --help.
 app.command("train")(train.train)

@@ -57,7 +57,7 @@ def _table_1(spec: NetworkSpec) -> Table:
     table = Table(
         title=f"Table 1 of the paper, for {spec.name!r} (1K = 1024)",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,
         pad_edge=False,
     )
     table.add_column("type")
