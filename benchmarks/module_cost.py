@@ -1,4 +1,4 @@
-"""What the reductions save: multiply-adds of Table 1's modules, naive and reduced, and their growth.
+"""What the reductions save: multiply-adds of Table 1's modules, naive and reduced.
 
     python benchmarks/module_cost.py
 
