@@ -6,12 +6,14 @@ it by bisection, then the slack that rounding left is spent greedily. From the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from keras_inception.cost import Cost, network_cost
 from keras_inception.spec import ConvSpec, ModuleSpec, NetworkSpec
+from keras_inception.validation import is_integer, require_integers
 
 _BISECTIONS = 24
 
@@ -29,11 +31,10 @@ class Budget:
     params: int | None = None
 
     def __post_init__(self) -> None:
-        bounds = (self.macs, self.params)
-        if all(bound is None for bound in bounds):
+        bounds = [label for label in ("macs", "params") if getattr(self, label) is not None]
+        if not bounds:
             raise ValueError("Expected a bound on `macs`, `params` or both. Received: neither.")
-        if any(bound is not None and bound <= 0 for bound in bounds):
-            raise ValueError(f"Expected positive bounds. Received: {self}")
+        require_integers(self, *bounds)
 
     def holds(self, cost: Cost) -> bool:
         """Whether `cost` is within every bound."""
@@ -104,26 +105,20 @@ def fit_to_budget(
         budget: bounds on MACs, parameters, or both.
         step: the grid of widths.
         targets: wished widths by layer name, any positive numbers, before the common scale
-            (`tuning` moves them apart); default the spec's own `module_widths`.
+            (`tuning` moves them apart); the others are the spec's own. The names are those of
+            `module_widths`, and with `scale_stem` of the stem's convolutions.
         scale_stem: scale the stem's convolutions too. They are 30% of the paper's MACs.
 
     Raises:
-        ValueError: the smallest network of this form costs more than the budget.
+        ValueError: the smallest network of this form costs more than the budget; a `step` below
+            1; unknown names or refused numbers in `targets`.
     """
-    wished: dict[str, float] = {**module_widths(spec), **(targets or {})}
-    stem = {layer.name: layer.filters for layer in spec.stem if isinstance(layer, ConvSpec)}
-    if scale_stem:
-        wished |= stem
+    wished = _wished_widths(spec, targets or {}, scale_stem)
+    if not is_integer(step) or step < 1:
+        raise ValueError(f"Expected `step` to be a positive integer. Received: step={step!r}")
 
     def build(widths: Mapping[str, int]) -> NetworkSpec:
-        scaled = with_module_widths(spec, widths)
-        if not scale_stem:
-            return scaled
-        layers = tuple(
-            replace(layer, filters=widths[layer.name]) if isinstance(layer, ConvSpec) else layer
-            for layer in scaled.stem
-        )
-        return replace(scaled, stem=layers)
+        return _with_stem_widths(with_module_widths(spec, widths), widths)
 
     def fits(widths: Mapping[str, int]) -> bool:
         return budget.holds(network_cost(build(widths)).total)
@@ -150,8 +145,41 @@ def fit_to_budget(
     return build(_spend_slack(rounded(low), wished, low, step, fits))
 
 
+def _wished_widths(
+    spec: NetworkSpec, targets: Mapping[str, float], scale_stem: bool
+) -> dict[str, float]:
+    """The widths to scale: the spec's own, and `targets` in their place."""
+    own = module_widths(spec)
+    if scale_stem:
+        own |= {layer.name: layer.filters for layer in spec.stem if isinstance(layer, ConvSpec)}
+    unknown = sorted(set(targets) - set(own))
+    if unknown:
+        raise ValueError(
+            f"Expected `targets` among the widths of {spec.name!r}: {', '.join(own)}. "
+            f"Received: {unknown}"
+        )
+    refused = {name: width for name, width in targets.items() if not 0 < width < math.inf}
+    if refused:
+        raise ValueError(f"Expected positive finite `targets`. Received: {refused}")
+    return {**own, **targets}
+
+
+def _with_stem_widths(spec: NetworkSpec, widths: Mapping[str, int]) -> NetworkSpec:
+    layers = tuple(
+        replace(layer, filters=widths.get(layer.name, layer.filters))
+        if isinstance(layer, ConvSpec)
+        else layer
+        for layer in spec.stem
+    )
+    return replace(spec, stem=layers)
+
+
 def _spend_slack(
-    widths: dict[str, int], wished: dict[str, float], scale: float, step: int, fits: Any
+    widths: dict[str, int],
+    wished: Mapping[str, float],
+    scale: float,
+    step: int,
+    fits: Callable[[Mapping[str, int]], bool],
 ) -> dict[str, int]:
     """Give one step more to each width that still fits, largest rounding remainder first."""
     remainder = {name: wished[name] * scale - width for name, width in widths.items()}

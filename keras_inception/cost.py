@@ -241,7 +241,13 @@ def _dense(name: str, group: str, stage: str, inputs: int, units: int) -> LayerC
 
 
 def _pooled(pool: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (pool.output_size(shape[0]), pool.output_size(shape[1]), shape[2])
+    grid = (pool.output_size(shape[0]), pool.output_size(shape[1]))
+    if min(grid) < 1:
+        raise ValueError(
+            f"Expected a grid of at least {pool.size}x{pool.size} under {pool.name!r}. Received: "
+            f"{shape[0]}x{shape[1]}. Use a larger input_shape, or a smaller pool."
+        )
+    return (*grid, shape[2])
 
 
 @dataclass(frozen=True)
@@ -280,16 +286,13 @@ def table_1(spec: NetworkSpec = PAPER) -> list[TableRow]:
     cost = network_cost(spec)
     layers = {layer.name: layer for layer in cost.layers}
     rows = []
-    reduce_layers: list[LayerCost] = []  # Table 1 prints conv2 together with its 1x1 reduction
-    for layer in spec.stem:
-        if not isinstance(layer, ConvSpec):
-            continue
-        if layer.name.endswith("_reduce"):
-            reduce_layers = [layers[layer.name]]
-            continue
-        columns = {"3x3 reduce": reduce_layers[0].output_shape[2]} if reduce_layers else {}
-        rows.append(_row(layer.name, [*reduce_layers, layers[layer.name]], columns))
-        reduce_layers = []
+    convolutions = [layer.name for layer in spec.stem if isinstance(layer, ConvSpec)]
+    for name in convolutions:
+        if name.endswith("_reduce") and name.removesuffix("_reduce") in convolutions:
+            continue  # Table 1 prints conv2 together with its 1x1 reduction
+        reduce = [layers[f"{name}_reduce"]] if f"{name}_reduce" in convolutions else []
+        columns = {"3x3 reduce": reduce[0].output_shape[-1]} if reduce else {}
+        rows.append(_row(name, [*reduce, layers[name]], columns))
     for module in spec.modules:
         own = [layer for layer in cost.layers if layer.group == module.name]
         rows.append(_row(module.name, own, _module_columns(module)))

@@ -40,6 +40,11 @@ _FREE = (
     *(layers.GlobalAveragePooling3D, layers.Add, layers.Subtract, layers.Multiply),
     *(layers.Average, layers.Maximum, layers.Minimum, layers.Concatenate, layers.Embedding),
 )
+# `keras.ops` calls on a model's tensors that only add, compare or move elements.
+_FREE_OPS = (
+    *("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Pad", "Concatenate", "Stack"),
+    *("Squeeze", "ExpandDims", "Reshape", "Transpose", "Flip", "GetItem", "Relu", "Cast"),
+)
 
 
 class CountedLayer(NamedTuple):
@@ -80,7 +85,7 @@ def model_cost(model: keras.Model) -> ModelCost:
 
     Returns:
         Every call with its multiply-adds, and every call that could not be counted: custom
-        layers, recurrent and attention layers, `keras.ops` calls, unknown sizes.
+        layers, recurrent and attention layers, most `keras.ops` calls, unknown sizes.
 
     Raises:
         ValueError: a subclassed model, whose calls cannot be listed.
@@ -129,7 +134,7 @@ def _macs(
     operation: Any, input_shape: tuple[int | None, ...], output_shape: tuple[int | None, ...]
 ) -> tuple[int | None, str]:
     """Multiply-adds of one call, or None and the reason why they are unknown."""
-    if type(operation) in _FREE:
+    if type(operation) in _FREE or _is_free_op(operation):
         return 0, ""
     try:
         # Each weight of a kernel is used once per position: of the output, or, for a transposed
@@ -151,6 +156,16 @@ def _macs(
     return None, "no rule for this kind of layer"
 
 
+def _is_free_op(operation: Any) -> bool:
+    # The classes behind `keras.ops` are not public: told by their names, and that Keras's they are.
+    kind = type(operation)
+    return (
+        not isinstance(operation, layers.Layer)
+        and kind.__module__.startswith("keras.")
+        and kind.__name__ in _FREE_OPS
+    )
+
+
 def _positions(layer: Any, shape: tuple[int | None, ...]) -> int:
     spatial = shape[2:] if layer.data_format == "channels_first" else shape[1:-1]
     return math.prod(spatial)  # type: ignore[arg-type]
@@ -159,8 +174,8 @@ def _positions(layer: Any, shape: tuple[int | None, ...]) -> int:
 def _einsum_macs(layer: Any, input_shape: tuple[int | None, ...]) -> int:
     """Every index of the equation but the batch is looped over once."""
     inputs, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")
-    if "." in inputs:
-        raise TypeError("an ellipsis hides the sizes")
+    hidden = len(input_shape) - len(inputs) + len("...")
+    inputs = inputs.replace("...", "0123456789"[:hidden])
     sizes = dict(zip(inputs, input_shape, strict=True)) | dict(
         zip(kernel, layer.kernel.shape, strict=True)
     )

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, get_args
+from typing import Literal
+
+from keras_inception.validation import (
+    json_document,
+    require_choice,
+    require_flags,
+    require_integers,
+    require_keys,
+    require_numbers,
+    require_rates,
+    require_title,
+)
 
 SCHEMA_VERSION = 1
 
@@ -47,29 +58,15 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.optimizer not in get_args(Optimizer):
-            raise ValueError(
-                f"Expected `optimizer` among {get_args(Optimizer)}. Received: {self.optimizer!r}"
-            )
-        for label, least in (("epochs", 1), ("batch_size", 1), ("shift", 0), ("seed", 0)):
-            value = getattr(self, label)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(
-                    f"Expected `{label}` to be an integer of {least} or more. "
-                    f"Received: {label}={value!r}"
-                )
-        if not self.base_learning_rate > 0:
-            raise ValueError(
-                "Expected a positive `base_learning_rate`. "
-                f"Received: base_learning_rate={self.base_learning_rate!r}"
-            )
-        for label in ("warmup", "momentum", "label_smoothing", "weight_decay", "aux_loss_weight"):
-            value = getattr(self, label)
-            if not 0 <= value < 1:
-                raise ValueError(
-                    f"Expected `{label}` from 0 up to, not including, 1. "
-                    f"Received: {label}={value!r}"
-                )
+        require_title(self)
+        require_choice(self, "optimizer", Optimizer)
+        require_integers(self, "epochs", "batch_size")
+        require_integers(self, "shift", "seed", least=0)
+        require_numbers(self, "base_learning_rate")
+        require_rates(
+            self, "warmup", "momentum", "label_smoothing", "weight_decay", "aux_loss_weight"
+        )
+        require_flags(self, "flip")
 
     @property
     def learning_rate(self) -> float:
@@ -82,31 +79,17 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """Read what `to_json` wrote.
+        """Read what `to_json` wrote, or a shorter text: every field but two has a default.
 
         Raises:
             ValueError: not JSON, another schema version, missing or unknown keys, refused values.
         """
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"Expected the JSON of a recipe. Received text that is not: {error}"
-            ) from error
-        if not isinstance(data, dict) or data.pop("schema_version", None) != SCHEMA_VERSION:
-            raise ValueError(
-                f"Expected a recipe with schema_version {SCHEMA_VERSION}. Received another "
-                "document or version."
-            )
-        unknown = sorted(set(data) - {item.name for item in fields(cls)})
-        missing = sorted({"name", "epochs"} - set(data))
-        if unknown or missing:
-            raise ValueError(
-                f"Expected the keys of Recipe. Received: missing keys {missing}, "
-                f"unknown keys {unknown}"
-            )
+        data = json_document(text, "recipe", SCHEMA_VERSION)
+        require_keys(cls, data, optional=_OPTIONAL)
         return cls(**data)
 
+
+_OPTIONAL = tuple(item.name for item in fields(Recipe) if item.name not in ("name", "epochs"))
 
 # Long enough for the embedded sample on two CPU cores in under three minutes.
 QUICK = Recipe(name="quick", epochs=10)

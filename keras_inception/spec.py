@@ -12,9 +12,27 @@ Shapes are channels-last, without the batch: `(height, width, channels)`.
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from keras_inception.validation import (
+    is_integer,
+    json_document,
+    require_choice,
+    require_flags,
+    require_instance_or_none,
+    require_integers,
+    require_keys,
+    require_layer_name,
+    require_numbers,
+    require_odd,
+    require_rates,
+    require_title,
+    require_tuple,
+    unexpected,
+)
 
 SCHEMA_VERSION = 1
 
@@ -26,10 +44,14 @@ ConvPadding = Literal["same", "symmetric"]
 # "ceil" is the rounding of Caffe and of torch's ceil_mode: never padded at the top or left.
 # It equals "same" for even sizes only.
 PoolPadding = Literal["same", "ceil"]
+AuxPool = Literal["valid", "adaptive"]
 # Caffe's "xavier" draws from U(-sqrt(3 / fan_in), sqrt(3 / fan_in)); "he" from N(0, 2 / fan_in).
 Initializer = Literal["caffe_xavier", "he"]
 # The input's name says the pixel convention, so that it travels inside every saved model.
 INPUT_NAME_PREFIX = "pixels_"
+# The network's own layers and outputs, and the groups and stages in which `cost` sums.
+_RESERVED_NAMES = ("main", "stem", "head", "avg_pool", "max_pool", "dropout", "predictions")
+_RESERVED_STAGES = ("stem", "aux", "head")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +66,10 @@ class ConvSpec:
     padding: ConvPadding = "same"
 
     def __post_init__(self) -> None:
-        _require_positive(self, "filters", "kernel_size", "stride")
-        _require_odd(self.kernel_size, f"kernel_size of convolution {self.name!r}")
-        _require_choice(self, "padding", ConvPadding)
+        require_layer_name(self)
+        require_integers(self, "filters", "kernel_size", "stride")
+        require_odd(self, "kernel_size")
+        require_choice(self, "padding", ConvPadding)
 
     def output_size(self, size: int) -> int:
         """Height or width after the convolution of an input of `size`."""
@@ -67,11 +90,14 @@ class PoolSpec:
     padding: PoolPadding = "same"
 
     def __post_init__(self) -> None:
-        _require_positive(self, "size", "stride")
-        _require_choice(self, "padding", PoolPadding)
+        require_layer_name(self)
+        require_integers(self, "size", "stride")
+        require_choice(self, "padding", PoolPadding)
+        if self.size < self.stride:
+            raise unexpected(self, "size", f"at least its stride, {self.stride}: pixels get lost")
 
     def output_size(self, size: int) -> int:
-        """Height or width after the pool of an input of `size`."""
+        """Height or width after the pool of an input of `size`; below 1: too small."""
         covered = size if self.padding == "same" else size - self.size + self.stride
         return -(-covered // self.stride)
 
@@ -93,8 +119,10 @@ class LRNSpec:
     bias: float = 1.0
 
     def __post_init__(self) -> None:
-        _require_positive(self, "window_size", "alpha_per_window", "beta", "bias")
-        _require_odd(self.window_size, f"window_size of {self.name!r}")
+        require_layer_name(self)
+        require_integers(self, "window_size")
+        require_odd(self, "window_size")
+        require_numbers(self, "alpha_per_window", "beta", "bias")
 
 
 StemLayer = ConvSpec | PoolSpec | LRNSpec
@@ -112,15 +140,15 @@ class BranchSpec:
     filters: int
 
     def __post_init__(self) -> None:
-        _require_positive(self, "kernel_size", "filters")
-        _require_odd(self.kernel_size, "kernel_size of a spatial branch")
+        require_integers(self, "kernel_size", "filters")
+        require_odd(self, "kernel_size")
         if self.kernel_size == 1:
             raise ValueError(
                 "Expected a spatial branch with a kernel of 3 or more. Received: kernel_size=1. "
                 "A 1x1 branch is `ModuleSpec.filters_1x1`."
             )
         if self.reduce is not None:
-            _require_positive(self, "reduce")
+            require_integers(self, "reduce")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,16 +169,22 @@ class ModuleSpec:
     filters_pool_proj: int | None
 
     def __post_init__(self) -> None:
-        _require_name(self.name)
-        for label in ("filters_1x1", "filters_pool_proj"):
-            value = getattr(self, label)
-            if value is not None and not (_is_int(value) and value >= 0):
-                raise ValueError(
-                    f"Expected `{label}` of module {self.name!r} to be an integer of 0 or more. "
-                    f"Received: {label}={value!r}"
-                )
+        require_layer_name(self)
+        require_integers(self, "filters_1x1", least=0)
+        if self.filters_pool_proj is not None:
+            require_integers(self, "filters_pool_proj", least=0)
+        require_tuple(self, "spatial", BranchSpec)
         if not (self.filters_1x1 or self.spatial or self.filters_pool_proj != 0):
-            raise ValueError(f"Expected module {self.name!r} to have at least one branch.")
+            raise ValueError(
+                f"Expected module {self.name!r} to have at least one branch. Received: "
+                "filters_1x1=0, spatial=(), filters_pool_proj=0"
+            )
+        kernel_sizes = [branch.kernel_size for branch in self.spatial]
+        if any(kernel_sizes.count(size) > len(string.ascii_lowercase) for size in kernel_sizes):
+            raise ValueError(
+                f"Expected at most 26 branches of one kernel size in module {self.name!r}, one a "
+                f"letter. Received: kernel sizes {kernel_sizes}"
+            )
 
     @property
     def spatial_names(self) -> tuple[str, ...]:
@@ -159,7 +193,7 @@ class ModuleSpec:
         for branch in self.spatial:
             size = f"{branch.kernel_size}x{branch.kernel_size}"
             repeats = sum(name.startswith(size) for name in names)
-            names.append(size if not repeats else f"{size}_{'abcdefghij'[repeats]}")
+            names.append(size if not repeats else f"{size}_{string.ascii_lowercase[repeats]}")
         return tuple(names)
 
     def output_filters(self, input_filters: int) -> int:
@@ -177,8 +211,18 @@ class StageSpec:
     modules: tuple[ModuleSpec, ...]
 
     def __post_init__(self) -> None:
+        require_layer_name(self)
+        require_instance_or_none(self, "downsample", PoolSpec)
+        require_tuple(self, "modules", ModuleSpec)
         if not self.modules:
-            raise ValueError(f"Expected stage {self.name!r} to have at least one module.")
+            raise ValueError(
+                f"Expected stage {self.name!r} to have at least one module. Received: modules=()"
+            )
+        if self.name in _RESERVED_STAGES:
+            raise ValueError(
+                f"Expected a stage under another name than {_RESERVED_STAGES}, under which costs "
+                f"are summed. Received: name={self.name!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +237,7 @@ class AuxSpec:
 
     name: str
     after: str
-    pool: Literal["valid", "adaptive"] = "valid"
+    pool: AuxPool = "valid"
     pool_size: int = 5
     pool_stride: int = 3
     filters: int = 128
@@ -201,11 +245,10 @@ class AuxSpec:
     dropout_rate: float = 0.7
 
     def __post_init__(self) -> None:
-        _require_name(self.name)
-        _require_positive(self, "pool_size", "pool_stride", "filters", "units")
-        _require_rate(self, "dropout_rate")
-        if self.pool not in ("valid", "adaptive"):
-            raise ValueError(f'Expected `pool` "valid" or "adaptive". Received: pool={self.pool!r}')
+        require_layer_name(self)
+        require_choice(self, "pool", AuxPool)
+        require_integers(self, "pool_size", "pool_stride", "filters", "units")
+        require_rates(self, "dropout_rate")
 
     def output_size(self, size: int) -> int:
         """Height or width after the average pool of an input of `size`; below 1: too small."""
@@ -223,8 +266,9 @@ class BatchNormSpec:
     epsilon: float = 1e-3
 
     def __post_init__(self) -> None:
-        _require_rate(self, "momentum")
-        _require_positive(self, "epsilon")
+        require_flags(self, "scale")
+        require_rates(self, "momentum")
+        require_numbers(self, "epsilon")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,35 +297,68 @@ class NetworkSpec:
     bias_initial_value: float = 0.0  # Caffe's quick solver starts biases at .2
 
     def __post_init__(self) -> None:
-        _require_positive(self, "classes")
-        _require_rate(self, "dropout_rate")
-        _require_choice(self, "pixels", PixelConvention)
-        _require_choice(self, "initializer", Initializer)
-        shape = self.input_shape
-        if len(shape) != 3 or not all(n is None or (_is_int(n) and n > 0) for n in shape):
-            raise ValueError(
-                "Expected `input_shape` as (height, width, channels) of positive integers, height "
-                f"and width possibly None. Received: input_shape={shape!r}"
-            )
-        if shape[2] is None:
-            raise ValueError(f"Expected a number of channels. Received: input_shape={shape!r}")
+        require_title(self)
+        require_tuple(self, "stem", ConvSpec, PoolSpec, LRNSpec)
+        require_tuple(self, "stages", StageSpec)
+        require_tuple(self, "aux", AuxSpec)
+        require_instance_or_none(self, "batch_norm", BatchNormSpec)
+        require_integers(self, "classes")
+        require_rates(self, "dropout_rate")
+        require_choice(self, "pixels", PixelConvention)
+        require_choice(self, "initializer", Initializer)
+        require_numbers(self, "bias_initial_value", positive=False)
+        self._check_input_shape()
         if not self.stages:
             raise ValueError("Expected at least one stage of modules. Received: stages=()")
+        self._check_names()
+        self._check_aux()
+
+    def _check_input_shape(self) -> None:
+        shape = self.input_shape
+        sizes = shape if isinstance(shape, tuple) else ()
+        if len(sizes) != 3 or not all(size is None or _is_size(size) for size in sizes):
+            expected = (
+                "a tuple (height, width, channels) of positive integers, height and width possibly "
+                "None"
+            )
+            raise unexpected(self, "input_shape", expected)
+        if sizes[2] is None:
+            raise unexpected(self, "input_shape", "a tuple with a number of channels")
+
+    def _check_names(self) -> None:
         module_names = [module.name for module in self.modules]
         names = [layer.name for layer in self.stem] + module_names
         names += [stage.downsample.name for stage in self.stages if stage.downsample]
-        names += [aux.name for aux in self.aux] + ["predictions"]
-        for name in names:
-            _require_name(name)
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        names += [aux.name for aux in self.aux]
+        stage_names = [stage.name for stage in self.stages]
+        repeated = _repeated([*names, *_RESERVED_NAMES, self.input_name]) + _repeated(stage_names)
         if repeated:
-            raise ValueError(f"Expected different names. Received more than once: {repeated}")
+            raise ValueError(
+                "Expected different names, and none of the network's own "
+                f"({', '.join(_RESERVED_NAMES)}). Received more than once: {repeated}"
+            )
+        for module_name in module_names:
+            parts = [name for name in names if name.startswith(f"{module_name}_")]
+            if parts:
+                raise ValueError(
+                    f"Expected no name to begin with {module_name + '_'!r}: so begin the layers "
+                    f"of module {module_name!r}. Received: {parts}"
+                )
+
+    def _check_aux(self) -> None:
+        module_names = [module.name for module in self.modules]
         for aux in self.aux:
             if aux.after not in module_names:
                 raise ValueError(
                     f"Expected auxiliary classifier {aux.name!r} after one of the modules "
                     f"{module_names}. Received: after={aux.after!r}"
                 )
+        crowded = _repeated([aux.after for aux in self.aux])
+        if crowded:
+            raise ValueError(
+                "Expected at most one auxiliary classifier after a module. Received more than "
+                f"one after: {crowded}"
+            )
 
     @property
     def modules(self) -> tuple[ModuleSpec, ...]:
@@ -325,112 +402,67 @@ class NetworkSpec:
             ValueError: not JSON, another schema version, missing or unknown keys, or values
                 that the spec refuses.
         """
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"Expected the JSON of a spec. Received text that is not: {error}"
-            ) from error
-        if not isinstance(data, dict) or data.pop("schema_version", None) != SCHEMA_VERSION:
-            raise ValueError(
-                f"Expected a spec with schema_version {SCHEMA_VERSION}. Received another document "
-                "or version. Write it again with `NetworkSpec.to_json` of this release."
-            )
-        return _network_from(data)
+        return _network_from(json_document(text, "spec", SCHEMA_VERSION))
 
 
 def _network_from(data: dict[str, Any]) -> NetworkSpec:
-    _require_keys(NetworkSpec, data)
-    stages = []
-    for stage in data["stages"]:
-        _require_keys(StageSpec, stage)
-        downsample = stage["downsample"] and _stem_layer_from(stage["downsample"])
-        modules = tuple(_module_from(module) for module in stage["modules"])
-        stages.append(StageSpec(name=stage["name"], downsample=downsample, modules=modules))
+    require_keys(NetworkSpec, data)
     return NetworkSpec(
         **data
         | {
-            "input_shape": tuple(data["input_shape"]),
-            "stem": tuple(_stem_layer_from(layer) for layer in data["stem"]),
-            "stages": tuple(stages),
-            "aux": tuple(_from(AuxSpec, aux) for aux in data["aux"]),
-            "batch_norm": data["batch_norm"] and _from(BatchNormSpec, data["batch_norm"]),
+            "input_shape": tuple(_items(NetworkSpec, data, "input_shape")),
+            "stem": tuple(_stem_layer_from(layer) for layer in _items(NetworkSpec, data, "stem")),
+            "stages": tuple(_stage_from(stage) for stage in _items(NetworkSpec, data, "stages")),
+            "aux": tuple(_from(AuxSpec, aux) for aux in _items(NetworkSpec, data, "aux")),
+            "batch_norm": None
+            if data["batch_norm"] is None
+            else _from(BatchNormSpec, data["batch_norm"]),
         }
     )
 
 
-def _module_from(data: dict[str, Any]) -> ModuleSpec:
-    spatial = tuple(_from(BranchSpec, branch) for branch in data.get("spatial", ()))
-    return _from(ModuleSpec, data | {"spatial": spatial})
+def _stage_from(data: Any) -> StageSpec:
+    require_keys(StageSpec, data)
+    downsample = data["downsample"]
+    return StageSpec(
+        name=data["name"],
+        downsample=None if downsample is None else _stem_layer_from(downsample),
+        modules=tuple(_module_from(module) for module in _items(StageSpec, data, "modules")),
+    )
 
 
-def _stem_layer_from(data: dict[str, Any]) -> Any:
+def _module_from(data: Any) -> ModuleSpec:
+    require_keys(ModuleSpec, data)
+    branches = _items(ModuleSpec, data, "spatial")
+    return ModuleSpec(**data | {"spatial": tuple(_from(BranchSpec, item) for item in branches)})
+
+
+def _stem_layer_from(data: Any) -> Any:
     kinds = {"conv": ConvSpec, "pool": PoolSpec, "lrn": LRNSpec}
-    kind = data.get("kind")
-    if kind not in kinds:
-        raise ValueError(f"Expected a stem layer of kind {sorted(kinds)}. Received: kind={kind!r}")
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ValueError(
+            f'Expected an object whose "kind" is one of {[*kinds]}. Received: {data!r}'
+        )
     return _from(kinds[kind], {key: value for key, value in data.items() if key != "kind"})
 
 
-def _from(cls: type, data: dict[str, Any]) -> Any:
-    _require_keys(cls, data)
+def _from(cls: type, data: Any) -> Any:
+    require_keys(cls, data)
     return cls(**data)
 
 
-def _require_keys(cls: type, data: Mapping[str, Any]) -> None:
-    expected = {item.name for item in fields(cls) if item.init}
-    missing, unknown = sorted(expected - set(data)), sorted(set(data) - expected)
-    if missing or unknown:
+def _items(cls: type, data: Mapping[str, Any], label: str) -> list[Any]:
+    if not isinstance(data[label], list):
         raise ValueError(
-            f"Expected the keys of {cls.__name__}. Received: missing keys {missing}, "
-            f"unknown keys {unknown}"
+            f"Expected `{label}` of {cls.__name__} to be a list. Received: {label}={data[label]!r}"
         )
+    return data[label]
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_size(value: Any) -> bool:
+    return is_integer(value) and value > 0
 
 
-def _require_positive(owner: object, *labels: str) -> None:
-    hints = {item.name: item.type for item in fields(owner)}  # type: ignore[arg-type]
-    for label in labels:
-        value = getattr(owner, label)
-        whole = "float" not in str(hints[label])
-        if not (_is_int(value) or (not whole and isinstance(value, float))) or value <= 0:
-            kind = "integer" if whole else "number"
-            raise ValueError(
-                f"Expected `{label}` of {type(owner).__name__} to be a positive {kind}. "
-                f"Received: {label}={value!r}"
-            )
-
-
-def _require_odd(size: int, what: str) -> None:
-    if size % 2 == 0:
-        raise ValueError(f"Expected an odd {what}, so that it has a centre. Received: {size}")
-
-
-def _require_rate(owner: object, label: str) -> None:
-    value = getattr(owner, label)
-    if not (isinstance(value, int | float) and 0 <= value < 1):
-        raise ValueError(
-            f"Expected `{label}` of {type(owner).__name__} from 0 up to, not including, 1. "
-            f"Received: {label}={value!r}"
-        )
-
-
-def _require_choice(owner: object, label: str, choices: Any) -> None:
-    value = getattr(owner, label)
-    if value not in get_args(choices):
-        raise ValueError(
-            f"Expected `{label}` of {type(owner).__name__} to be one of {get_args(choices)}. "
-            f"Received: {label}={value!r}"
-        )
-
-
-def _require_name(name: str) -> None:
-    # Keras forbids "/" in layer names; a module's layers are named after it with "_".
-    if not isinstance(name, str) or not name.replace("_", "").isalnum() or not name.isascii():
-        raise ValueError(
-            "Expected a name of ASCII letters, digits and underscores, since Keras layers are "
-            f"named after it. Received: {name!r}"
-        )
+def _repeated(names: list[Any]) -> list[Any]:
+    return sorted({name for name in names if names.count(name) > 1})

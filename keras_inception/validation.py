@@ -1,0 +1,148 @@
+"""Checks that the data classes share, with one wording for what was expected and received.
+
+Every check raises ValueError. Values come from people's JSON files as well as from code, so a
+value of a wrong type is refused like any other, never met by a TypeError later.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, get_args
+
+
+def unexpected(owner: object, label: str, expected: str) -> ValueError:
+    """The error for a field of a data class: what was expected, and what it holds."""
+    name = getattr(owner, "name", None)
+    what = type(owner).__name__ if name is None else f"{type(owner).__name__} {name!r}"
+    return ValueError(
+        f"Expected `{label}` of {what} to be {expected}. "
+        f"Received: {label}={getattr(owner, label)!r}"
+    )
+
+
+def is_integer(value: object) -> bool:
+    """Whether `value` is an int, and not True or False."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def require_integers(owner: object, *labels: str, least: int = 1) -> None:
+    """Each field is an integer of `least` or more."""
+    for label in labels:
+        value = getattr(owner, label)
+        if not is_integer(value) or value < least:
+            kind = "a positive integer" if least == 1 else f"an integer of {least} or more"
+            raise unexpected(owner, label, kind)
+
+
+def require_numbers(owner: object, *labels: str, positive: bool = True) -> None:
+    """Each field is a finite number, above 0 unless `positive` is False."""
+    for label in labels:
+        value = getattr(owner, label)
+        if not _is_finite(value) or (positive and value <= 0):
+            raise unexpected(owner, label, f"a {'positive ' * positive}finite number")
+
+
+def require_rates(owner: object, *labels: str) -> None:
+    """Each field is a number from 0 up to, not including, 1."""
+    for label in labels:
+        value = getattr(owner, label)
+        if not (_is_finite(value) and 0 <= value < 1):
+            raise unexpected(owner, label, "a number from 0 up to, not including, 1")
+
+
+def require_flags(owner: object, *labels: str) -> None:
+    """Each field is True or False."""
+    for label in labels:
+        if not isinstance(getattr(owner, label), bool):
+            raise unexpected(owner, label, "True or False")
+
+
+def require_choice(owner: object, label: str, choices: Any) -> None:
+    """The field is one of the strings of a `Literal`."""
+    if getattr(owner, label) not in get_args(choices):
+        raise unexpected(owner, label, f"one of {get_args(choices)}")
+
+
+def require_odd(owner: object, label: str) -> None:
+    """The field, an integer, is odd: a window needs a centre."""
+    if getattr(owner, label) % 2 == 0:
+        raise unexpected(owner, label, "odd, so that the window has a centre")
+
+
+def require_layer_name(owner: object, label: str = "name") -> None:
+    """The field can begin the names of Keras layers, which forbid "/"."""
+    name = getattr(owner, label)
+    if not isinstance(name, str) or not name.isascii() or not name.replace("_", "").isalnum():
+        raise unexpected(
+            owner,
+            label,
+            "ASCII letters, digits and underscores, since Keras layers are named after it",
+        )
+
+
+def require_title(owner: object, label: str = "name") -> None:
+    """The field can name a model and a folder."""
+    name = getattr(owner, label)
+    if not isinstance(name, str) or not name.strip() or set(name) & set("/\\"):
+        raise unexpected(
+            owner, label, "text without slashes, since models and folders are named after it"
+        )
+
+
+def require_tuple(owner: object, label: str, *kinds: type) -> None:
+    """The field is a tuple of instances of `kinds`."""
+    value = getattr(owner, label)
+    if not isinstance(value, tuple) or not all(isinstance(item, kinds) for item in value):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise unexpected(owner, label, f"a tuple of {names}")
+
+
+def require_instance_or_none(owner: object, label: str, kind: type) -> None:
+    """The field is None or an instance of `kind`."""
+    value = getattr(owner, label)
+    if value is not None and not isinstance(value, kind):
+        raise unexpected(owner, label, f"a {kind.__name__} or None")
+
+
+def json_document(text: str, what: str, schema_version: int) -> dict[str, Any]:
+    """The fields in a JSON text that says `schema_version`; `what` names it in errors."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"Expected the JSON of a {what}. Received text that is not: {error}"
+        ) from error
+    if not isinstance(data, dict) or "schema_version" not in data:
+        raise ValueError(
+            f'Expected the JSON of a {what}, an object with "schema_version" among its keys. '
+            f"Received: {text[:60]!r}"
+        )
+    version = data.pop("schema_version")
+    if version != schema_version:
+        raise ValueError(
+            f"Expected a {what} with schema_version {schema_version}. "
+            f"Received: schema_version={version!r}. Write it again with `to_json` of this release."
+        )
+    return data
+
+
+def require_keys(cls: type, data: Any, optional: Sequence[str] = ()) -> None:
+    """`data`, read from JSON, is an object whose keys are the fields of a data class."""
+    if not isinstance(data, dict):
+        raise ValueError(f"Expected an object of the keys of {cls.__name__}. Received: {data!r}")
+    expected = {item.name for item in fields(cls) if item.init}
+    missing = sorted(expected - set(data) - set(optional))
+    unknown = sorted(set(data) - expected)
+    if missing or unknown:
+        raise ValueError(
+            f"Expected the keys of {cls.__name__}. Received: missing keys {missing}, "
+            f"unknown keys {unknown}"
+        )
+
+
+def _is_finite(value: object) -> bool:
+    return (is_integer(value) or isinstance(value, float)) and math.isfinite(value)  # type: ignore[arg-type]
