@@ -52,6 +52,10 @@ class LocalResponseNormalization(layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if window_size < 1 or window_size % 2 == 0:
+            raise ValueError(
+                f"Expected an odd window, centred on a channel. Received: window_size={window_size}"
+            )
         self.window_size = window_size
         self.alpha_per_window = alpha_per_window
         self.beta = beta
@@ -96,12 +100,16 @@ class LocalResponseNormalization(layers.Layer):
 
 def input_layer(spec: NetworkSpec, tensor: Any = None) -> Any:
     """The network's input; its name carries the pixel convention through saving and export."""
-    shape = spec.input_shape
-    if keras.config.image_data_format() == "channels_first":
-        shape = (shape[2], *shape[:2])  # type: ignore[assignment]
-    name = spec.input_name
-    if tensor is None or not keras.utils.is_keras_tensor(tensor):
-        return keras.Input(shape=shape, tensor=tensor, name=name)
+    shape: tuple[int | None, ...] = spec.input_shape
+    if _channel_axis() == 1:
+        shape = (shape[2], *shape[:2])
+    if tensor is None:
+        return keras.Input(shape=shape, name=spec.input_name)
+    if tuple(tensor.shape[1:]) != shape:
+        raise ValueError(
+            f"Expected `input_tensor` of the spec's shape, (None, {', '.join(map(str, shape))}). "
+            f"Received: shape={tuple(tensor.shape)}. Give the spec that input_shape."
+        )
     return tensor
 
 
@@ -201,7 +209,18 @@ def inception_module(x: Any, spec: NetworkSpec, module: ModuleSpec) -> Any:
 
 
 def auxiliary_classifier(x: Any, spec: NetworkSpec, aux: AuxSpec, activation: str | None) -> Any:
-    """Section 5's auxiliary classifier on a module's output; N x h x w x C -> N x classes."""
+    """Section 5's auxiliary classifier on a module's output; N x h x w x C -> N x classes.
+
+    Raises:
+        ValueError: a grid smaller than the window of its pool.
+    """
+    height, width = (x.shape[axis] for axis in _spatial_axes())
+    if aux.output_size(min(height, width)) < 1:
+        raise ValueError(
+            f"Expected a grid of at least {aux.pool_size}x{aux.pool_size} under {aux.name!r}. "
+            f"Received: {height}x{width} after {aux.after!r}. Use a larger input_shape, or "
+            "auxiliary=False."
+        )
     name = f"{aux.name}_pool"
     if aux.pool == "adaptive":
         x = layers.AdaptiveAveragePooling2D(aux.pool_size, name=name)(x)
@@ -238,7 +257,7 @@ def _classifier(x: Any, spec: NetworkSpec, name: str, activation: str | None) ->
 
 def _ceil_padding(x: Any, pool: PoolSpec) -> tuple[Any, str]:
     """Caffe's rounding: pad at the bottom and right only, so that no pixel is left out."""
-    axes = (2, 3) if _channel_axis() == 1 else (1, 2)
+    axes = _spatial_axes()
     missing = [None if x.shape[axis] is None else _missing(x.shape[axis], pool) for axis in axes]
     if missing == [0, 0]:
         return x, "valid"
@@ -263,3 +282,7 @@ def _kernel_initializer(spec: NetworkSpec) -> keras.Initializer:
 
 def _channel_axis() -> int:
     return 1 if keras.config.image_data_format() == "channels_first" else -1
+
+
+def _spatial_axes() -> tuple[int, int]:
+    return (2, 3) if _channel_axis() == 1 else (1, 2)

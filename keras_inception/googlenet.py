@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,7 +83,7 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
         name=name,
     )
     if weights is not None:
-        model.load_weights(weights)
+        _load_file(model, Path(weights))
     return model
 
 
@@ -122,10 +124,10 @@ def _input_shape(
     if input_shape is None:
         own = network.input_shape
         return own if include_top else (None, None, own[2])
-    if len(input_shape) != 3:
+    if not isinstance(input_shape, tuple | list) or len(input_shape) != 3:
         raise ValueError(
             "Expected `input_shape` of three numbers, without the batch. "
-            f"Received: input_shape={tuple(input_shape)}"
+            f"Received: input_shape={input_shape!r}"
         )
     if include_top and None in tuple(input_shape):
         raise ValueError(
@@ -170,3 +172,18 @@ def _check_file(path: Path) -> None:
         raise ValueError(
             f"Expected a file of weights. Received: {str(path)!r}, which is not there."
         )
+
+
+def _load_file(model: keras.Model, path: Path) -> None:
+    try:
+        with warnings.catch_warnings():
+            # Keras warns of every layer that a foreign file lacks before it raises.
+            warnings.filterwarnings("ignore", "Skipping nested container", UserWarning)
+            model.load_weights(path)
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"Expected the weights of {model.name!r} as it is built here. Received: {str(path)!r}, "
+            "which does not hold them. Give the variant or spec, classes, input_shape, "
+            "include_top and auxiliary that the file was saved with. Keras says: "
+            f"{error}"
+        ) from error

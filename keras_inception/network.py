@@ -34,7 +34,8 @@ def build_network(
             {"main": ..., "aux_1": ..., "aux_2": ...} of N x classes each.
         pooling: "avg" or "max", only without the top.
         classifier_activation: of all classifiers; None gives logits.
-        input_tensor: a Keras tensor to start from, in the place of a new input.
+        input_tensor: a Keras tensor of the spec's input shape to start from, in the place of a
+            new input.
         name: of the model; default the spec's.
 
     Returns:
@@ -64,7 +65,8 @@ def build_network(
     elif pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
     if input_tensor is not None:
-        inputs = keras.utils.get_source_inputs(inputs)
+        sources = keras.utils.get_source_inputs(input_tensor)
+        inputs = sources[0] if len(sources) == 1 else sources
     return keras.Model(inputs, {"main": x, **outputs} if auxiliary else x, name=name or spec.name)
 
 
@@ -72,19 +74,20 @@ def inference_model(model: keras.Model) -> keras.Model:
     """The model without its auxiliary classifiers: the same layers and weights, one output."""
     if not isinstance(model.output, dict):
         return model
-    return keras.Model(model.inputs, model.output["main"], name=model.name)
+    return keras.Model(model.input, model.output["main"], name=model.name)
 
 
 def endpoints(model: keras.Model) -> tuple[str, ...]:
     """Names of all endpoints: stem units, pools, modules ("3a"), branches ("3a_3x3"), head."""
+    inner = {layer.name + suffix for layer in model.layers for suffix in _INNER}
     return tuple(
         layer.name
         for layer in model.layers
-        if not isinstance(layer, keras.layers.InputLayer) and not layer.name.endswith(_INNER)
+        if not isinstance(layer, keras.layers.InputLayer) and layer.name not in inner
     )
 
 
-# Layers inside a unit: the endpoint is the unit's last layer.
+# Layers inside a unit, after the unit's name: the endpoint is its last layer, which bears it.
 _INNER = ("_conv", "_bn", "_pad", "_logits", "_flatten", "_dropout")
 
 
@@ -100,8 +103,12 @@ def feature_extractor(model: keras.Model, names: Sequence[str]) -> keras.Model:
         A model whose output is a dict {name as given: N x h x w x C}.
 
     Raises:
-        ValueError: an endpoint that the model does not have.
+        ValueError: no endpoint, or one that the model does not have.
     """
+    if isinstance(names, str) or not names:
+        raise ValueError(
+            f'Expected a list of endpoints, such as ["3a", "4e"]. Received: names={names!r}'
+        )
     known = {layer.name for layer in model.layers}
     outputs = {}
     for name in names:
@@ -112,7 +119,7 @@ def feature_extractor(model: keras.Model, names: Sequence[str]) -> keras.Model:
                 f"torchvision's names of them. Received: {name!r}"
             )
         outputs[name] = model.get_layer(own).output
-    return keras.Model(model.inputs, outputs, name=f"{model.name}_features")
+    return keras.Model(model.input, outputs, name=f"{model.name}_features")
 
 
 # The stem and the pools under the names of TF-Slim (tf_slim/nets/inception_v1.py) and of
@@ -125,6 +132,8 @@ _STEM_ALIASES = {
     "MaxPool_3a_3x3": "pool2",
     "MaxPool_4a_3x3": "pool3",
     "MaxPool_5a_2x2": "pool4",
+    "AvgPool_0a_7x7": "avg_pool",
+    "Logits": "predictions_logits",
     "Predictions": "predictions",
     "maxpool1": "pool1",
     "maxpool2": "pool2",
@@ -152,7 +161,8 @@ def freeze_until(model: keras.Model, endpoint: str) -> None:
     """Make every layer below `endpoint` untrainable; the endpoint itself and all above train on.
 
     A frozen BatchNormalization also runs in inference mode, its statistics stay (Keras does so
-    for a layer whose `trainable` is False). Compile the model again afterwards.
+    for a layer whose `trainable` is False). What an earlier call or `model.trainable = False`
+    froze above trains again. Compile the model again afterwards.
 
     Args:
         model: a network of this package.
@@ -163,13 +173,15 @@ def freeze_until(model: keras.Model, endpoint: str) -> None:
     """
     own = endpoint_name(endpoint)
     up_to = feature_extractor(model, [endpoint]).layers
-    is_module = isinstance(model.get_layer(own), keras.layers.Concatenate)
+    # A module of a single branch ends in an Identity.
+    is_module = isinstance(model.get_layer(own), keras.layers.Concatenate | keras.layers.Identity)
     parts = {own, *(own + suffix for suffix in _INNER)}
     below = {
         layer.name
         for layer in up_to
         if layer.name not in parts and not (is_module and layer.name.startswith(f"{own}_"))
     }
+    model.trainable = True  # a model that is itself frozen has no trainable layers
     for layer in model.layers:
         layer.trainable = layer.name not in below
 

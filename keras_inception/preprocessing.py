@@ -66,7 +66,7 @@ def preprocess_input(
         float32 of the same shape; a NumPy array for a NumPy array.
 
     Raises:
-        ValueError: an unknown convention, or grey pixels where the channels differ.
+        ValueError: an unknown convention or data format, or grey pixels where the channels differ.
     """
     if convention not in CONVENTIONS:
         raise ValueError(
@@ -74,6 +74,11 @@ def preprocess_input(
         )
     rule = CONVENTIONS[convention]
     data_format = keras.config.image_data_format() if data_format is None else data_format
+    if data_format not in ("channels_last", "channels_first"):
+        raise ValueError(
+            'Expected `data_format` "channels_last" or "channels_first". '
+            f"Received: data_format={data_format!r}"
+        )
     axis = -1 if data_format == "channels_last" else -3
     channels = x.shape[axis]
     alike = len(set(rule.scale)) == len(set(rule.offset)) == 1 and not rule.reverse_channels
@@ -114,7 +119,8 @@ def read_image(path: Path, *, height: int, width: int, channels: int) -> np.ndar
     """Read an image file as a network sees it: its largest centred part of that shape, resized.
 
     Args:
-        path: any format that Pillow reads. EXIF orientation is applied; the first frame counts.
+        path: any format that Pillow reads. EXIF orientation is applied; the first frame counts;
+            transparency is dropped; of 16 bits the upper 8 count.
         height, width: of the result, in pixels.
         channels: 3 for RGB, 1 for grey; other modes are converted.
 
@@ -128,9 +134,16 @@ def read_image(path: Path, *, height: int, width: int, channels: int) -> np.ndar
         raise ValueError(f"Expected a network of 1 or 3 channels. Received: channels={channels}")
     try:
         with Image.open(path) as opened:
-            upright = ImageOps.exif_transpose(opened)
+            upright = _eight_bits(ImageOps.exif_transpose(opened))
             image = upright.convert("RGB" if channels == 3 else "L")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"Expected an image. Received: {str(path)!r} ({error})") from error
     fitted = ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
     return np.asarray(fitted, dtype=np.uint8).reshape(height, width, channels)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey by its upper byte, as decoders treat 16-bit colour; Pillow would clip it."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray(np.clip(np.asarray(image, np.int64) >> 8, 0, 255).astype(np.uint8))
