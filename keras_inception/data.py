@@ -91,16 +91,26 @@ def load_sample() -> ImageData:
         )
 
 
-def training_batches(split: Split, spec: NetworkSpec, recipe: Recipe) -> tf.data.Dataset:
+def training_batches(
+    split: Split,
+    spec: NetworkSpec,
+    recipe: Recipe,
+    *,
+    start_step: int = 0,
+    shard_index: int = 0,
+    shard_count: int = 1,
+) -> tf.data.Dataset:
     """An endless stream of (images, labels) for training.
 
     Args:
         split: the training images.
         spec: gives the input size and the pixel convention.
         recipe: gives the batch size, the augmentation and the seed.
+        start_step: batches of the run to leave out.
+        shard_index, shard_count: which of so many contiguous parts of each batch.
 
     Returns:
-        float32 images, batch_size x h x w x C (or batch_size x C x h x w, by the global data
+        float32 images, batch_size / shard_count x h x w x C (or batch_size x C x h x w, by the global data
         format) in the convention of the spec, and int32 labels.
         Each pass over the split has an order of its own; batches run on across passes.
     """
@@ -116,18 +126,25 @@ def training_batches(split: Split, spec: NetworkSpec, recipe: Recipe) -> tf.data
         return _network_input(image, spec), tf.gather(labels, position)
 
     return (
-        tf.data.Dataset.counter(dtype=tf.int64)
+        tf.data.Dataset.counter(start=start_step * rows, dtype=tf.int64)
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(recipe.batch_size, drop_remainder=True)
+        .batch(rows, drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
     )
 
 
-def evaluation_batches(split: Split, spec: NetworkSpec, batch_size: int) -> tf.data.Dataset:
+def evaluation_batches(
+    split: Split,
+    spec: NetworkSpec,
+    batch_size: int,
+    *,
+    shard_index: int = 0,
+    shard_count: int = 1,
+) -> tf.data.Dataset:
     """Every image of the split once, in order; the last batch may be short."""
     examples = tf.data.Dataset.from_tensor_slices((split.images, split.labels.astype(np.int32)))
     return (
-        examples.batch(batch_size)
+        examples.shard(shard_count, shard_index).batch(batch_size)
         .map(lambda image, label: (_network_input(image, spec), label))
         .prefetch(tf.data.AUTOTUNE)
     )
