@@ -110,14 +110,16 @@ def training_batches(
         shard_index, shard_count: which of so many contiguous parts of each batch.
 
     Returns:
-        float32 images, batch_size / shard_count x h x w x C (or batch_size x C x h x w, by the global data
-        format) in the convention of the spec, and int32 labels.
+        float32 images, batch_size / shard_count x h x w x C (or C x h x w, by the global
+        data format) in the convention of the spec, and int32 labels.
         Each pass over the split has an order of its own; batches run on across passes.
     """
     count = len(split)
     images, labels = tf.constant(split.images), tf.constant(split.labels.astype(np.int32))
+    rows = recipe.batch_size // shard_count
 
-    def example(index: Any) -> tuple[Any, Any]:
+    def example(row: Any) -> tuple[Any, Any]:
+        index = row // rows * recipe.batch_size + shard_index * rows + row % rows
         epoch = index // count
         position = tf.random.experimental.index_shuffle(
             index % count, seed=[recipe.seed, epoch], max_index=count - 1

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_inception.data import ImageData, evaluation_batches, training_batches
+from keras_inception.data import ImageData, Split, evaluation_batches, training_batches
 from keras_inception.snapshot import Snapshot, Snapshots, aside
 from keras_inception.spec import NetworkSpec
 from keras_inception.trainer import Trainer
@@ -218,27 +218,38 @@ class TrainingLoop:
         return shard
 
     def _evaluation_batches(self, index: int, count: int) -> tf.data.Dataset:
-        """As many batches for each worker, filled up by images of weight 0."""
-        rows = self._trainer.recipe.batch_size // count
-        batches = evaluation_batches(
-            self._data.test, self._spec, rows, shard_index=index, shard_count=count
-        ).map(lambda images, labels: _filled_up(images, labels, rows))
-        images, labels, weights = batches.element_spec
-        nothing = tf.data.Dataset.from_tensors(
-            tuple(tf.zeros([rows, *part.shape[1:]], part.dtype) for part in (images, labels, weights))
+        return padded_evaluation_batches(
+            self._data.test, self._spec, self._trainer.recipe.batch_size, index, count
         )
-        steps = -(-len(self._data.test) // self._trainer.recipe.batch_size)
-        return batches.concatenate(nothing.repeat()).take(steps)
 
 
-def _filled_up(images: Any, labels: Any, rows: int) -> tuple[Any, Any, Any]:
+def padded_evaluation_batches(
+    split: Split, spec: NetworkSpec, batch_size: int, shard_index: int, shard_count: int
+) -> tf.data.Dataset:
+    """A worker's share of a split, in as many full batches for each worker.
+
+    Returns:
+        Images, labels and weights, batch_size / shard_count rows each; the weight is 1 for an image
+        of the split and 0 for a row that only fills up.
+    """
+    rows = batch_size // shard_count
+    batches = evaluation_batches(
+        split, spec, rows, shard_index=shard_index, shard_count=shard_count
+    ).map(lambda images, labels: _filled_up(images, labels, rows))
+    nothing = tf.data.Dataset.from_tensors(
+        tuple(tf.zeros(part.shape, part.dtype) for part in batches.element_spec)
+    )
+    return batches.concatenate(nothing.repeat()).take(-(-len(split) // batch_size))
+
+
+def _filled_up(images: Any, labels: Any, rows: int) -> tuple[Any, ...]:
     missing = rows - tf.shape(images)[0]
     weights = tf.pad(tf.ones(tf.shape(labels)[0]), [[0, missing]])
     images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
     labels = tf.pad(labels, [[0, missing]])
-    for part in (images, labels, weights):
-        part.set_shape([rows, *part.shape[1:]])
-    return images, labels, weights
+    return tuple(
+        tf.ensure_shape(part, [rows, *part.shape[1:]]) for part in (images, labels, weights)
+    )
 
 
 class StopSignals:
