@@ -35,7 +35,7 @@ class TrainingInterrupted(RuntimeError):
     """The run stopped before its end; the same command goes on from its last snapshot."""
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(FloatingPointError):
     """The loss or a weight is no finite number any more; what is kept is from before."""
 
 

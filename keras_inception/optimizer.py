@@ -11,18 +11,17 @@ from keras_inception.recipe import Recipe
 
 
 def learning_rate_schedule(
-    recipe: Recipe, steps_per_epoch: int
+    recipe: Recipe, total_steps: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     """The rate of every step, as the recipe's `schedule` and `warmup` say."""
     if recipe.schedule == "staircase":
         return keras.optimizers.schedules.ExponentialDecay(
             recipe.learning_rate,
-            decay_steps=recipe.decay_epochs * steps_per_epoch,
+            decay_steps=recipe.decay_epochs * total_steps // recipe.epochs,
             decay_rate=recipe.decay_factor,
             staircase=True,
         )
-    total_steps = recipe.epochs * steps_per_epoch
-    warmup_steps = round(recipe.warmup * total_steps)
+    warmup_steps = min(round(recipe.warmup * total_steps), total_steps - 1)
     return keras.optimizers.schedules.CosineDecay(
         0.0 if warmup_steps else recipe.learning_rate,
         total_steps - warmup_steps,
@@ -31,9 +30,9 @@ def learning_rate_schedule(
     )
 
 
-def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+def make_optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimizer:
     """The optimizer of the recipe. Clipping, accumulation and averages are the training step's."""
-    schedule = learning_rate_schedule(recipe, steps_per_epoch)
+    schedule = learning_rate_schedule(recipe, total_steps)
     if recipe.optimizer == "sgd":
         return keras.optimizers.SGD(
             schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay or None

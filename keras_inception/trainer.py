@@ -44,7 +44,7 @@ class Trainer:
         recipe: Recipe,
         strategy: tf.distribute.Strategy,
         *,
-        steps_per_epoch: int,
+        total_steps: int,
     ) -> None:
         check_strategy(recipe, strategy)
         self.recipe = recipe
@@ -53,14 +53,12 @@ class Trainer:
             self.model = build_network(spec, auxiliary=bool(spec.aux))
             if recipe.freeze_until:
                 freeze_until(self.model, recipe.freeze_until)
-            self.optimizer = make_optimizer(recipe, steps_per_epoch)
+            self.optimizer = make_optimizer(recipe, total_steps)
             self.optimizer.build(self.model.trainable_variables)
             self.model.compile(self.optimizer)
             self.average = None
             if recipe.average != "none":
-                self.average = WeightAverage(
-                    self.model.trainable_variables, recipe, recipe.epochs * steps_per_epoch
-                )
+                self.average = WeightAverage(self.model.trainable_variables, recipe, total_steps)
         self._normalizations = [
             layer
             for layer in self.model.layers

@@ -40,7 +40,6 @@ SCENARIOS = {
     # The gradient's norm is near 1: a limit of .1 cuts every step.
     "clipped": replace(PLAIN, clip_norm=0.1),
     "accumulated": replace(PLAIN, micro_batches=2),
-    "adamw": replace(PLAIN, optimizer="adamw", base_learning_rate=0.1, average="exponential"),
     "everything": replace(
         PLAIN,
         clip_norm=0.1,
@@ -98,7 +97,7 @@ def main() -> None:
         recipe = SCENARIOS[scenario]
         spec = one_module_spec(batch_norm=scenario == "normalized")
         keras.utils.set_random_seed(recipe.seed)
-        trainer = Trainer(spec, recipe, strategy, steps_per_epoch=STEPS // recipe.epochs)
+        trainer = Trainer(spec, recipe, strategy, total_steps=STEPS)
 
         def training(index: int, count: int, recipe=recipe, spec=spec):
             return training_batches(
