@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from keras_inception.data import ImageData, evaluation_batches, training_batches
-from keras_inception.loop import MODEL_FILE, Progress, TrainingDiverged
+from keras_inception.loop import MODEL_FILE, Progress, TrainingDivergedError
 from keras_inception.network import build_network, freeze_until, inference_model
 from keras_inception.optimizer import image_losses, is_correct, make_optimizer
 from keras_inception.recipe import Recipe
@@ -154,7 +154,7 @@ class _LeaveModel(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         loss = (logs or {})["loss"]
         if not keras.ops.isfinite(loss):
-            raise TrainingDiverged(
+            raise TrainingDivergedError(
                 f"Expected a finite loss. Received: {loss} in epoch {epoch + 1}. Lower the "
                 "recipe's base_learning_rate."
             )

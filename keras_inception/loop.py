@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_inception.data import ImageData, Split, evaluation_batches, training_batches
+from keras_inception.data import FileSplit, ImageData, Split, evaluation_batches, training_batches
 from keras_inception.snapshot import Snapshot, Snapshots, aside
 from keras_inception.spec import NetworkSpec
 from keras_inception.trainer import Trainer
@@ -29,13 +29,20 @@ MODEL_FILE = "model.keras"
 # Beside it, the weights as they are without the average, if the recipe averages.
 UNAVERAGED_FILE = "unaveraged.keras"
 HISTORY_FILE = "history.csv"
+# What TensorFlow raises in the workers that are left.
+_LOST_WORKER = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.UnavailableError,
+)
 
 
-class TrainingInterrupted(RuntimeError):
+class TrainingInterruptedError(RuntimeError):
     """The run stopped before its end; the same command goes on from its last snapshot."""
 
 
-class TrainingDiverged(FloatingPointError):
+class TrainingDivergedError(FloatingPointError):
     """The loss or a weight is no finite number any more; what is kept is from before."""
 
 
@@ -111,8 +118,9 @@ class TrainingLoop:
         """Train to the end.
 
         Raises:
-            TrainingInterrupted: SIGTERM or SIGINT came; a snapshot of this step is written.
-            TrainingDiverged: a loss or a weight is not finite.
+            TrainingInterruptedError: SIGTERM or SIGINT came, and a snapshot of this step is
+                written; or another worker was lost.
+            TrainingDivergedError: a loss or a weight is not finite.
             OSError: something cannot be written.
         """
         if self.progress.finished:
@@ -124,9 +132,16 @@ class TrainingLoop:
         model.history.history = {name: [*past] for name, past in self.progress.history.items()}
         self._resumed_at = time.monotonic() - self.progress.seconds
         batches = iter(self._trainer.distribute(self._training_batches(self.progress.step)))
-        with StopSignals() as signals:
-            while not self.progress.finished:
-                self._epoch(batches, signals)
+        try:
+            with StopSignals() as signals:
+                while not self.progress.finished:
+                    self._epoch(batches, signals)
+        except _LOST_WORKER as error:
+            if not self._trainer.has_other_workers:
+                raise
+            raise TrainingInterruptedError(
+                f"Another worker was lost after step {self.progress.step}. Start all of them again."
+            ) from error
         self._callbacks.on_train_end()
 
     def _epoch(self, batches: Any, signals: StopSignals) -> None:
@@ -149,7 +164,7 @@ class TrainingLoop:
             if stop or (not last and self._snapshots.is_due(progress.step)):
                 self._save_snapshot()
             if stop:
-                raise TrainingInterrupted(f"Stopped after step {progress.step}, as asked.")
+                raise TrainingInterruptedError(f"Stopped after step {progress.step}, as asked.")
         logs |= {f"val_{name}": value for name, value in self._leave_model().items()}
         self._callbacks.on_epoch_end(progress.epoch, logs)
         for name, value in logs.items():
@@ -198,8 +213,8 @@ class TrainingLoop:
         if not all(np.isfinite(values).all() for values in state.values()):
             raise self._diverged("a weight that is not finite")
 
-    def _diverged(self, what: str) -> TrainingDiverged:
-        return TrainingDiverged(
+    def _diverged(self, what: str) -> TrainingDivergedError:
+        return TrainingDivergedError(
             f"Expected finite losses and weights. Received: {what} at step {self.progress.step}, "
             f"in epoch {self.progress.epoch + 1}. Lower base_learning_rate or set clip_norm."
         )
@@ -224,7 +239,11 @@ class TrainingLoop:
 
 
 def padded_evaluation_batches(
-    split: Split, spec: NetworkSpec, batch_size: int, shard_index: int, shard_count: int
+    split: Split | FileSplit,
+    spec: NetworkSpec,
+    batch_size: int,
+    shard_index: int,
+    shard_count: int,
 ) -> tf.data.Dataset:
     """A worker's share of a split, in as many full batches for each worker.
 

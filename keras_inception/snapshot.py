@@ -20,6 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 KEPT = 2
+LOCK_FILE = ".lock"
+# How names of files that are not complete begin.
+PARTIAL = ".partial-"
 _DOCUMENT = "document"
 
 
@@ -125,10 +128,6 @@ def aside(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
-# How names of files that are not complete begin.
-PARTIAL = ".partial-"
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a text file aside and rename it."""
     with aside(path) as beside:
@@ -151,7 +150,7 @@ def only_run_in(folder: Path) -> Iterator[None]:
         ValueError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
+    with (folder / LOCK_FILE).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

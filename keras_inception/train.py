@@ -14,25 +14,37 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_inception import plots
+from keras_inception import keras_fit, plots
 from keras_inception.cost import network_cost
-from keras_inception.data import ImageData, evaluation_batches
+from keras_inception.data import ImageData, evaluation_batches, sample_pixels
 from keras_inception.evaluate import evaluate
 from keras_inception.export import export_saved_model
+from keras_inception.initial import initialize
 from keras_inception.loop import MODEL_FILE, Progress, TrainingLoop
+from keras_inception.preprocessing import preprocess_input
 from keras_inception.recipe import Recipe
-from keras_inception.snapshot import PARTIAL, Snapshots, aside, only_run_in, write_text
+from keras_inception.snapshot import (
+    LOCK_FILE,
+    PARTIAL,
+    Snapshots,
+    aside,
+    only_run_in,
+    write_text,
+)
 from keras_inception.spec import NetworkSpec
 from keras_inception.strategy import is_chief
 from keras_inception.trainer import Trainer, check_strategy
 
 SNAPSHOT_FOLDER = "snapshots"
 METRICS_FILE = "metrics.json"
+_PARITY_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,7 @@ def train(
     folder: Path,
     *,
     strategy: tf.distribute.Strategy | None = None,
+    init: Path | None = None,
     snapshot_steps: int | None = None,
     snapshot_minutes: float | None = 10.0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -76,6 +89,8 @@ def train(
         folder: new, empty, or of a run to go on with. Several workers name the same one; only the
             chief writes.
         strategy: of `make_strategy`; None: one device.
+        init: a .keras file of this package's networks, with whose weights to begin; classifiers of
+            another number of classes begin anew.
         snapshot_steps: write a snapshot every so many steps.
         snapshot_minutes: and every so many minutes; one always follows each epoch.
         callbacks: further Keras callbacks, such as a progress display. They may end the run by
@@ -84,19 +99,19 @@ def train(
     Raises:
         ValueError: data, spec, recipe and strategy do not fit together, the folder holds something
             else or another run's snapshots, or another process trains in it.
-        TrainingInterrupted: SIGTERM or SIGINT came, or another worker was lost.
-        TrainingDiverged: a loss or a weight is not finite.
+        TrainingInterruptedError: SIGTERM or SIGINT came, or another worker was lost.
+        TrainingDivergedError: a loss or a weight is not finite.
         OSError: the folder cannot be written.
     """
     strategy = strategy or tf.distribute.get_strategy()
-    check_run(spec, data, recipe, folder, strategy=strategy)
+    prepare_run(spec, data, recipe, folder, strategy=strategy)
     chief = is_chief(strategy)
     with ExitStack() as stack:
         if chief:
             stack.enter_context(only_run_in(folder))
-            check_run(spec, data, recipe, folder, strategy=strategy)  # as it is now it is locked
+            prepare_run(spec, data, recipe, folder, strategy=strategy)  # as it is now it is locked
             _begin_folder(folder, spec, data, recipe)
-        identity = _identity(spec, data, recipe)
+        identity = _identity(spec, data, recipe, init)
         snapshots = Snapshots(
             folder / SNAPSHOT_FOLDER, every_steps=snapshot_steps, every_minutes=snapshot_minutes
         )
@@ -104,8 +119,13 @@ def train(
         if snapshot is not None:
             _require_same(snapshot.document["identity"], identity, folder)
         keras.utils.set_random_seed(recipe.seed)
-        steps_per_epoch = len(data.train) // recipe.batch_size
-        trainer = Trainer(spec, recipe, strategy, steps_per_epoch=steps_per_epoch)
+        if keras.backend.backend() != "tensorflow":
+            progress = keras_fit.fit(spec, data, recipe, folder, callbacks=callbacks)
+            return _finish(spec, data, recipe, folder, progress)
+        total_steps = len(data.train) // recipe.batch_size * recipe.epochs
+        trainer = Trainer(spec, recipe, strategy, total_steps=total_steps)
+        if init is not None:
+            initialize(trainer.model, init, spec)
         loop = TrainingLoop(
             trainer,
             spec,
@@ -119,12 +139,11 @@ def train(
             loop.restore(snapshot)
         loop.run()
         if not chief:
-            history = {"history": loop.progress.history}
-            return TrainResult(trainer.deployed(spec), folder, history)
+            return TrainResult(trainer.deployed(spec), folder, {"history": loop.progress.history})
         return _finish(spec, data, recipe, folder, loop.progress)
 
 
-def check_run(
+def prepare_run(
     spec: NetworkSpec,
     data: ImageData,
     recipe: Recipe,
@@ -132,11 +151,11 @@ def check_run(
     *,
     strategy: tf.distribute.Strategy | None = None,
 ) -> None:
-    """What `train` refuses, told before anything is built.
+    """Refuse what cannot be trained, before anything is built; make the folder.
 
     Raises:
-        ValueError: data, spec, recipe and strategy do not fit together, or the folder holds
-            something else than a run that can go on.
+        ValueError: data, spec, recipe and strategy do not fit together, or the folder cannot be
+            written or holds something else than a run that can go on.
     """
     if spec.classes != len(data.class_names) or spec.input_shape[2] != data.image_shape[2]:
         raise ValueError(
@@ -144,6 +163,9 @@ def check_run(
             f"channels. Received: classes={spec.classes}, input_shape={spec.input_shape}. "
             "`fitted_to_data(spec, data)` makes one."
         )
+    network_cost(spec, auxiliary=bool(spec.aux))  # refuses a size that does not fit
+    pixels = np.zeros((1, 1, 1, spec.input_shape[2]))
+    preprocess_input(pixels, "channels_last", convention=spec.pixels)  # refuses grey or RGB
     if recipe.class_weights and len(recipe.class_weights) != spec.classes:
         raise ValueError(
             f"Expected a class weight for each of {spec.classes} classes. "
@@ -155,17 +177,22 @@ def check_run(
             f"Received: batch_size={recipe.batch_size}"
         )
     check_strategy(recipe, strategy or tf.distribute.get_strategy())
-    _check_folder(folder)
+    _prepare_folder(folder)
 
 
-def _check_folder(folder: Path) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ValueError(f"Expected a folder. Received: {str(folder)!r}, which is a file.")
+def _prepare_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"Expected a folder that can be written. Received: {str(folder)!r} "
+            f"({error.strerror}). Choose another one."
+        ) from error
     if (folder / METRICS_FILE).exists():
         raise ValueError(
-            f"Expected a new or empty folder, or a run that did not end. Received: "
+            "Expected a new or empty folder, or a run that did not end. Received: "
             f"{str(folder)!r}, which holds files of a finished run. Choose another one."
         )
     visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
@@ -189,11 +216,14 @@ def _begin_folder(folder: Path, spec: NetworkSpec, data: ImageData, recipe: Reci
     write_text(folder / "labels.txt", "\n".join(data.class_names) + "\n")
 
 
-def _identity(spec: NetworkSpec, data: ImageData, recipe: Recipe) -> dict[str, Any]:
+def _identity(
+    spec: NetworkSpec, data: ImageData, recipe: Recipe, init: Path | None
+) -> dict[str, Any]:
     """What a snapshot belongs to. The strategy is not part of it: every one takes the same step."""
     return {
         "spec": json.loads(spec.to_json()),
         "recipe": json.loads(recipe.to_json()),
+        "initial weights": None if init is None else str(init),
         "data": {
             "name": data.name,
             "training images": len(data.train),
@@ -233,7 +263,9 @@ def _finish(
     model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
     evaluation = evaluate(model, evaluation_batches(data.test, spec, recipe.batch_size))
     shutil.rmtree(folder / "saved_model", ignore_errors=True)  # of a process killed right here
-    export_saved_model(model, folder / "saved_model", samples=data.test.images[:32])
+    if keras.backend.backend() == "tensorflow":
+        samples = sample_pixels(data.test, spec, _PARITY_IMAGES)
+        export_saved_model(model, folder / "saved_model", samples=samples)
     with aside(folder / "training_curve.png") as path:
         plots.training_curve(progress.history, path)
     with aside(folder / "confusion_matrix.png") as path:
@@ -247,5 +279,6 @@ def _finish(
         "history": progress.history,
     }
     write_text(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
+    (folder / LOCK_FILE).unlink()  # whoever opens a new one finds the metrics and leaves
     shutil.rmtree(folder / SNAPSHOT_FOLDER)
     return TrainResult(model, folder, metrics)

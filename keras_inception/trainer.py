@@ -66,7 +66,7 @@ class Trainer:
         ]
         for layer in self._normalizations:
             layer.synchronized = strategy.num_replicas_in_sync > 1
-        self.metric_names = ("loss", "accuracy")
+        self.metric_names: tuple[str, ...] = ("loss", "accuracy")
         if isinstance(self.model.output, dict):
             self.metric_names += tuple(f"{name}_loss" for name in self.model.output)
         self._compiled_step = tf.function(self._step)
@@ -79,9 +79,9 @@ class Trainer:
         )
 
     @property
-    def step_count(self) -> int:
-        """Steps taken so far."""
-        return int(self.optimizer.iterations.numpy())
+    def has_other_workers(self) -> bool:
+        """Whether other processes train along."""
+        return isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
     def distribute(self, batches: ShardedBatches) -> Any:
         """Batches spread over the devices: each worker reads its rows, each device a part."""

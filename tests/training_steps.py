@@ -100,9 +100,7 @@ def main() -> None:
         trainer = Trainer(spec, recipe, strategy, total_steps=STEPS)
 
         def training(index: int, count: int, recipe=recipe, spec=spec):
-            return training_batches(
-                data.train, spec, recipe, shard_index=index, shard_count=count
-            )
+            return training_batches(data.train, spec, recipe, shard_index=index, shard_count=count)
 
         def held_out(index: int, count: int, spec=spec):
             return padded_evaluation_batches(data.test, spec, BATCH_SIZE, index, count)
