@@ -60,12 +60,14 @@ class TrainingDisplay:
                 progress.update(self.task, advance=1, description=f"loss {loss:.3f}")
 
             def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-                main = "main_loss" if "main_loss" in logs else "loss"
+                # So Keras's own `fit` names them with auxiliary classifiers.
+                main = "main_" if "main_accuracy" in logs else ""
                 progress.console.print(
                     f"epoch {epoch + 1:>3}/{self.params['epochs']}  "
-                    f"loss {logs[main]:.3f}  accuracy {logs['accuracy']:.3f}  "
-                    f"held out: loss {logs['val_loss']:.3f}  "
-                    f"accuracy {logs['val_accuracy']:.3f}"
+                    f"loss {logs.get('main_loss', logs['loss']):.3f}  "
+                    f"accuracy {logs[main + 'accuracy']:.3f}  "
+                    f"held out: loss {logs['val_' + main + 'loss']:.3f}  "
+                    f"accuracy {logs['val_' + main + 'accuracy']:.3f}"
                 )
 
             def on_train_end(self, logs: Any = None) -> None:

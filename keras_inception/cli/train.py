@@ -113,7 +113,11 @@ def train(
         spec = fitted_to_data(spec, data)
         folder = _folder(out, f"{spec.name}-{data.name}", resume)
         prepare_run(spec, data, recipe, folder, strategy=devices)
-        callbacks = _tensorboard(folder, profile) if tensorboard or profile else []
+        callbacks = []
+        if tensorboard or profile:
+            from keras_inception.tensorboard import tensorboard_callbacks
+
+            callbacks = tensorboard_callbacks(folder, spec, data, recipe, profile=profile)
     console.print(cost_line(spec))
     console.print(
         f"{len(data.train):,} training and {len(data.test):,} held-out images of "
@@ -204,12 +208,6 @@ def _folder(out: Path | None, name: str, resume: bool) -> Path:
         where = str(out) if out else f"{RUNS / name}-*"
         raise ValueError(f"Expected a run that did not end. Received: none in {where!r}")
     return unfinished[-1]
-
-
-def _tensorboard(folder: Path, profile: bool) -> list[Any]:
-    from keras_inception.tensorboard import tensorboard_callbacks
-
-    return tensorboard_callbacks(folder / "tensorboard", profile=profile)
 
 
 @contextmanager
