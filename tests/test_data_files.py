@@ -183,7 +183,8 @@ def test_every_readable_kind_is_converted_as_pillow_does(mixed):
                 rgb = rgb.convert("RGB")
             square = ImageOps.fit(rgb, (32, 32), method=Image.Resampling.BILINEAR)
             difference = np.abs(image - np.asarray(square, np.float32))
-            assert difference.max() < 6, file.path  # CMYK and chroma are rounded differently
+            # Of a JPEG cut in its middle, the last column's chroma lacks its neighbour.
+            assert difference[:, :-1].max() < 4, file.path
             assert difference.mean() < 1.5, file.path
 
 
