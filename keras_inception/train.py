@@ -57,8 +57,10 @@ class TrainResult:
 
 
 def fitted_to_data(spec: NetworkSpec, data: ImageData) -> NetworkSpec:
-    """`spec` with the image shape and the classes of `data`."""
-    return replace(spec, input_shape=data.image_shape, classes=len(data.class_names))
+    """`spec` with the classes and channels of `data`, and its image size if all have one size."""
+    height, width, channels = data.image_shape
+    size = spec.input_shape[:2] if height is None or width is None else (height, width)
+    return replace(spec, input_shape=(*size, channels), classes=len(data.class_names))
 
 
 def train(
@@ -84,7 +86,8 @@ def train(
     Args:
         spec: the architecture; its auxiliary classifiers, if any, are trained along and left out
             of what is saved.
-        data: images and labels; input size and classes must be those of the spec.
+        data: images and labels; classes and channels must be those of the spec. Images of
+            another size are resized.
         recipe: how to train. Sets Keras's random seed.
         folder: new, empty, or of a run to go on with. Several workers name the same one; only the
             chief writes.
@@ -164,8 +167,8 @@ def prepare_run(
             "`fitted_to_data(spec, data)` makes one."
         )
     network_cost(spec, auxiliary=bool(spec.aux))  # refuses a size that does not fit
-    pixels = np.zeros((1, 1, 1, spec.input_shape[2]))
-    preprocess_input(pixels, "channels_last", convention=spec.pixels)  # refuses grey or RGB
+    pixel = np.zeros((1, 1, data.image_shape[2]))
+    preprocess_input(pixel, "channels_last", convention=spec.pixels)  # refuses grey for RGB
     if recipe.class_weights and len(recipe.class_weights) != spec.classes:
         raise ValueError(
             f"Expected a class weight for each of {spec.classes} classes. "

@@ -96,7 +96,7 @@ def training_batches(
         ).batch(rows, drop_remainder=True)
     return (
         tf.data.Dataset.zip((chosen_rows, images))
-        .map(lambda rows, images: finished(*rows, images), _PARALLEL)
+        .map(lambda rows, images: finished(rows[0], rows[1], images), _PARALLEL)
         .prefetch(_PARALLEL)
     )
 
@@ -207,15 +207,16 @@ def _shard_rows(recipe: Recipe, shard_index: int, shard_count: int) -> int:
 
 def _network_size(split: AnySplit, spec: NetworkSpec) -> tuple[int, int]:
     """(height, width) of the network's input; where the spec leaves it open, that of the images."""
-    size = []
-    for own, wanted in zip(split.shape[:2], spec.input_shape[:2], strict=True):
-        if own is None and wanted is None:
-            raise ValueError(
-                "Expected a spec with a fixed input size, since the images differ in size. "
-                f"Received: input_shape={spec.input_shape}"
-            )
-        size.append(own if wanted is None else wanted)
-    return size[0], size[1]
+    height, width = (
+        own if wanted is None else wanted
+        for own, wanted in zip(split.shape[:2], spec.input_shape[:2], strict=True)
+    )
+    if height is None or width is None:
+        raise ValueError(
+            "Expected a spec with a fixed input size, since the images differ in size. "
+            f"Received: input_shape={spec.input_shape}"
+        )
+    return height, width
 
 
 def _shuffled(index: Any, count: int, seed: int) -> Any:
@@ -264,8 +265,9 @@ def _reader(
 ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]:
     """A function (positions, uniforms) -> contents, stored windows, orientations, DCT ratios."""
     # How many pixels of the window there must be for each of the input's when a JPEG is decoded
-    # at 1/2, 1/4 or 1/8: resizing with antialiasing needs two to be exact to a grey level or so.
-    least = 1 if random else 2
+    # at 1/2, 1/4 or 1/8. The window's edges are then rounded: by an eighth of the input's pixels
+    # at most where images are evaluated.
+    least = 1 if random else 4
 
     def read(positions: np.ndarray, uniforms: np.ndarray) -> tuple[np.ndarray, ...]:
         parts, ratios = [], []
@@ -302,7 +304,11 @@ def _jpeg_window(content: Any, window: Any, orientation: Any, halvings: Any, cha
 
     def at(ratio: int) -> Callable[[], Any]:
         return lambda: tf.image.decode_and_crop_jpeg(
-            content, window // ratio, channels=channels, ratio=ratio
+            content,
+            window // ratio,
+            channels=channels,
+            ratio=ratio,
+            dct_method="INTEGER_ACCURATE",  # exactly Pillow's pixels, and as fast
         )
 
     pixels = tf.switch_case(halvings, [at(1), at(2), at(4), at(8)])

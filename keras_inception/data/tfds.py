@@ -9,7 +9,6 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 import numpy as np
 import tensorflow as tf
@@ -37,8 +36,8 @@ def open_tfds(name: str, progress: Callable[[int, int], None] | None = None) -> 
     """
     identity, _, query = name.partition("?")
     match = _NAME.fullmatch(identity)
-    splits = dict(parse_qsl(query, keep_blank_values=True))
-    if not match or set(splits) - {"train", "test"}:
+    splits = dict(part.partition("=")[::2] for part in query.split("&") if query)
+    if not match or not all(splits.values()) or set(splits) - {"train", "test"}:
         raise ValueError(
             'Expected "tfds:NAME[/CONFIG][:VERSION][?train=SPLIT&test=SPLIT]". '
             f'Received: "tfds:{name}"'
