@@ -129,9 +129,14 @@ def test_twenty_kills_in_a_loop_of_writes(tmp_path):
 def test_what_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "text"
     write_text(path, "old")
-    with pytest.raises(KeyError), aside(path) as beside:
-        beside.write_text("new, half")
-        raise KeyError
+
+    def fail_half_way() -> None:
+        with aside(path) as beside:
+            beside.write_text("new, half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_half_way()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

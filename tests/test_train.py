@@ -17,6 +17,7 @@ from PIL import Image
 
 from keras_inception import export
 from keras_inception.data import ImageData, Split
+from keras_inception.keras_fit import compile_model
 from keras_inception.network import build_network, inference_model
 from keras_inception.recipe import Recipe
 from keras_inception.spec import (
@@ -28,7 +29,6 @@ from keras_inception.spec import (
     PoolSpec,
     StageSpec,
 )
-from keras_inception.keras_fit import compile_model
 from keras_inception.train import TrainResult, fitted_to_data, prepare_run, train
 from keras_inception.variants import variant_spec
 
