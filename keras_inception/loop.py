@@ -39,7 +39,14 @@ _LOST_WORKER = (
 
 
 class TrainingInterruptedError(RuntimeError):
-    """The run stopped before its end; the same command goes on from its last snapshot."""
+    """The run stopped before its end; the same command goes on from its last snapshot.
+
+    `by_hand`: by Ctrl-C.
+    """
+
+    def __init__(self, message: str, *, by_hand: bool = False) -> None:
+        super().__init__(message)
+        self.by_hand = by_hand
 
 
 class TrainingDivergedError(FloatingPointError):
@@ -152,7 +159,7 @@ class TrainingLoop:
         while progress.step < first + self._steps_per_epoch:
             batch = progress.step - first
             self._callbacks.on_train_batch_begin(batch)
-            metrics, stop = self._trainer.step(next(batches), stop=signals.requested)
+            metrics, stop = self._trainer.step(next(batches), stop=signals.received is not None)
             progress.step += 1
             if not np.isfinite(metrics["loss"]):
                 raise self._diverged(f"a loss of {metrics['loss']}")
@@ -164,7 +171,10 @@ class TrainingLoop:
             if stop or (not last and self._snapshots.is_due(progress.step)):
                 self._save_snapshot()
             if stop:
-                raise TrainingInterruptedError(f"Stopped after step {progress.step}, as asked.")
+                raise TrainingInterruptedError(
+                    f"Stopped after step {progress.step}, as asked.",
+                    by_hand=signals.received == signal.SIGINT,
+                )
         logs |= {f"val_{name}": value for name, value in self._leave_model().items()}
         self._callbacks.on_epoch_end(progress.epoch, logs)
         for name, value in logs.items():
@@ -272,13 +282,13 @@ def _filled_up(images: Any, labels: Any, rows: int) -> tuple[Any, ...]:
 
 
 class StopSignals:
-    """Within it, the first SIGTERM (pre-emption) or SIGINT (Ctrl-C) only sets `requested`.
+    """Within it, the first SIGTERM (pre-emption) or SIGINT (Ctrl-C) is only noted.
 
     A second one does what it did before. In a thread other than the main one, nothing changes.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.received: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -292,5 +302,5 @@ class StopSignals:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self.received = number
         self.__exit__()

@@ -90,8 +90,8 @@ def train(
     Without arguments: the small network on the embedded sample of Fashion-MNIST, in minutes on
     two CPU cores. The same command with the same --out goes on with a run that was stopped.
 
-    Exit codes: 0; 2 for a mistake; 75 if SIGTERM or Ctrl-C stopped the run, or another worker was
-    lost: the same command goes on.
+    Exit codes: 0; 2 for a mistake; 1 after Ctrl-C; 75 if SIGTERM stopped the run or another worker
+    was lost: the same command goes on.
     """
     with mistakes():
         spec, recipe = chosen_spec(variant, spec_file), _recipe(recipe_name)
@@ -220,16 +220,23 @@ def _ends(folder: Path) -> Iterator[None]:
             yield
     except TrainingInterruptedError as error:
         errors.print(
-            f"{escape(str(error))} The same command with [bold]--out {escape(str(folder))}[/] "
-            "goes on from there."
+            f"{escape(str(error))} {_kept(folder)} The same command with "
+            f"[bold]--out {escape(str(folder))}[/] goes on."
         )
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(1 if error.by_hand else INTERRUPTED) from None
     except KeyboardInterrupt:
-        errors.print(f"Stopped. [bold]{escape(str(folder))}[/] is as it was after the last epoch.")
+        errors.print(f"Stopped. {_kept(folder)}")
         raise typer.Exit(1) from None
     except FloatingPointError as error:
         errors.print(
-            f"[bold red]Error:[/] {escape(str(error))} What the run had before is in "
-            f"[bold]{escape(str(folder))}[/]; begin again in another folder."
+            f"[bold red]Error:[/] {escape(str(error))} {_kept(folder)} Begin again in another "
+            "folder."
         )
         raise typer.Exit(2) from None
+
+
+def _kept(folder: Path) -> str:
+    model = folder / "model.keras"
+    if model.exists():
+        return f"The model of the last complete epoch is in [bold]{escape(str(model))}[/]."
+    return f"[bold]{escape(str(folder))}[/] holds no model yet."
