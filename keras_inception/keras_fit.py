@@ -1,7 +1,7 @@
 """Training by Keras's own `fit`: the engine under KERAS_BACKEND=jax and torch.
 
 Under JAX it trains data-parallel if `keras.distribution` says so (`distribute_over_cpus`). It has
-no averages, no micro-batches, no snapshots and no resume: those are the training step's of the
+no averages, no micro-batches, no half precision, no snapshots and no resume: those are the training step's of the
 TensorFlow backend (`trainer`).
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from keras_inception.data import ImageData, evaluation_batches, training_batches
+from keras_inception.initial import initialize
 from keras_inception.loop import MODEL_FILE, Progress, TrainingDivergedError
 from keras_inception.network import build_network, freeze_until, inference_model
 from keras_inception.optimizer import image_losses, is_correct, make_optimizer
@@ -55,11 +56,11 @@ def compile_model(model: keras.Model, recipe: Recipe, *, total_steps: int) -> No
     Raises:
         ValueError: what only the training step of the TensorFlow backend does.
     """
-    if recipe.average != "none" or recipe.micro_batches > 1:
+    if recipe.average != "none" or recipe.micro_batches > 1 or recipe.precision != "float32":
         raise ValueError(
-            "Expected a recipe without averages and micro-batches, which need "
+            "Expected a recipe without averages, micro-batches and half precision, which need "
             f"KERAS_BACKEND=tensorflow. Received: average={recipe.average!r}, "
-            f"micro_batches={recipe.micro_batches}"
+            f"micro_batches={recipe.micro_batches}, precision={recipe.precision!r}"
         )
     optimizer = make_optimizer(recipe, total_steps)
     optimizer.global_clipnorm = recipe.clip_norm or None
@@ -88,10 +89,13 @@ def fit(
     recipe: Recipe,
     folder: Path,
     *,
+    init: Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Progress:
     """Train to the end of the recipe; each epoch leaves `model.keras` in the folder."""
     network = build_network(spec, auxiliary=bool(spec.aux))
+    if init is not None:
+        initialize(network, init, spec)
     if recipe.freeze_until:
         freeze_until(network, recipe.freeze_until)
     # Compiled apart from what is saved, which then holds no optimizer and loads anywhere.

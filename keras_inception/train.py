@@ -123,7 +123,7 @@ def train(
             _require_same(snapshot.document["identity"], identity, folder)
         keras.utils.set_random_seed(recipe.seed)
         if keras.backend.backend() != "tensorflow":
-            progress = keras_fit.fit(spec, data, recipe, folder, callbacks=callbacks)
+            progress = keras_fit.fit(spec, data, recipe, folder, init=init, callbacks=callbacks)
             return _finish(spec, data, recipe, folder, progress)
         total_steps = len(data.train) // recipe.batch_size * recipe.epochs
         trainer = Trainer(spec, recipe, strategy, total_steps=total_steps)
