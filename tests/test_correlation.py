@@ -81,8 +81,10 @@ class TestOffsetStatistics:
                 one_by_one.correlation(*offset), at_once.correlation(*offset), atol=1e-12
             )
 
-    def test_a_constant_channel_correlates_with_nothing(self, coloured):
-        coloured[..., 1] = 0.1
+    @pytest.mark.parametrize("constant", [0.0, 0.1, 1 / 3, 123.456, -1e6 / 7])
+    def test_a_constant_channel_correlates_with_nothing(self, coloured, constant):
+        coloured = coloured.astype(np.float64)  # in which the squares of 1 / 3 are rounded
+        coloured[..., 1] = constant
         correlation = statistics_of(coloured, radius=1).correlation(0, 0)
         np.testing.assert_allclose(correlation.diagonal(), [1, 0, 1, 1])
         assert not correlation[1].any()
@@ -212,6 +214,32 @@ class TestClusters:
         activations[..., 0] *= -1
         found = cluster_units(statistics_of(activations), 5)
         assert found.counts((1, 3, 5)) == pytest.approx({1: 0, 3: 1, 5: 0})
+
+    def test_nine_in_ten_units_must_be_covered(self):
+        near, far = [(0, 0)] * 19, [(0, 2)]
+        statistics = statistics_of(planted([near + far], grid=8, images=20))
+        assert [cluster.extent for cluster in cluster_units(statistics, 3).clusters] == [1]
+        statistics = statistics_of(planted([near + far * 3], grid=8, images=20))
+        assert [cluster.extent for cluster in cluster_units(statistics, 3).clusters] == [3]
+
+    def test_a_chain_of_correlations_is_not_one_group(self):
+        # Two pairs of r = .6, joined by one of .5: the average between the pairs is .125.
+        mixed = np.linalg.cholesky(
+            np.eye(4) + np.diag([0.6, 0.5, 0.6], 1) + np.diag([0.6, 0.5, 0.6], -1)
+        )
+        noise = np.random.default_rng(9).normal(size=(80, 8, 8, 4)) @ mixed.T
+        found = cluster_units(statistics_of(noise), 3, threshold=0.4)
+        assert found.counts((1, 3)) == pytest.approx({1: 2, 3: 0})
+
+    def test_a_channel_of_two_groups_is_read_from_the_fuller_one(self):
+        generator = np.random.default_rng(10)
+        few, many = generator.normal(size=(2, 90, 12, 13))
+        groups = [few[..., :-1]] * 3 + [many[..., :-1]] * 5
+        groups = [seen + 0.1 * generator.normal(size=seen.shape) for seen in groups]
+        both = few[..., :-1] + 1.3 * many[..., 1:]  # r = .61 with the few, .79 with the many
+        found = cluster_units(statistics_of(np.stack([*groups, both], axis=-1)), 5, threshold=0.5)
+        # Where the many lie outside the patch it goes with the few: 3 of 4 channels are read there.
+        assert found.counts((1, 3, 5)) == pytest.approx({1: 3 / 4, 3: 1, 5: 0})
 
     def test_the_threshold_decides_what_high_correlation_is(self):
         statistics = statistics_of(planted([SPREAD[3]], noise=1.0))  # r = 1 / 2
