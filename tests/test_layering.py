@@ -20,13 +20,14 @@ ROWS: list[tuple[int, set[str]]] = [
     (0, {"validation"}),
     (0, {"spec", "recipe"}),
     (0, {"variants"}),
-    (1, {"cost"}),
+    (1, {"cost", "correlation"}),
     (1, {"budget"}),
     (2, {"blocks", "preprocessing"}),
     (2, {"model_cost"}),
     (3, {"network"}),
     (4, {"googlenet", "data", "evaluate", "export", "plots", "predict"}),
     (4, {"train"}),
+    (4, {"design"}),
     (4, {PUBLIC}),
     (5, {"tuning"}),
     (6, {"cli"}),
@@ -34,6 +35,7 @@ ROWS: list[tuple[int, set[str]]] = [
 # Packages beside the standard library: up to row 3 anywhere in the room, above at the level of
 # modules (inside functions optional packages are free). A room that is not here needs none.
 PACKAGES: dict[str, set[str]] = {
+    "correlation": {"numpy", "scipy"},
     "blocks": {"keras"},
     "preprocessing": {"keras", "numpy", "PIL"},
     "model_cost": {"keras"},
@@ -45,6 +47,7 @@ PACKAGES: dict[str, set[str]] = {
     "plots": {"numpy", "matplotlib"},
     "predict": {"keras", "numpy"},
     "train": {"keras", "numpy"},
+    "design": {"keras", "numpy", "matplotlib"},
     "cli": {"typer", "rich"},
 }
 PLACES = {room: place for place, (_, rooms) in enumerate(ROWS) for room in rooms}

@@ -6,7 +6,13 @@ algorithm; docs/correlation.md says which choices are ours. Arrays come in, numb
 Keras, no models. `design` makes a network of them.
 """
 
-from keras_inception.correlation.clusters import Cluster, Clustering, cluster_units
+from keras_inception.correlation.clusters import (
+    DEFAULT_THRESHOLD,
+    Cluster,
+    Clustering,
+    UnitTree,
+    cluster_units,
+)
 from keras_inception.correlation.dimension import (
     effective_dimension,
     patch_dimension,
@@ -20,10 +26,12 @@ from keras_inception.correlation.statistics import (
 )
 
 __all__ = [
+    "DEFAULT_THRESHOLD",
     "Cluster",
     "Clustering",
     "CorrelationDecay",
     "OffsetStatistics",
+    "UnitTree",
     "cluster_units",
     "correlation_decay",
     "effective_dimension",

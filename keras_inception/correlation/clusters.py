@@ -16,8 +16,9 @@ from scipy.spatial import distance
 
 from keras_inception.correlation.statistics import OffsetStatistics
 
-# Half of the variance in common: r^2 = 1/2.
-DEFAULT_THRESHOLD = 0.5**0.5
+# Where trained networks have clusters of every size (docs/correlation.md): below .5 nearly all are
+# spread out, above .7 nearly all are in one place.
+DEFAULT_THRESHOLD = 0.6
 # Units of a patch that are clustered at most. The matrix of their correlations, in float64, and
 # the copies that scipy makes of it are about 0.7 GB then.
 MAX_UNITS = 6400
