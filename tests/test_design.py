@@ -36,7 +36,7 @@ from keras_inception.network import build_network
 from keras_inception.recipe import Recipe
 from keras_inception.spec import BranchSpec, ModuleSpec, NetworkSpec
 from keras_inception.train import fitted_to_data
-from keras_inception.variants import NAIVE, PAPER
+from keras_inception.variants import NAIVE, NANO, PAPER
 
 MODULE = ModuleSpec(
     name="3a",
@@ -369,6 +369,22 @@ class TestCommand:
         text = (tmp_path / "designed" / "spec.json").read_text(encoding="utf-8")
         assert 18_000 < network_cost(NetworkSpec.from_json(text)).total.params <= 20_000
 
+    def test_the_budget_is_the_starts_own_unless_one_is_given(self, monkeypatch, tmp_path):
+        def refused(spec, model, images, budget, options):
+            raise ValueError(f"{budget} {options.threshold}")
+
+        monkeypatch.setattr("keras_inception.design.design", refused)
+        folder = tmp_path / "run"
+        folder.mkdir()
+        build_network(NANO).save(folder / "model.keras")
+        (folder / "spec.json").write_text(NANO.to_json(), encoding="utf-8")
+        command = ["design", "--model", str(folder), "--out", str(tmp_path / "new")]
+        result = CliRunner().invoke(app, command)
+        macs = 3_999_440  # the family table's
+        assert f"Budget(macs={macs}, params=None) {DesignOptions().threshold}" in result.output
+        result = CliRunner().invoke(app, [*command, "--budget-params", "99999"])
+        assert "Budget(macs=None, params=99999)" in result.output
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -379,7 +395,8 @@ class TestCommand:
             (["--layer-by-layer"], "--model or --layer-by-layer"),
         ],
     )
-    def test_mistakes(self, run_folder, tmp_path, arguments, message):
+    def test_mistakes(self, monkeypatch, run_folder, tmp_path, arguments, message):
+        monkeypatch.setattr("keras_inception.design.design", None)  # told before anything is done
         command = ["design", "--model", str(run_folder), "--out", str(tmp_path / "new")]
         result = CliRunner().invoke(app, [*command, *arguments])
         assert result.exit_code == 2

@@ -136,9 +136,8 @@ def _measure_one(
     statistics, null = (OffsetStatistics(channels, patch - 1) for _ in range(2))
     pooled = OffsetStatistics(channels, _POOL - 1)
     for images in batches:
-        activations = np.moveaxis(
-            np.asarray(extractor.predict_on_batch(images)[endpoint]), axis, -1
-        )
+        output = np.asarray(extractor.predict_on_batch(images)[endpoint], dtype=np.float32)
+        activations = np.moveaxis(output, axis, -1)
         if not null.count(0, 0):  # one batch alone shows what chance gives
             null.update(shuffled(activations, options.seed))
         statistics.update(activations)
