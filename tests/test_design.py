@@ -325,7 +325,7 @@ def small_sample(monkeypatch):
     whole = load_sample()
     cut = Split(whole.test.images[:100], whole.test.labels[:100])
     sample = replace(whole, train=cut, test=cut)
-    monkeypatch.setattr("keras_inception.data.load_sample", lambda: sample)
+    monkeypatch.setattr("keras_inception.data.sources.load_sample", lambda: sample)
 
 
 @pytest.fixture(scope="module")
@@ -392,6 +392,7 @@ class TestCommand:
             (["--kernels", "1,three"], "three"),
             (["--threshold", "1.5"], "between 0 and 1"),
             (["--budget-macs", "1000"], "budget of at least"),
+            (["--data", "elsewhere"], "Received: 'elsewhere'"),
             (["--layer-by-layer"], "--model or --layer-by-layer"),
         ],
     )

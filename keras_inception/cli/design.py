@@ -28,6 +28,9 @@ from keras_inception.spec import NetworkSpec
 def design(
     variant: Variant = "small",
     spec_file: SpecFile = None,
+    data_name: Annotated[
+        str, typer.Option("--data", help='Images: "sample", "dir:PATH" or "tfds:NAME".')
+    ] = "sample",
     model_folder: Annotated[
         Path | None,
         typer.Option(
@@ -56,7 +59,7 @@ def design(
 ) -> None:
     """Measure what a trained network's modules see, and propose their widths within a budget.
 
-    Trains the variant on the embedded sample first, or takes a finished run. Writes spec.json for
+    Trains the variant first, or takes a finished run. Writes spec.json for
     `train --spec`, and report.md with its pictures.
     """
     with mistakes():
@@ -68,14 +71,14 @@ def design(
     import keras
 
     from keras_inception import design as room
-    from keras_inception.data import load_sample
+    from keras_inception.data import open_data
     from keras_inception.train import MODEL_FILE, fitted_to_data, train
 
     with mistakes():
         options = room.DesignOptions(kernel_sizes=sizes)
         if threshold is not None:
             options = replace(options, threshold=threshold)
-        data = load_sample()
+        data = open_data(data_name, strict=True)
         spec = fitted_to_data(spec, data)
         budget = _budget(spec, budget_macs, budget_params)
         fit_to_budget(spec, budget)  # a budget that is too small is told before the training

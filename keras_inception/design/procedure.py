@@ -10,7 +10,8 @@ from typing import Any
 import keras
 
 from keras_inception.budget import Budget
-from keras_inception.data import ImageData, Split, evaluation_batches
+from keras_inception.data import ImageData, evaluation_batches
+from keras_inception.data.splits import AnySplit
 from keras_inception.design.measurement import (
     DesignOptions,
     ModuleMeasurement,
@@ -38,7 +39,7 @@ class Design:
 def design(
     spec: NetworkSpec,
     model: keras.Model,
-    images: Split,
+    images: AnySplit,
     budget: Budget,
     options: DesignOptions | None = None,
 ) -> Design:
@@ -121,5 +122,5 @@ def truncated(spec: NetworkSpec, module: str) -> NetworkSpec:
     )
 
 
-def _passes(images: Split, spec: NetworkSpec) -> Callable[[], Iterable[Any]]:
+def _passes(images: AnySplit, spec: NetworkSpec) -> Callable[[], Iterable[Any]]:
     return lambda: (pixels for pixels, _ in evaluation_batches(images, spec, _BATCH_SIZE))
