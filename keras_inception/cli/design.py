@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -18,8 +20,10 @@ from keras_inception.cli.common import (
     chosen_spec,
     console,
     cost_line,
+    errors,
     mistakes,
 )
+from keras_inception.cli.display import TrainingDisplay
 from keras_inception.cost import network_cost
 from keras_inception.recipe import QUICK
 from keras_inception.spec import NetworkSpec
@@ -72,7 +76,8 @@ def design(
 
     from keras_inception import design as room
     from keras_inception.data import open_data
-    from keras_inception.train import MODEL_FILE, fitted_to_data, train
+    from keras_inception.loop import MODEL_FILE
+    from keras_inception.train import fitted_to_data, train
 
     with mistakes():
         options = room.DesignOptions(kernel_sizes=sizes)
@@ -84,15 +89,17 @@ def design(
         fit_to_budget(spec, budget)  # a budget that is too small is told before the training
         recipe = replace(QUICK, epochs=epochs)
         console.print(cost_line(spec))
-        with console.status(f"Training for {epochs} epochs and measuring"):
-            if layer_by_layer:
-                found = room.grow(spec, data, recipe, budget, folder / "grown", options)
-            elif model_folder:
-                model = keras.models.load_model(model_folder / MODEL_FILE, compile=False)
-                found = room.design(spec, model, data.test, budget, options)
-            else:
-                model = train(spec, data, recipe, folder / "measured").model
-                found = room.design(spec, model, data.test, budget, options)
+    with _ends(), TrainingDisplay() as display:
+        callbacks = [display.callback]
+        if layer_by_layer:
+            grown = folder / "grown"
+            found = room.grow(spec, data, recipe, budget, grown, options, callbacks=callbacks)
+        elif model_folder:
+            model = keras.models.load_model(model_folder / MODEL_FILE, compile=False)
+            found = room.design(spec, model, data.test, budget, options)
+        else:
+            model = train(spec, data, recipe, folder / "measured", callbacks=callbacks).model
+            found = room.design(spec, model, data.test, budget, options)
         room.write_report(found, folder)
     console.print(cost_line(found.spec))
     table = Table("module", "start", "proposal")
@@ -103,6 +110,19 @@ def design(
         f"The pictures are in [bold]{escape(str(folder / room.REPORT_FILE))}[/]. Train it with "
         f"[bold]keras-inception train --spec {escape(str(folder / 'spec.json'))}[/]"
     )
+
+
+@contextmanager
+def _ends() -> Iterator[None]:
+    """What to say when a training ends before its end, and with which code."""
+    from keras_inception.loop import TrainingInterruptedError
+
+    try:
+        with mistakes():
+            yield
+    except (TrainingInterruptedError, FloatingPointError) as error:
+        errors.print(f"[bold red]Error:[/] {escape(str(error))} Begin again in another folder.")
+        raise typer.Exit(2 if isinstance(error, FloatingPointError) else 1) from None
 
 
 def _check(folder: Path, model_folder: Path | None, layer_by_layer: bool) -> None:
