@@ -92,7 +92,13 @@ def fit(
     init: Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Progress:
-    """Train to the end of the recipe; each epoch leaves `model.keras` in the folder."""
+    """Train to the end of the recipe; each epoch leaves `model.keras` in the folder.
+
+    Raises:
+        ValueError: what `compile_model` refuses, or a batch that the devices cannot share evenly.
+        TrainingDivergedError: a loss is not finite.
+    """
+    _check_shares(len(data.test) % recipe.batch_size, recipe)
     network = build_network(spec, auxiliary=bool(spec.aux))
     if init is not None:
         initialize(network, init, spec)
@@ -119,6 +125,16 @@ def fit(
         history=_as_the_loop_names_it(history),
         finished=True,
     )
+
+
+def _check_shares(last_batch: int, recipe: Recipe) -> None:
+    distribution = keras.distribution.distribution()
+    devices = distribution.device_mesh.shape[0] if distribution else 1
+    if recipe.batch_size % devices or last_batch % devices:
+        raise ValueError(
+            f"Expected batches that {devices} devices share evenly, the last held-out one too. "
+            f"Received: batch_size={recipe.batch_size}, a last batch of {last_batch}"
+        )
 
 
 def _flat(labels: Any) -> Any:
