@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from PIL import Image, ImageOps
 
+from keras_inception.crops import centre_window
 from keras_inception.spec import INPUT_NAME_PREFIX, PixelConvention
 
 
@@ -145,8 +146,10 @@ def read_image(path: Path, *, height: int, width: int, channels: int) -> np.ndar
         pixels = decode_image(path, channels)
     except ValueError as error:
         raise ValueError(f"Expected an image. Received: {str(path)!r} ({error})") from error
+    top, left, rows, columns = centre_window(*pixels.shape[:2], height, width)
+    pixels = pixels[top : top + rows, left : left + columns]
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    fitted = ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
+    fitted = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(fitted, dtype=np.uint8).reshape(height, width, channels)
 
 

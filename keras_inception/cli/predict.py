@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from keras_inception.cli.common import console, mistakes
+from keras_inception.cli.common import console, mistakes, model_path
 
 
 def predict(
@@ -19,12 +19,7 @@ def predict(
 ) -> None:
     """The most probable labels of images."""
     with mistakes():
-        path = model / "model.keras" if model.is_dir() else model
-        if path.suffix != ".keras" or not path.is_file():
-            raise ValueError(
-                "Expected a folder that holds model.keras, or a .keras file. "
-                f"Received: {str(model)!r}"
-            )
+        path = model_path(model)
         missing = [str(image) for image in images if not image.is_file()]
         if missing:
             raise ValueError(f"Expected image files. Received, and not found: {missing}")
