@@ -17,6 +17,8 @@ from keras_inception.crops import Crops
 from keras_inception.data import AnySplit, crop_views
 from keras_inception.preprocessing import model_preprocessing, preprocess_input
 
+_CROP_COUNTS: dict[Crops, int] = {"whole": 1, "1": 1, "10": 10, "144": 144}
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -113,7 +115,7 @@ def crop_scores(
         crops: "whole" is what `evaluation_batches` gives; "1", "10" and "144" are
             `keras_inception.crops.scales`.
         batch_size: crops that the model sees at once.
-        progress: called with the number of images begun so far.
+        progress: called with the number of images that are done, each time some are.
 
     Returns:
         N x classes, float64.
@@ -145,8 +147,8 @@ def crop_scores(
         rows = slice(position, position + images)
         totals[rows] += scores.reshape(images, of_each, -1).sum(axis=1)
         counts[rows] += of_each
-        if progress is not None:
-            progress(position + images)
+        if progress is not None and (counts[position] == _CROP_COUNTS[crops]):
+            progress(images)
     return totals / counts[:, None]
 
 
@@ -172,7 +174,7 @@ def table_3(results: Sequence[tuple[int, Crops, Evaluation]]) -> list[TableRow]:
     """The paper's Table 3 of (number of models, crops, result); the first is the base."""
     rows: list[TableRow] = []
     for models, crops, evaluation in results:
-        count = 1 if crops == "whole" else int(crops)
+        count = _CROP_COUNTS[crops]
         error = 1 - evaluation.top_5
         difference = error - rows[0].top_5_error if rows else None
         rows.append(TableRow(models, count, models * count, error, difference))

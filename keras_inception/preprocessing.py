@@ -146,7 +146,7 @@ def read_image(path: Path, *, height: int, width: int, channels: int) -> np.ndar
         pixels = decode_image(path, channels)
     except ValueError as error:
         raise ValueError(f"Expected an image. Received: {str(path)!r} ({error})") from error
-    top, left, rows, columns = centre_window(*pixels.shape[:2], height, width)
+    top, left, rows, columns = centre_window(pixels.shape[0], pixels.shape[1], height, width)
     pixels = pixels[top : top + rows, left : left + columns]
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
     fitted = image.resize((width, height), Image.Resampling.BILINEAR)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from rich.markup import escape
@@ -58,21 +59,18 @@ def evaluate(
     results = []
     with Progress(console=console, transient=True) as progress, mistakes():
         for name in chosen:
-            scores = []
-            for predictor, path in zip(predictors, paths, strict=True):
-                task = progress.add_task(f"{path}, crops: {name}", total=len(data.test))
-                scores.append(
-                    crop_scores(
-                        predictor.model,
-                        data.test,
-                        name,
-                        batch_size=batch_size,
-                        progress=lambda done, task=task: progress.update(task, completed=done),
-                    )
+            task = progress.add_task(f"crops: {name}", total=len(data.test) * len(predictors))
+            total: Any = 0
+            for count, predictor in enumerate(predictors, 1):
+                total = total + crop_scores(
+                    predictor.model,
+                    data.test,
+                    name,
+                    batch_size=batch_size,
+                    progress=partial(progress.advance, task),
                 )
-            for count in sorted({1, len(scores)}):
-                mean = sum(scores[:count]) / count
-                results.append((count, name, evaluate_scores(mean, data.test.labels)))
+                if count in (1, len(predictors)):
+                    results.append((count, name, evaluate_scores(total / count, data.test.labels)))
     results.sort(key=lambda result: result[0])
     rows = table_3(results)
     console.print(_table(rows, results, data))
@@ -91,9 +89,9 @@ def evaluate(
 
 
 def _crops(name: str) -> Crops:
-    if name == "whole" or name == "1" or name == "10" or name == "144":
-        return name
-    raise ValueError(f"Expected --crops whole, 1, 10 or 144. Received: {name!r}")
+    if name not in get_args(Crops):
+        raise ValueError(f"Expected --crops whole, 1, 10 or 144. Received: {name!r}")
+    return cast(Crops, name)
 
 
 def _check_classes(predictor: Predictor, path: Path, data: ImageData) -> None:
