@@ -99,7 +99,11 @@ def preprocess_input(
             f"Expected 3 channels for the convention {convention!r}, whose channels differ. "
             f"Received: shape={tuple(x.shape)}, data_format={data_format!r}"
         )
-    x = x.astype("float32") if isinstance(x, np.ndarray) else keras.ops.cast(x, "float32")
+    if isinstance(x, np.ndarray):
+        x = x.astype("float32")
+    elif keras.backend.standardize_dtype(x.dtype) != "float32":
+        # Not for float32: tf.data hands on TensorFlow's tensors whatever the backend.
+        x = keras.ops.cast(x, "float32")
     if rule.reverse_channels:
         x = np.flip(x, axis) if isinstance(x, np.ndarray) else keras.ops.flip(x, axis)
     shape = (-1,) if axis == -1 else (-1, 1, 1)
