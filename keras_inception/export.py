@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_inception.network import inference_model
 from keras_inception.preprocessing import model_preprocessing, preprocess_input
 
 # Largest difference of a score that float32 rounding explains.
@@ -20,19 +21,22 @@ def export_saved_model(model: keras.Model, folder: Path, *, samples: np.ndarray)
     """Write a SavedModel that takes raw pixels; it needs neither Keras nor this package to serve.
 
     Its signature `serving_default` takes `pixels`, float32 N x h x w x C in [0, 255], RGB or grey,
-    and returns `scores`, float32 N x classes. The pixel convention is inside the graph.
+    and returns `scores`, float32 N x classes. The pixel convention is inside the graph. Under the
+    data format channels_first, pixels are N x C x h x w.
 
     Args:
-        model: an inference model of one output, whose input names its pixel convention.
+        model: a classifier whose input names its pixel convention; auxiliary classifiers are
+            left out.
         folder: of the SavedModel; must not exist.
-        samples: N x h x w x C pixels in [0, 255], on which the written SavedModel must give the
-            Python model's scores to 1e-5.
+        samples: pixels as the signature takes them, at least one image, on which the written
+            SavedModel must give the Python model's scores to 1e-5.
 
     Raises:
         ValueError: the folder exists, or the SavedModel's scores differ: nothing is left then.
     """
     if folder.exists():
         raise ValueError(f"Expected a new folder for the SavedModel. Received: {str(folder)!r}")
+    model = inference_model(model)
     convention = model_preprocessing(model)
     archive = keras.export.ExportArchive()
     archive.track(model)

@@ -149,7 +149,8 @@ def test_random_points_are_never_over_and_hardly_under_the_budget() -> None:
         assert replace(fitted, stem=spec.stem, stages=spec.stages) == spec
         assert module_widths(fitted).keys() == module_widths(spec).keys()
         slacks.append(1 - budget.used(total))
-    assert sum(slacks) / len(slacks) < 0.01
+    # Rounding alone leaves .6% on average and up to 15%; the greedy fill .07% and 1.3%.
+    assert sum(slacks) / len(slacks) < 0.002
     assert max(slacks) < 0.03
 
 

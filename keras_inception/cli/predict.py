@@ -33,8 +33,9 @@ def predict(
     with mistakes():
         predictor = Predictor.load(path)
     table = Table()
-    for column in ("image", "label", "score"):
-        table.add_column(column, justify="right" if column == "score" else "left")
+    table.add_column("image", overflow="fold")  # a long path goes on in the next line
+    table.add_column("label", overflow="fold")
+    table.add_column("score", justify="right")
     for image in images:
         with mistakes():
             answers = predictor.predict(image, top)
