@@ -23,8 +23,9 @@ Build = Callable[[NetworkSpec], keras.Model]
 
 
 def cache_folder() -> Path:
-    """Where files are kept: `models/keras_inception` in Keras's home, `~/.keras` by default."""
-    return Path(keras.config.keras_home()) / "models" / "keras_inception"
+    """Where files are kept: `models/keras_inception` in `$KERAS_HOME`, `~/.keras` by default."""
+    home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
+    return Path(home) / "models" / "keras_inception"
 
 
 def fetch(entry: WeightsEntry) -> Path:
