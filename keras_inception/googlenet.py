@@ -183,9 +183,10 @@ def _imagenet(
             f"{network.name!r}. Received: classes={network.classes}. Use include_top=False and "
             "a classifier of your own, or weights=None."
         )
-    if network.input_shape[2] != 3:
+    channels = VARIANTS[network.name].input_shape[2]
+    if network.input_shape[2] != channels:
         raise ValueError(
-            "Expected 3 channels with ImageNet weights. Received: "
+            f"Expected {channels} channels with ImageNet weights. Received: "
             f"input_shape={network.input_shape} (height, width, channels). Use weights=None."
         )
     if auxiliary and network.input_shape[:2] != VARIANTS[network.name].input_shape[:2]:

@@ -15,7 +15,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["GLOG_minloglevel"] = "2"
+os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112 - glog's own spelling
 
 import caffe
 import numpy as np
@@ -43,9 +43,8 @@ class Prototxt:
 
     def layer(self, kind, name, bottoms, parameters="", top=None):
         bottoms = "".join(f' bottom: "{bottom}"' for bottom in bottoms)
-        self.text += (
-            f'layer {{ name: "{name}" type: "{kind}"{bottoms} top: "{top or name}" {parameters} }}\n'
-        )
+        ends = f'{bottoms} top: "{top or name}"'
+        self.text += f'layer {{ name: "{name}" type: "{kind}"{ends} {parameters} }}\n'
         return top or name
 
     def conv(self, name, bottom, filters, kernel, stride=1):
@@ -97,9 +96,7 @@ class Prototxt:
 
 def googlenet() -> str:
     net = Prototxt()
-    x = net.layer(
-        "Input", "data", [], "input_param { shape: { dim: 2 dim: 3 dim: 224 dim: 224 } }"
-    )
+    x = net.layer("Input", "data", [], "input_param { shape: { dim: 2 dim: 3 dim: 224 dim: 224 } }")
     x = net.pool("pool1/3x3_s2", net.conv("conv1/7x7_s2", x, 64, 7, 2), 3, 2)
     x = net.conv("conv2/3x3_reduce", net.lrn("pool1/norm1", x), 64, 1)
     x = net.lrn("conv2/norm2", net.conv("conv2/3x3", x, 192, 3))
@@ -140,8 +137,8 @@ def as_2014(path: Path) -> bytes:
             copy.lrn_param.CopyFrom(layer.lrn_param)
         for blob in layer.blobs:
             shape = [1] * (4 - len(blob.shape.dim)) + list(blob.shape.dim)
-            sizes = dict(zip(("num", "channels", "height", "width"), shape))
-            copy.blobs.add(data=blob.data, **sizes)
+            num, channels, height, width = shape
+            copy.blobs.add(data=blob.data, num=num, channels=channels, height=height, width=width)
     return old.SerializeToString()
 
 

@@ -2,7 +2,8 @@
 
 Runs in an environment of its own, without this package:
 
-    python3.11 -m venv .venv-slim && .venv-slim/bin/pip install tensorflow-cpu==2.12.1 tf-slim==1.1.0
+    python3.11 -m venv .venv-slim
+    .venv-slim/bin/pip install tensorflow-cpu==2.12.1 tf-slim==1.1.0
     .venv-slim/bin/python tests/writers/slim_network.py FOLDER
 
 It leaves FOLDER/new/model.ckpt.* and FOLDER/old/model.ckpt (the released file's format), with the

@@ -139,9 +139,7 @@ def main(folder: Path) -> None:
         torchvision.models.googlenet(init_weights=False, transform_input=True, aux_logits=True)
     )
     torch.save(network.state_dict(), folder / "zip.pth")
-    torch.save(
-        network.state_dict(), folder / "legacy.pth", _use_new_zipfile_serialization=False
-    )
+    torch.save(network.state_dict(), folder / "legacy.pth", _use_new_zipfile_serialization=False)
     values |= {f"full/{name}": value for name, value in run(network, inputs).items()}
 
     plain = randomize(
@@ -158,9 +156,7 @@ def main(folder: Path) -> None:
     values["bvlc_floor"] = export(folder, "bvlc_floor.onnx", False, raw)
     categories = torchvision.models.GoogLeNet_Weights.IMAGENET1K_V1.meta["categories"]
     values["categories"] = np.array(categories)
-    np.savez(
-        folder / "endpoints.npz", **{name.replace("/", "|"): v for name, v in values.items()}
-    )
+    np.savez(folder / "endpoints.npz", **{name.replace("/", "|"): v for name, v in values.items()})
 
 
 if __name__ == "__main__":
