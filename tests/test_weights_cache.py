@@ -209,7 +209,7 @@ def test_verify_prints_the_top_5_of_three_photos(server, monkeypatch):
     assert result.exit_code == 0, result.output
     for photo in ("cat.jpg", "espresso.jpg", "rocket.jpg"):
         assert photo in result.output
-    assert len([line for line in result.output.splitlines() if "0.0" in line]) == 15
+    assert len([line for line in result.output.splitlines() if line.count("│") == 4]) == 15
     result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["weights", "verify"])
     assert result.exit_code == 1
     assert "Not verified: lost" in result.output

@@ -182,11 +182,10 @@ def test_another_network_is_refused(tmp_path, edit, message):
         read_source(_edited(tmp_path, edit))
 
 
-@pytest.mark.parametrize("name", ["light_squeezenet.onnx", "light_inception_v2.onnx"])
-def test_the_light_files_of_other_networks(name):
+def test_the_light_file_of_another_network():
     folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-    with pytest.raises(ValueError, match=r"Expected .* GoogLeNet.*Received"):
-        read_source(folder / name)
+    with pytest.raises(ValueError, match=r"Expected .* GoogLeNet.*Received: GlobalAveragePool"):
+        read_source(folder / "light_squeezenet.onnx")
 
 
 def test_a_file_that_is_not_onnx(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import urllib.error
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,8 @@ def fetch(entry: WeightsEntry) -> Path:
                 partial.name, entry.url, cache_dir=path.parent, cache_subdir="", force_download=True
             )
         except Exception as error:  # get_file raises bare Exception
+            if isinstance(error.__context__, urllib.error.HTTPError):
+                error.__context__.close()  # it holds the connection, which get_file leaves open
             raise OSError(
                 f"Expected to fetch the {entry.name!r} weights from {entry.url}. Received: "
                 f"{error}. Without a network, put the file at {path} yourself, or use "

@@ -111,7 +111,7 @@ class _Graph:
             node = self.producers.get(node.input[0])
         while node is not None and node.op_type == "If" and "If" not in kinds:
             # torch exports a squeeze as a choice between two nodes of one input.
-            inner = attribute(node, "then_branch").node[0]
+            inner = attribute(node, "then_branch").node[-1]
             node = self.producers.get(inner.input[0])
         if node is None or node.op_type not in kinds:
             received = "an input" if node is None else f"{node.op_type} ({node.name or tensor})"
