@@ -49,6 +49,11 @@ STEM = {
     "maxpool4": "pool3",
     "maxpool10": "pool4",
 }
+HEADS = {  # logits: softmax would turn the size of logits into a relative difference
+    "main": "softmax2_pre_activation",
+    "aux_1": "softmax0_pre_activation",
+    "aux_2": "softmax1_pre_activation",
+}
 
 
 class _Writer:
@@ -89,7 +94,8 @@ class _Writer:
 
     def dense(self, x, name: str, units: int, suffix: str):
         kernel, bias = self.constants(name, (x.shape[-1], units))
-        return v1.nn.bias_add(tf.matmul(x, kernel, name=f"{name}{suffix}/matmul"), bias)
+        x = tf.matmul(x, kernel, name=f"{name}{suffix}/matmul")
+        return v1.nn.bias_add(x, bias, name=f"{name}{suffix}")
 
     def head(self, x, index: int):
         x = v1.nn.avg_pool(x, [1, 5, 5, 1], [1, 3, 3, 1], "VALID", name=f"head{index}_pool")
@@ -144,22 +150,21 @@ def test_every_endpoint_is_the_graphs(graph, tmp_path, packed):
             archive.writestr("imagenet_comp_graph_label_strings.txt", "dummy\n")
     else:
         path.write_bytes(graph)
-    model = GoogLeNet(weights=path, auxiliary=not packed)
+    model = GoogLeNet(weights=path, auxiliary=not packed, classifier_activation=None)
     pixels = np.random.default_rng(1).integers(0, 256, (2, 224, 224, 3)).astype(np.float32)
     inputs = preprocess_input(pixels, convention=model_preprocessing(model))
     names = dict(STEM)
     for name in MODULES:
         names[f"mixed{name}"] = name
         names |= {f"mixed{name}_{part}": f"{name}_{own}" for part, own in PARTS.items()}
-    names["softmax2"] = "predictions"
-    theirs = _run(graph, pixels - 117, [*names, "softmax0", "softmax1"])
+    names["softmax2_pre_activation"] = "predictions_logits"
+    theirs = _run(graph, pixels - 117, [*names, *HEADS.values()])
     if packed:
-        assert_same({"main": model.predict_on_batch(inputs)}, {"main": theirs["softmax2"]})
+        assert_same({"main": model.predict_on_batch(inputs)}, {"main": theirs[HEADS["main"]]})
         return
     assert_same_endpoints(model, inputs, {own: theirs[node] for node, own in names.items()})
-    heads = {"main": "softmax2", "aux_1": "softmax0", "aux_2": "softmax1"}
     outputs = model.predict_on_batch(inputs)
-    assert_same(outputs, {own: theirs[node] for own, node in heads.items()})
+    assert_same(outputs, {own: theirs[node] for own, node in HEADS.items()})
 
 
 def test_the_graphs_own_lrn_must_agree_with_the_spec(tmp_path):
@@ -173,9 +178,10 @@ def test_the_graphs_own_lrn_must_agree_with_the_spec(tmp_path):
         replace(layer, beta=0.75) if isinstance(layer, LRNSpec) else layer
         for layer in VARIANTS["inception5h"].stem
     )
-    model = GoogLeNet(weights=path, spec=replace(VARIANTS["inception5h"], stem=stem))
+    spec = replace(VARIANTS["inception5h"], stem=stem)
+    model = GoogLeNet(weights=path, spec=spec, classifier_activation=None)
     pixels = np.random.default_rng(1).uniform(-117, 138, (1, 224, 224, 3)).astype(np.float32)
-    theirs = _run(data, pixels, ["softmax2"])["softmax2"]
+    theirs = _run(data, pixels, [HEADS["main"]])[HEADS["main"]]
     assert_same({"main": model.predict_on_batch(pixels)}, {"main": theirs})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +13,6 @@ from rich.table import Table
 from keras_inception.cli.common import console, mistakes
 
 if TYPE_CHECKING:
-    import keras
-
     from keras_inception.weights.manifest import WeightsEntry
 
 app = typer.Typer(help="Public weights: list, convert, verify.", no_args_is_help=True)
@@ -53,8 +50,9 @@ def convert(
         str | None, typer.Option(help="The network; default the one that the file holds.")
     ] = None,
     classes: Annotated[
-        int | None, typer.Option(help="1001 keeps the background of a TF-Slim checkpoint.")
-    ] = None,
+        int,
+        typer.Option(help="1000: the file's own; 1001 keeps the background of TF-Slim's."),
+    ] = 1000,
     auxiliary: Annotated[
         bool, typer.Option("--auxiliary", help="Keep the auxiliary classifiers.")
     ] = False,
@@ -70,9 +68,8 @@ def convert(
         from keras_inception.googlenet import GoogLeNet
         from keras_inception.preprocessing import model_preprocessing
 
-        chosen = {} if classes is None else {"classes": classes}
         try:
-            model = GoogLeNet(weights=source, variant=variant, auxiliary=auxiliary, **chosen)
+            model = GoogLeNet(weights=source, variant=variant, auxiliary=auxiliary, classes=classes)
         except ImportError as error:  # of the package that reads this format
             raise ValueError(str(error)) from error
         if to.suffix == ".keras":
@@ -115,39 +112,26 @@ def verify(
 
 def _verified(entry: WeightsEntry) -> Table:
     from keras_inception.googlenet import GoogLeNet
+    from keras_inception.imagenet import imagenet_classes
+    from keras_inception.predict import Predictor
+    from keras_inception.preprocessing import model_preprocessing
     from keras_inception.weights.cache import fetch
 
     model = GoogLeNet(weights=fetch(entry))
+    classes = model.output_shape[-1]
+    labels = tuple(name for _, name in imagenet_classes())
+    if classes != len(labels):  # inception5h's own order
+        labels = tuple(f"class {index}" for index in range(classes))
+    predictor = Predictor(model, model_preprocessing(model), labels)
     table = Table(title=f"{entry.name} ({entry.variant})")
     for column in ("photo", "class", "score"):
         table.add_column(column, justify="right" if column == "score" else "left")
-    for photo, answers in _answers(model):
+    photos = resources.files("keras_inception") / "assets" / "photos"
+    for photo in sorted(photos.iterdir(), key=lambda photo: photo.name):
+        with resources.as_file(photo) as path:
+            answers = predictor.predict(path, 5)
         for rank, (label, score) in enumerate(answers):
             last = rank == len(answers) - 1
-            name = "" if rank else photo
+            name = "" if rank else photo.name
             table.add_row(name, escape(label), f"{score:.4f}", end_section=last)
     return table
-
-
-def _answers(model: keras.Model) -> Iterator[tuple[str, list[tuple[str, float]]]]:
-    """The top 5 of each photo; classes of an order of their own go by number."""
-    import numpy as np
-
-    from keras_inception.imagenet import decode_predictions, imagenet_classes
-    from keras_inception.preprocessing import model_preprocessing, preprocess_input, read_image
-
-    height, width, channels = model.input_shape[1:]
-    photos = resources.files("keras_inception") / "assets" / "photos"
-    for photo in sorted(photos.iterdir(), key=lambda entry: entry.name):
-        with resources.as_file(photo) as path:
-            pixels = read_image(path, height=height, width=width, channels=channels)
-        inputs = preprocess_input(
-            pixels[None], "channels_last", convention=model_preprocessing(model)
-        )
-        scores = np.asarray(model.predict_on_batch(inputs))
-        if scores.shape[1] == len(imagenet_classes()):
-            named = [(name, score) for _, name, score in decode_predictions(scores)[0]]
-        else:
-            best = np.argsort(-scores[0], kind="stable")[:5]
-            named = [(f"class {index}", float(scores[0, index])) for index in best]
-        yield photo.name, named
