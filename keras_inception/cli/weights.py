@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -23,23 +24,18 @@ def list_sets() -> None:
     """Every public set: what it is, where it is, how it is checked."""
     from keras_inception.weights.manifest import MANIFEST
 
-    table = Table(show_lines=True)
-    for column in ("name", "variant", "pixels", "classes", "top-1 / top-5", "file"):
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    for column in ("name", "variant", "pixels", "classes", "top-1 / top-5"):
         table.add_column(column)
     for entry in MANIFEST:
-        published = "not published" if entry.top_1 is None else f"{entry.top_1} / {entry.top_5}"
+        accuracy = "not published" if entry.top_1 is None else f"{entry.top_1} / {entry.top_5}"
+        table.add_row(entry.name, entry.variant, entry.pixels, str(entry.classes), accuracy)
+    console.print(table)
+    for entry in MANIFEST:
         digest = entry.digest
         check = f"{digest.algorithm} {digest.value}" if digest else "checked by keys and shapes"
-        name = entry.name + (" (default)" if entry.default else "")
-        table.add_row(
-            name,
-            entry.variant,
-            entry.pixels,
-            str(entry.classes),
-            published,
-            f"{entry.url}\n{check}\nlicence: {entry.licence}",
-        )
-    console.print(table)
+        default = ', weights="imagenet" of its variant' if entry.default else ""
+        console.print(f"{entry.name}: {entry.url}\n  {check}, licence {entry.licence}{default}")
 
 
 @app.command("convert")
