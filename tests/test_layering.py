@@ -20,7 +20,7 @@ ROWS: list[tuple[int, set[str]]] = [
     (0, {"validation"}),
     (0, {"spec", "recipe", "crops"}),
     (0, {"variants"}),
-    (1, {"cost"}),
+    (1, {"cost", "correlation"}),
     (1, {"budget", "imagenet"}),
     (2, {"blocks", "preprocessing", "weights"}),
     (2, {"strategy", "snapshot", "averaging", "optimizer"}),
@@ -31,6 +31,7 @@ ROWS: list[tuple[int, set[str]]] = [
     (4, {"loop"}),
     (4, {"keras_fit"}),
     (4, {"train"}),
+    (4, {"design"}),
     (4, {PUBLIC}),
     (5, {"tuning"}),
     (6, {"cli"}),
@@ -38,6 +39,7 @@ ROWS: list[tuple[int, set[str]]] = [
 # Packages beside the standard library: up to row 3 anywhere in the room, above at the level of
 # modules (inside functions optional packages are free). A room that is not here needs none.
 PACKAGES: dict[str, set[str]] = {
+    "correlation": {"numpy", "scipy"},
     "blocks": {"keras"},
     "preprocessing": {"keras", "numpy", "PIL"},
     "imagenet": {"numpy"},
@@ -60,6 +62,7 @@ PACKAGES: dict[str, set[str]] = {
     "loop": {"keras", "numpy", "tensorflow"},
     "keras_fit": {"keras"},
     "train": {"keras", "numpy", "tensorflow"},
+    "design": {"keras", "numpy", "matplotlib"},
     "cli": {"typer", "rich"},
 }
 PLACES = {room: place for place, (_, rooms) in enumerate(ROWS) for room in rooms}

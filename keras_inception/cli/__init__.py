@@ -5,7 +5,7 @@ One module a command; each imports what it needs inside the command, so that mis
 arguments are answered before TensorFlow starts to work.
 """
 
-from keras_inception.cli import predict, summary, train, weights
+from keras_inception.cli import design, predict, summary, train, weights
 from keras_inception.cli.common import app
 
 __all__ = ["app", "main"]
@@ -14,6 +14,7 @@ __all__ = ["app", "main"]
 app.command("train")(train.train)
 app.command("summary")(summary.summary)
 app.command("predict")(predict.predict)
+app.command("design")(design.design)
 app.add_typer(weights.app, name="weights")
 
 
