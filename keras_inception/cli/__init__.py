@@ -5,7 +5,7 @@ One module a command; each imports what it needs inside the command, so that mis
 arguments are answered before TensorFlow starts to work.
 """
 
-from keras_inception.cli import design, evaluate, predict, summary, train
+from keras_inception.cli import design, evaluate, predict, summary, train, weights
 from keras_inception.cli.common import app
 
 __all__ = ["app", "main"]
@@ -16,6 +16,7 @@ app.command("summary")(summary.summary)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("design")(design.design)
+app.add_typer(weights.app, name="weights")
 
 
 def main() -> None:
