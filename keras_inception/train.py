@@ -92,7 +92,13 @@ def train(
         callbacks=[_SaveEachEpoch(deployed, folder), *callbacks],
     ).history
     evaluation = evaluate(deployed, evaluation_batches(data.test, spec, recipe.batch_size))
-    export_saved_model(deployed, folder / "saved_model", samples=data.test.images[:32])
+    export_saved_model(
+        deployed,
+        folder / "saved_model",
+        samples=data.test.images[:32],
+        labels=data.class_names,
+        documents={"spec.json": spec.to_json(), "recipe.json": recipe.to_json()},
+    )
     with _aside(folder / "training_curve.png") as path:
         plots.training_curve(_main_curve(history), path)
     with _aside(folder / "confusion_matrix.png") as path:
