@@ -261,8 +261,10 @@ def _ceil_padding(x: Any, pool: PoolSpec) -> tuple[Any, str]:
     missing = [None if x.shape[axis] is None else _missing(x.shape[axis], pool) for axis in axes]
     if missing == [0, 0]:
         return x, "valid"
-    if all(amount == 1 for amount in missing):
-        return x, "same"  # one missing pixel goes to the bottom and right in both
+    if missing == [1, 1] and pool.size <= pool.stride + 1:
+        # One missing pixel goes to the bottom and right in both. A larger window would get more
+        # of them from "same", and so more positions.
+        return x, "same"
     padding = [(0, 0)] * 4
     for axis, amount in zip(axes, missing, strict=True):
         # For an unknown size, stride - 1 more pixels and rounding down is rounding up.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -34,6 +35,8 @@ class Split:
                 "Expected images of shape N x h x w x C and dtype uint8. Received: "
                 f"shape={self.images.shape}, dtype={self.images.dtype}"
             )
+        if not len(self.images):
+            raise ValueError(f"Expected at least one image. Received: shape={self.images.shape}")
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype.kind not in "iu":
             raise ValueError(
                 f"Expected one integer label for each of {len(self.images)} images. Received: "
@@ -54,16 +57,25 @@ class ImageData:
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        highest = max(int(self.train.labels.max()), int(self.test.labels.max()))
-        if highest >= len(self.class_names):
+        labels = np.concatenate([self.train.labels, self.test.labels])
+        if labels.min() < 0 or labels.max() >= len(self.class_names):
             raise ValueError(
-                f"Expected labels below {len(self.class_names)}, the number of class names. "
-                f"Received: a label of {highest}"
+                f"Expected labels from 0 to {len(self.class_names) - 1}, one less than the number "
+                f"of class names. Received: labels from {labels.min()} to {labels.max()}"
             )
+        channels = [split.images.shape[3] for split in (self.train, self.test)]
+        if channels[0] != channels[1]:
+            raise ValueError(
+                "Expected training and test images of equally many channels. Received: "
+                f"{channels[0]} and {channels[1]}"
+            )
+        repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"Expected different names. Received more than once: {repeated}")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of every image."""
+        """(height, width, channels) of every training image."""
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
 
@@ -88,18 +100,19 @@ def training_batches(split: Split, spec: NetworkSpec, recipe: Recipe) -> tf.data
         recipe: gives the batch size, the augmentation and the seed.
 
     Returns:
-        float32 images, batch_size x h x w x C in the convention of the spec, and int32 labels.
+        float32 images, batch_size x h x w x C (or batch_size x C x h x w, by the global data
+        format) in the convention of the spec, and int32 labels.
         Each pass over the split has an order of its own; batches run on across passes.
     """
     count = len(split)
-    labels = split.labels.astype(np.int32)
+    images, labels = tf.constant(split.images), tf.constant(split.labels.astype(np.int32))
 
     def example(index: Any) -> tuple[Any, Any]:
         epoch = index // count
         position = tf.random.experimental.index_shuffle(
             index % count, seed=[recipe.seed, epoch], max_index=count - 1
         )
-        image = _augment(tf.gather(split.images, position), recipe, seed=[recipe.seed, index])
+        image = _augment(tf.gather(images, position), recipe, seed=[recipe.seed, index])
         return _network_input(image, spec), tf.gather(labels, position)
 
     return (
@@ -120,6 +133,28 @@ def evaluation_batches(split: Split, spec: NetworkSpec, batch_size: int) -> tf.d
     )
 
 
+def network_pixels(images: Any, spec: NetworkSpec) -> Any:
+    """Images in the size of the network, their pixels still in [0, 255].
+
+    Args:
+        images: h x w x C or N x h x w x C, channels last.
+        spec: gives the size; where it gives none, the images keep theirs.
+
+    Returns:
+        float32 tensor; channels first if that is the global data format.
+    """
+    images = tf.cast(images, tf.float32)
+    size = [
+        own if wanted is None else wanted
+        for own, wanted in zip(images.shape[-3:-1], spec.input_shape[:2], strict=True)
+    ]
+    if images.shape[-3:-1] != size:
+        images = tf.image.resize(images, size, antialias=True)
+    if keras.config.image_data_format() == "channels_first":
+        images = tf.einsum("...hwc->...chw", images)
+    return images
+
+
 def _augment(image: Any, recipe: Recipe, seed: Any) -> Any:
     """Mirror and shift one h x w x C image, by random numbers that depend on `seed` alone."""
     if recipe.flip:
@@ -133,9 +168,5 @@ def _augment(image: Any, recipe: Recipe, seed: Any) -> Any:
     return image
 
 
-def _network_input(image: Any, spec: NetworkSpec) -> Any:
-    height, width, _ = spec.input_shape
-    image = tf.cast(image, tf.float32)
-    if tuple(image.shape[-3:-1]) != (height, width):
-        image = tf.image.resize(image, (height, width), antialias=True)
-    return preprocess_input(image, "channels_last", convention=spec.pixels)
+def _network_input(images: Any, spec: NetworkSpec) -> Any:
+    return preprocess_input(network_pixels(images, spec), convention=spec.pixels)

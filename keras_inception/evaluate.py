@@ -65,20 +65,26 @@ def evaluate(model: keras.Model, batches: Iterable[tuple[Any, Any]]) -> Evaluati
 
 
 def evaluate_scores(scores: np.ndarray, labels: np.ndarray) -> Evaluation:
-    """Evaluate probabilities (N x classes) against labels (N).
+    """Evaluate probabilities (N x classes) against integer labels (N).
 
-    A label counts as among the first k if fewer than k other classes score higher; equal scores
-    count against it, so a network that answers the same for all classes gains nothing.
+    A label counts as among the first k if fewer than k other classes score as high; equal scores
+    count against it, so a network that answers the same, or NaN, for all classes gains nothing.
+
+    Raises:
+        ValueError: not one label for each row of scores, or a label that is no column.
     """
-    rows = np.arange(len(labels))
-    own = scores[rows, labels][:, None]
-    better = (scores >= own).sum(axis=1) - 1
+    count, classes = scores.shape
+    if labels.shape != (count,) or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"Expected {count} labels from 0 to {classes - 1}. Received: labels={labels}"
+        )
+    own = scores[np.arange(count), labels][:, None]
+    as_high = (~(scores < own)).sum(axis=1) - 1  # without the label itself; NaN compares as False
     tiny = np.finfo(np.float64).tiny
-    classes = scores.shape[1]
     return Evaluation(
-        images=len(labels),
-        top_1=float(np.mean(better < 1)),
-        top_5=float(np.mean(better < 5)),
+        images=count,
+        top_1=float(np.mean(as_high < 1)),
+        top_5=float(np.mean(as_high < 5)),
         loss=float(-np.mean(np.log(np.maximum(own[:, 0], tiny)))),
         confusion=confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(classes)),
     )

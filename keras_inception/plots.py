@@ -11,6 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 # A matrix of more classes than this is drawn without names and numbers, which nobody could read.
 _MOST_LABELLED = 30
+# Longer names are cut, so that they leave the matrix its room.
+_LONGEST_NAME = 24
 
 
 def training_curve(history: Mapping[str, Sequence[float]], path: Path) -> None:
@@ -44,8 +46,13 @@ def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], path: Pa
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
     if count <= _MOST_LABELLED:
-        axes.set_xticks(range(count), class_names, rotation=60, ha="right")
-        axes.set_yticks(range(count), class_names)
+        names = [
+            name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+            for name in class_names
+        ]
+        # A "$" in a name is a dollar, not the beginning of a formula.
+        axes.set_xticks(range(count), names, rotation=60, ha="right", parse_math=False)
+        axes.set_yticks(range(count), names, parse_math=False)
         for row in range(count):
             for column in range(count):
                 if confusion[row, column]:

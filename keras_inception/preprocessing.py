@@ -135,6 +135,7 @@ def read_image(path: Path, *, height: int, width: int, channels: int) -> np.ndar
     try:
         with Image.open(path) as opened:
             upright = _eight_bits(ImageOps.exif_transpose(opened))
+            upright.info.pop("transparency", None)
             image = upright.convert("RGB" if channels == 3 else "L")
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"Expected an image. Received: {str(path)!r} ({error})") from error

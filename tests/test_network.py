@@ -327,7 +327,8 @@ def test_pooling_without_the_top(pooling, reduce):
 
 def test_without_the_top_any_size():
     model = build_network(tiny_spec(size=None), include_top=False)
-    # conv1, pool1, pool3: 8 -> 4, 2, 1; 14 -> 7, 3, 1; 15 -> 8, 4, 2; 33 -> 17, 8, 4; 40 -> 20, 10, 5
+    # conv1, pool1, pool3: 8 -> 4, 2, 1; 14 -> 7, 3, 1; 15 -> 8, 4, 2; 33 -> 17, 8, 4;
+    # 40 -> 20, 10, 5.
     for size, grid in ((8, 1), (14, 1), (15, 2), (33, 4), (40, 5)):
         assert predict(model, images(1, size)).shape == (1, grid, grid, 11)
 
