@@ -55,9 +55,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "channels"), [(32, 32, 3), (24, 40, 3), (100, 30, 1)]
-)
+@pytest.mark.parametrize(("height", "width", "channels"), [(32, 32, 3), (24, 40, 3), (100, 30, 1)])
 def test_pixels_are_those_of_pillow(height: int, width: int, channels: int) -> None:
     pixels, valid = decode_images(
         tf.constant([*FILES.values()]), height=height, width=width, channels=channels

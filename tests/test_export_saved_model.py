@@ -250,9 +250,7 @@ def test_a_difference_leaves_nothing_behind(
 
 
 def test_bfloat16_agrees_on_the_first_class(model: keras.Model, tmp_path: Path) -> None:
-    found = export_saved_model(
-        model, tmp_path / "x", samples=real_images(), precision="bfloat16"
-    )
+    found = export_saved_model(model, tmp_path / "x", samples=real_images(), precision="bfloat16")
 
     assert found.images == 6
     assert found.same_first == 1.0

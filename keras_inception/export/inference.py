@@ -31,7 +31,9 @@ def folded(model: keras.Model, precision: Precision = "float32") -> keras.Model:
         ValueError: a channels-first model, which CPUs cannot serve.
     """
     model = inference_model(model)
-    if any(getattr(layer, "data_format", "channels_last") != "channels_last" for layer in model.layers):
+    if any(
+        getattr(layer, "data_format", "channels_last") != "channels_last" for layer in model.layers
+    ):
         raise ValueError(
             "Expected a channels-last model: TensorFlow's CPU kernels take no other. Received: "
             f"{model.name!r}, which is channels first. Build it again after "

@@ -1,4 +1,4 @@
-"""A SavedModel that serves images: encoded in, labels out. Neither Keras nor this package is needed.
+"""A SavedModel that serves images: files in, labels out, with neither Keras nor this package.
 
 The network is folded and its weights are constants of the graph, so that TensorFlow prepares them
 once. What is written is checked against the Python model before it gets its name.
@@ -129,7 +129,10 @@ class _Serving(tf.Module):
         self._features = tuple(features)
         self._convention = model_preprocessing(network)
         extractor = feature_extractor(network, features)
-        outputs = {"scores": network.output, **{f"feature {k}": v for k, v in extractor.output.items()}}
+        outputs = {
+            "scores": network.output,
+            **{f"feature {k}": v for k, v in extractor.output.items()},
+        }
         self._network = constant_function(keras.Model(network.inputs, outputs))
         self._labels = tf.lookup.StaticHashTable(
             tf.lookup.TextFileInitializer(
@@ -176,9 +179,7 @@ class _Serving(tf.Module):
 
     def _outputs(self, pixels: Any) -> Any:
         """What a signature does not use, TensorFlow does not compute."""
-        return self._network(
-            preprocess_input(pixels, "channels_last", convention=self._convention)
-        )
+        return self._network(preprocess_input(pixels, "channels_last", convention=self._convention))
 
 
 def constant_function(network: keras.Model) -> Any:
@@ -219,9 +220,7 @@ def _check_fit(model: keras.Model, samples: np.ndarray, labels: Sequence[str] | 
             f"shape={samples.shape}, dtype={samples.dtype}"
         )
     if labels is not None and len(labels) != classes:
-        raise ValueError(
-            f"Expected {classes} labels, one for each class. Received: {len(labels)}"
-        )
+        raise ValueError(f"Expected {classes} labels, one for each class. Received: {len(labels)}")
     if labels is not None and any("\n" in label or "\r" in label for label in labels):
         raise ValueError("Expected labels of one line each. Received: a label with a line break.")
 
