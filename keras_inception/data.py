@@ -84,7 +84,7 @@ def load_sample() -> ImageData:
     """The embedded sample: 7,500 real Fashion-MNIST images, 28 x 28 x 1, ten classes."""
     with np.load(SAMPLE_PATH) as arrays:
         return ImageData(
-            name="sample",
+            name="fashion_mnist_sample",
             train=Split(arrays["train_images"], arrays["train_labels"]),
             test=Split(arrays["test_images"], arrays["test_labels"]),
             class_names=tuple(arrays["class_names"].tolist()),

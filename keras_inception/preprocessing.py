@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import keras
 import numpy as np
@@ -115,7 +115,7 @@ def model_preprocessing(model: keras.Model) -> PixelConvention:
     )
 
 
-def read_image(path: Path, *, height: int, width: int, channels: int) -> np.ndarray:
+def read_image(path: Path | BinaryIO, *, height: int, width: int, channels: int) -> np.ndarray:
     """Read an image file as a network sees it: its largest centred part of that shape, resized.
 
     Args:

@@ -62,6 +62,8 @@ class Recipe:
         require_choice(self, "optimizer", Optimizer)
         require_integers(self, "epochs", "batch_size")
         require_integers(self, "shift", "seed", least=0)
+        if self.seed >= 2**32:
+            raise ValueError(f"Expected `seed` below 2^32. Received: seed={self.seed}")
         require_numbers(self, "base_learning_rate")
         require_rates(
             self, "warmup", "momentum", "label_smoothing", "weight_decay", "aux_loss_weight"

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_inception.network import inference_model
 from keras_inception.preprocessing import model_preprocessing, preprocess_input
 
 Scores = Callable[[np.ndarray], np.ndarray]
@@ -58,10 +59,31 @@ def load_network(path: Path) -> Network:
         beside = path.with_name(LABELS_FILE)
     else:
         raise ValueError(f"Expected {EXPECTED}. Received: {str(path)!r}")
-    if None in shape:
-        raise ValueError(f"Expected a network of a fixed input size. Received: {shape}")
     classes = scores(np.zeros((1, *shape), np.float32)).shape[1]
     return Network(scores, shape, _labels(beside, classes))
+
+
+def image_shape(model: keras.Model) -> tuple[Any, ...]:
+    """(height, width, channels) of a model's input, in whichever data format it computes."""
+    shape = tuple(model.input_shape[1:])
+    return (*shape[1:], shape[0]) if _is_channels_first(model) else shape
+
+
+def network_input(model: keras.Model, pixels: Any) -> Any:
+    """Pixels in [0, 255], N x h x w x C, in the convention and the data format of a model.
+
+    Raises:
+        ValueError: a model that does not name its convention.
+    """
+    inputs = preprocess_input(pixels, "channels_last", convention=model_preprocessing(model))
+    if not _is_channels_first(model):
+        return inputs
+    transpose = np.transpose if isinstance(inputs, np.ndarray) else keras.ops.transpose
+    return transpose(inputs, (0, 3, 1, 2))
+
+
+def _is_channels_first(model: keras.Model) -> bool:
+    return any(getattr(layer, "data_format", None) == "channels_first" for layer in model.layers)
 
 
 def require_package(name: str, extra: str) -> None:
@@ -91,15 +113,39 @@ def _labels(path: Path, classes: int) -> tuple[str, ...]:
     return labels
 
 
+def load_keras(path: Path) -> keras.Model:
+    """The inference model of a `.keras` file of this package.
+
+    Raises:
+        ValueError: not one, or not a classifier of a fixed input size.
+    """
+    model = inference_model(_loaded(path))
+    model_preprocessing(model)
+    if None in image_shape(model) or len(model.output_shape) != 2:
+        raise ValueError(
+            f"Expected a classifier of a fixed input size in {str(path)!r}. Received: "
+            f"input_shape={model.input_shape[1:]}, output_shape={model.output_shape[1:]}"
+        )
+    return model
+
+
 def _keras(path: Path) -> tuple[Scores, Any]:
-    model = keras.models.load_model(path, compile=False)
-    convention = model_preprocessing(model)
+    model = load_keras(path)
 
     def scores(pixels: np.ndarray) -> np.ndarray:
-        inputs = preprocess_input(pixels, "channels_last", convention=convention)
-        return np.asarray(model.predict_on_batch(inputs))
+        return np.asarray(model.predict_on_batch(network_input(model, pixels)))
 
-    return scores, model.input_shape[1:]
+    return scores, image_shape(model)
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras raises errors of many kinds for a damaged file
+        raise ValueError(
+            f"Expected a model that Keras can load. Received: {str(path)!r} "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def _saved_model(path: Path) -> tuple[Scores, Any]:
@@ -121,7 +167,8 @@ def _saved_model(path: Path) -> tuple[Scores, Any]:
 
 def _litert(path: Path) -> tuple[Scores, Any]:
     interpreter = tf.lite.Interpreter(str(path), num_threads=os.cpu_count())
-    source, target = (details()[0]["index"] for details in _tensors(interpreter))
+    source = interpreter.get_input_details()[0]["index"]
+    target = interpreter.get_output_details()[0]["index"]
     shape = tuple(int(size) for size in interpreter.get_input_details()[0]["shape"])
 
     def scores(pixels: np.ndarray) -> np.ndarray:
@@ -134,10 +181,6 @@ def _litert(path: Path) -> tuple[Scores, Any]:
 
     interpreter.allocate_tensors()
     return scores, shape[1:]
-
-
-def _tensors(interpreter: Any) -> tuple[Any, Any]:
-    return interpreter.get_input_details, interpreter.get_output_details
 
 
 def _onnx(path: Path) -> tuple[Scores, Any]:

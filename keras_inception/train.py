@@ -7,22 +7,31 @@ written aside and renamed, so that a run folder never holds half a file.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_inception import plots
 from keras_inception.cost import network_cost
-from keras_inception.data import ImageData, evaluation_batches, training_batches
+from keras_inception.data import (
+    ImageData,
+    evaluation_batches,
+    network_pixels,
+    training_batches,
+)
 from keras_inception.evaluate import evaluate
 from keras_inception.export import export_saved_model
 from keras_inception.network import build_network, inference_model
+from keras_inception.preprocessing import preprocess_input
 from keras_inception.recipe import Recipe
 from keras_inception.spec import NetworkSpec
 
@@ -60,23 +69,26 @@ def train(
     Args:
         spec: the architecture; its auxiliary classifiers, if any, are trained along and left out
             of what is saved.
-        data: images and labels; input size and classes must be those of the spec.
+        data: images and labels; classes and channels must be those of the spec. Images of
+            another size are resized.
         recipe: how to train. Sets Keras's random seed.
         folder: a new or empty folder.
         callbacks: further Keras callbacks, such as a progress display.
 
     Raises:
-        ValueError: data and spec disagree, the split is smaller than a batch, or the folder holds
-            files already.
+        ValueError: what `prepare_run` refuses.
+        FloatingPointError: the loss is no longer a number. `model.keras` is then of the last
+            epoch in which it was.
     """
-    check_run(spec, data, recipe, folder)
+    prepare_run(spec, data, recipe, folder)
     started = time.monotonic()
     keras.utils.set_random_seed(recipe.seed)
-    model = build_network(spec, auxiliary=bool(spec.aux))
-    deployed = inference_model(model)
+    network = build_network(spec, auxiliary=bool(spec.aux))
+    deployed = inference_model(network)
+    # Compiled apart from what is saved, which then holds no optimizer and loads anywhere.
+    model = keras.Model(network.input, network.output)
     steps_per_epoch = len(data.train) // recipe.batch_size
     compile_model(model, recipe, total_steps=steps_per_epoch * recipe.epochs)
-    folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "spec.json", spec.to_json())
     _write(folder / "recipe.json", recipe.to_json())
     _write(folder / "labels.txt", "\n".join(data.class_names) + "\n")
@@ -92,10 +104,13 @@ def train(
         callbacks=[_SaveEachEpoch(deployed, folder), *callbacks],
     ).history
     evaluation = evaluate(deployed, evaluation_batches(data.test, spec, recipe.batch_size))
+    samples = np.round(network_pixels(data.test.images[:32], spec)).astype(np.uint8)
+    if keras.config.image_data_format() == "channels_first":
+        samples = np.moveaxis(samples, 1, -1)
     export_saved_model(
         deployed,
         folder / "saved_model",
-        samples=data.test.images[:32],
+        samples=samples,
         labels=data.class_names,
         documents={"spec.json": spec.to_json(), "recipe.json": recipe.to_json()},
     )
@@ -115,11 +130,12 @@ def train(
     return TrainResult(deployed, folder, metrics)
 
 
-def check_run(spec: NetworkSpec, data: ImageData, recipe: Recipe, folder: Path) -> None:
-    """What `train` refuses, told before anything is built.
+def prepare_run(spec: NetworkSpec, data: ImageData, recipe: Recipe, folder: Path) -> None:
+    """Refuse what cannot be trained, before anything is built; make the folder.
 
     Raises:
-        ValueError: data and spec disagree, the split is smaller than a batch, or the folder holds
+        ValueError: data and spec disagree, the input is too small for the spec or of no fixed
+            size, the split is smaller than a batch, or the folder cannot be written or holds
             files already.
     """
     if spec.classes != len(data.class_names) or spec.input_shape[2] != data.image_shape[2]:
@@ -128,12 +144,23 @@ def check_run(spec: NetworkSpec, data: ImageData, recipe: Recipe, folder: Path) 
             f"channels. Received: classes={spec.classes}, input_shape={spec.input_shape}. "
             "`fitted_to_data(spec, data)` makes one."
         )
+    network_cost(spec, auxiliary=bool(spec.aux))  # refuses a size that does not fit
+    preprocess_input(data.test.images[:1], "channels_last", convention=spec.pixels)  # grey or RGB
     if len(data.train) < recipe.batch_size:
         raise ValueError(
             f"Expected a batch of at most {len(data.train)}, the number of training images. "
             f"Received: batch_size={recipe.batch_size}"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"Expected a folder that can be written. Received: {str(folder)!r} "
+            f"({error.strerror}). Choose another one."
+        ) from error
+    if any(folder.iterdir()):
         raise ValueError(
             f"Expected a new or empty folder. Received: {str(folder)!r}, which holds files. "
             "Choose another one."
@@ -146,7 +173,7 @@ def compile_model(model: keras.Model, recipe: Recipe, *, total_steps: int) -> No
     With auxiliary classifiers the outputs are "main", "aux_1", ... and each auxiliary loss
     weighs `recipe.aux_loss_weight`.
     """
-    warmup_steps = round(recipe.warmup * total_steps)
+    warmup_steps = min(round(recipe.warmup * total_steps), total_steps - 1)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup_steps else recipe.learning_rate,
         total_steps - warmup_steps,
@@ -199,9 +226,12 @@ def _with_targets(batches: Any, model: keras.Model) -> Any:
 
 
 def _main_curve(history: dict[str, list[float]]) -> dict[str, list[float]]:
-    """The history of the main output under the names of a network without auxiliary classifiers."""
+    """Loss and accuracy of the main output, whether or not auxiliary classifiers ran along."""
+    main = "main_" if "main_loss" in history else ""
     return {
-        key.replace("main_", ""): values for key, values in history.items() if "aux_" not in key
+        split + key: history[split + main + key]
+        for split in ("", "val_")
+        for key in ("loss", "accuracy")
     }
 
 
@@ -214,6 +244,11 @@ class _SaveEachEpoch(keras.callbacks.Callback):
         self._folder = folder
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if logs is None or not math.isfinite(logs["loss"]):
+            raise FloatingPointError(
+                f"Expected a finite loss. Received: {logs and logs['loss']} in epoch {epoch + 1}. "
+                "Lower the recipe's base_learning_rate."
+            )
         with _aside(self._folder / MODEL_FILE) as path:
             self._deployed.save(path)
 

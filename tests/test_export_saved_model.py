@@ -12,13 +12,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import tiny_spec
 
 from keras_inception.data import load_sample
 from keras_inception.export import export_saved_model, folded
 from keras_inception.export.parity import agreement, require_agreement
 from keras_inception.network import build_network, feature_extractor
 from keras_inception.preprocessing import preprocess_input
-from tests.conftest import tiny_spec
 
 LABELS = ("zero", "one, with a comma", "zwei", "three", "four")
 
@@ -255,6 +255,61 @@ def test_bfloat16_agrees_on_the_first_class(model: keras.Model, tmp_path: Path) 
     assert found.images == 6
     assert found.same_first == 1.0
     assert 1e-6 < found.largest_difference < 0.02
+
+
+@pytest.mark.usefixtures("channels_first")
+def test_a_channels_first_model_serves_channels_last_pixels(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    model = trained_like(build_network(tiny_spec(norm="bn")))
+
+    export_saved_model(model, tmp_path / "x", samples=real_images())
+
+    serve = tf.saved_model.load(str(tmp_path / "x")).signatures["images"]
+    inputs = real_images().transpose(0, 3, 1, 2) / np.float32(127.5) - 1
+    received = serve(pixels=tf.constant(real_images(), tf.float32))["scores"]
+    np.testing.assert_allclose(received, model.predict_on_batch(inputs), atol=1e-5)
+
+
+def test_a_grey_lrn_network_serves_colour_files(tmp_path: Path) -> None:
+    model = build_network(tiny_spec(norm="lrn", channels=1))
+    export_saved_model(model, tmp_path / "x", samples=real_images(1))
+    colour = np.repeat(real_images(1)[0], 3, axis=-1)
+
+    serve = tf.saved_model.load(str(tmp_path / "x")).signatures["serving_default"]
+    answer = serve(images=tf.stack([tf.io.encode_png(colour)]))
+
+    expected = model.predict_on_batch(real_images(1)[:1] / np.float32(127.5) - 1)[0]
+    np.testing.assert_allclose(answer["scores"][0], np.sort(expected)[::-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()])
+def test_an_interrupted_export_leaves_nothing(
+    model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def load(folder: str) -> None:
+        assert (Path(folder) / "saved_model.pb").is_file()
+        raise error
+
+    monkeypatch.setattr(tf.saved_model, "load", load)
+    with pytest.raises(type(error)):
+        export_saved_model(model, tmp_path / "x", samples=real_images())
+    assert not any(tmp_path.iterdir())
+
+
+def test_scores_that_are_no_numbers_leave_nothing(tmp_path: Path) -> None:
+    model = build_network(tiny_spec())
+    model.get_layer("predictions_logits").bias.assign([np.nan] * 5)
+    with pytest.raises(ValueError, match="a difference of nan"):
+        export_saved_model(model, tmp_path / "x", samples=real_images())
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_model_that_does_not_name_its_convention_is_refused(tmp_path: Path) -> None:
+    inputs = keras.Input((32, 32, 3), name="anything")
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+    with pytest.raises(ValueError, match="Expected an input named pixels_CONVENTION"):
+        export_saved_model(model, tmp_path / "x", samples=real_images(), labels=None)
+    assert not any(tmp_path.iterdir())
 
 
 def test_agreement_counts_first_classes_and_the_largest_difference() -> None:

@@ -36,15 +36,29 @@ def mistakes() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        errors.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
+        message = " ".join(str(error).split())
+        errors.print(f"[bold red]Error:[/] {escape(message)}")
         raise typer.Exit(2) from None
 
 
 def chosen_spec(variant: str, path: Path | None) -> NetworkSpec:
     """The spec that --spec or --variant names."""
-    if path is None:
-        return variant_spec(variant)
-    return NetworkSpec.from_json(path.read_text(encoding="utf-8"))
+    return variant_spec(variant) if path is None else NetworkSpec.from_json(file_text(path))
+
+
+def file_text(path: Path) -> str:
+    """The text of a spec.json or recipe.json.
+
+    Raises:
+        ValueError: a file that is not there or not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror
+    except UnicodeDecodeError:
+        reason = "not a text file"
+    raise ValueError(f"Expected a JSON file. Received: {str(path)!r} ({reason})")
 
 
 def cost_line(spec: NetworkSpec) -> str:
@@ -54,5 +68,5 @@ def cost_line(spec: NetworkSpec) -> str:
     return (
         f"[bold]{escape(spec.name)}[/] on {height} x {width} x {channels}, {spec.classes} classes: "
         f"{total.params:,} parameters, {total.macs:,} multiply-adds, "
-        f"{total.activation_bytes() / 1e6:.1f} MB of activations an image."
+        f"{total.activation_bytes() / 1e6:.1f} MB of activations per image."
     )

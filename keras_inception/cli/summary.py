@@ -55,7 +55,7 @@ def _table_1(spec: NetworkSpec) -> Table:
     if "pool proj" in branches:
         branches.append(branches.pop(branches.index("pool proj")))
     table = Table(
-        title=f"Table 1 of the paper, for {spec.name!r} (1K = 1024)",
+        title=f"{spec.name!r} in the columns of the paper's Table 1 (1K = 1024)",
         box=box.SIMPLE_HEAD,
         padding=0,
         pad_edge=False,

@@ -17,6 +17,7 @@ from keras_inception.cli.common import (
     console,
     cost_line,
     errors,
+    file_text,
     mistakes,
 )
 from keras_inception.recipe import RECIPES, Recipe
@@ -48,18 +49,18 @@ def train(
             recipe, **{key: value for key, value in given.items() if value is not None}
         )
     from keras_inception.data import load_sample
-    from keras_inception.train import check_run, fitted_to_data
+    from keras_inception.train import fitted_to_data, prepare_run
     from keras_inception.train import train as run
 
     with mistakes():
         data = load_sample()
         spec = fitted_to_data(spec, data)
         folder = out or _new_folder(f"{spec.name}-{data.name}")
-        check_run(spec, data, recipe, folder)
-        console.print(cost_line(spec))
+        prepare_run(spec, data, recipe, folder)
+    console.print(cost_line(spec))
     console.print(
         f"{len(data.train):,} training and {len(data.test):,} held-out images of "
-        f"{data.name!r}, {recipe.epochs} epochs of recipe {recipe.name!r}."
+        f"{escape(data.name)}; {recipe.epochs} epochs by the recipe {escape(recipe.name)}."
     )
     try:
         with _TrainingDisplay() as display:
@@ -67,6 +68,9 @@ def train(
     except KeyboardInterrupt:
         _tell_interrupted(folder)
         raise typer.Exit(1) from None
+    except FloatingPointError as error:
+        errors.print(f"[bold red]Error:[/] {escape(str(error))}")
+        raise typer.Exit(2) from None
     console.print(
         f"Held-out accuracy [bold]{result.metrics['top_1']:.2%}[/] "
         f"(top-5 {result.metrics['top_5']:.2%}) after {result.metrics['seconds']:.0f} s."
@@ -74,13 +78,14 @@ def train(
     console.print(f"Everything is in [bold]{escape(str(folder))}[/]:")
     for path in sorted(folder.iterdir()):
         console.print(f"  {escape(path.name)}{'/' if path.is_dir() else ''}")
+    console.print(f"Try it on a picture: keras-inception predict {escape(str(folder))} IMAGE")
 
 
 def _recipe(name: str) -> Recipe:
     if name in RECIPES:
         return RECIPES[name]
     if name.endswith(".json"):
-        return Recipe.from_json(Path(name).read_text(encoding="utf-8"))
+        return Recipe.from_json(file_text(Path(name)))
     raise ValueError(
         f"Expected a recipe among {', '.join(RECIPES)}, or a recipe.json. Received: {name!r}"
     )
@@ -98,7 +103,8 @@ def _tell_interrupted(folder: Path) -> None:
         )
     else:
         errors.print(
-            f"Stopped before the end of the first epoch. {escape(str(folder))} holds no model yet."
+            "Stopped before the end of the first epoch: "
+            f"[bold]{escape(str(folder))}[/] holds spec and recipe, but no model yet."
         )
 
 
@@ -125,6 +131,7 @@ class _TrainingDisplay:
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            disable=not console.is_terminal,  # in a log, the lines of the epochs are enough
         )
 
     def __enter__(self) -> _TrainingDisplay:
@@ -152,12 +159,12 @@ class _TrainingDisplay:
                 progress.update(self.task, advance=1, description=f"loss {loss:.3f}")
 
             def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-                prefix = "main_" if "main_accuracy" in logs else ""
+                main = "main_" if "main_loss" in logs else ""
                 progress.console.print(
                     f"epoch {epoch + 1:>3}/{self.params['epochs']}  "
-                    f"loss {logs['loss']:.3f}  accuracy {logs[prefix + 'accuracy']:.3f}  "
-                    f"held out: loss {logs['val_loss']:.3f}  "
-                    f"accuracy {logs['val_' + prefix + 'accuracy']:.3f}"
+                    f"loss {logs[main + 'loss']:.3f}  accuracy {logs[main + 'accuracy']:.3f}  "
+                    f"held out: loss {logs['val_' + main + 'loss']:.3f}  "
+                    f"accuracy {logs['val_' + main + 'accuracy']:.3f}"
                 )
 
             def on_train_end(self, logs: Any = None) -> None:

@@ -16,8 +16,7 @@ import tensorflow as tf
 
 from keras_inception.export.inference import folded
 from keras_inception.export.saved_model import constant_function
-from keras_inception.preprocessing import model_preprocessing, preprocess_input
-from keras_inception.runtimes import require_package
+from keras_inception.runtimes import image_shape, network_input, require_package
 
 Format = Literal[
     "saved_model",
@@ -62,9 +61,7 @@ def require_packages(kind: Format) -> None:
         require_package(package, kind)
 
 
-def write_format(
-    model: keras.Model, path: Path, kind: Format, *, calibration: np.ndarray
-) -> None:
+def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: np.ndarray) -> None:
     """Write one of the formats but SavedModel.
 
     Args:
@@ -94,18 +91,14 @@ def write_format(
 
 def _scoring_function(model: keras.Model) -> Any:
     network = folded(model)
-    convention = model_preprocessing(model)
     scores = constant_function(network)
 
     @tf.function(
         autograph=False,
-        input_signature=[
-            tf.TensorSpec((None, *network.input_shape[1:]), tf.float32, name="pixels")
-        ],
+        input_signature=[tf.TensorSpec((None, *image_shape(network)), tf.float32, name="pixels")],
     )
     def function(pixels: Any) -> Any:
-        inputs = preprocess_input(pixels, "channels_last", convention=convention)
-        return tf.identity(scores(inputs), name="scores")
+        return tf.identity(scores(network_input(network, pixels)), name="scores")
 
     return function
 

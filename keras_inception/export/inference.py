@@ -20,26 +20,14 @@ def folded(model: keras.Model, precision: Precision = "float32") -> keras.Model:
     classifiers are left out, and dropout does nothing.
 
     Args:
-        model: a functional model of this package, channels last, of any dtype policy.
+        model: a functional model of this package, of any dtype policy and data format.
         precision: of weights and activations. Layers that compute in float32 under every policy
             (LRN's sums, the final softmax) go on to do so.
 
     Returns:
         A model of its own weights. Scores differ from the model's by rounding only.
-
-    Raises:
-        ValueError: a channels-first model, which CPUs cannot serve.
     """
     model = inference_model(model)
-    if any(
-        getattr(layer, "data_format", "channels_last") != "channels_last" for layer in model.layers
-    ):
-        raise ValueError(
-            "Expected a channels-last model: TensorFlow's CPU kernels take no other. Received: "
-            f"{model.name!r}, which is channels first. Build it again after "
-            'keras.config.set_image_data_format("channels_last") and copy its weights with '
-            "set_weights(model.get_weights()): they are the same in both formats."
-        )
     norms = _foldable_norms(model)
 
     def inference_layer(layer: keras.layers.Layer) -> keras.layers.Layer:

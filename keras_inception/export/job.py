@@ -21,28 +21,13 @@ from keras_inception.export.formats import (
     require_packages,
     write_format,
 )
+from keras_inception.export.images import Images
 from keras_inception.export.parity import Agreement, agreement, require_agreement
-from keras_inception.export.saved_model import LABELS_FILE, export_saved_model
+from keras_inception.export.saved_model import export_saved_model
 from keras_inception.network import inference_model
-from keras_inception.preprocessing import model_preprocessing, preprocess_input
-from keras_inception.runtimes import Scores, load_network
+from keras_inception.runtimes import LABELS_FILE, Scores, load_network, network_input
 
 _TIMED_CALLS = 15
-
-
-@dataclass(frozen=True)
-class Images:
-    """Real images of the network's size, uint8 N x h x w x C.
-
-    Fields:
-        calibration: for the ranges of int8.
-        check: on which each format is compared with the model.
-        truth: the right classes of `check`, where they are known.
-    """
-
-    calibration: np.ndarray
-    check: np.ndarray
-    truth: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -140,11 +125,8 @@ def available_formats() -> tuple[Format, ...]:
 def _table(
     model: keras.Model, folder: Path, kinds: Sequence[Format], images: Images
 ) -> list[Exported]:
-    convention = model_preprocessing(model)
-
     def reference(pixels: np.ndarray) -> np.ndarray:
-        inputs = preprocess_input(pixels, "channels_last", convention=convention)
-        return np.asarray(model.predict_on_batch(inputs))
+        return np.asarray(model.predict_on_batch(network_input(model, pixels)))
 
     paths = {kind: folder / FILES[kind] for kind in kinds}
     runs: dict[str, Scores] = {"keras": reference}

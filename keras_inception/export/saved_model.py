@@ -6,6 +6,7 @@ once. What is written is checked against the Python model before it gets its nam
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import tempfile
@@ -23,9 +24,9 @@ from keras_inception.export.inference import Precision, folded
 from keras_inception.export.parity import Agreement, agreement, require_agreement
 from keras_inception.export.warmup import write_warmup
 from keras_inception.network import feature_extractor, inference_model
-from keras_inception.preprocessing import CONVENTIONS, model_preprocessing, preprocess_input
+from keras_inception.preprocessing import CONVENTIONS, model_preprocessing
+from keras_inception.runtimes import LABELS_FILE, image_shape, network_input
 
-LABELS_FILE = "labels.txt"
 PREPROCESSING_FILE = "preprocessing.json"
 SCHEMA_VERSION = 1
 
@@ -96,7 +97,7 @@ def export_saved_model(
 
 def preprocessing_json(model: keras.Model) -> str:
     """What happens to an image on its way into the network, as JSON."""
-    height, width, channels = model.input_shape[1:]
+    height, width, channels = image_shape(model)
     convention = model_preprocessing(model)
     rule = CONVENTIONS[convention]
     steps = {
@@ -124,10 +125,10 @@ class _Serving(tf.Module):
         self, network: keras.Model, labels_file: Path, top: int, features: Sequence[str]
     ) -> None:
         super().__init__()
-        self._shape = tuple(network.input_shape[1:])
+        self._shape = image_shape(network)
         self._top = top
         self._features = tuple(features)
-        self._convention = model_preprocessing(network)
+        self._normalized = functools.partial(network_input, network)
         extractor = feature_extractor(network, features)
         outputs = {
             "scores": network.output,
@@ -179,7 +180,7 @@ class _Serving(tf.Module):
 
     def _outputs(self, pixels: Any) -> Any:
         """What a signature does not use, TensorFlow does not compute."""
-        return self._network(preprocess_input(pixels, "channels_last", convention=self._convention))
+        return self._network(self._normalized(pixels))
 
 
 def constant_function(network: keras.Model) -> Any:
@@ -207,7 +208,7 @@ def constant_function(network: keras.Model) -> Any:
 
 
 def _check_fit(model: keras.Model, samples: np.ndarray, labels: Sequence[str] | None) -> None:
-    shape, classes = model.input_shape[1:], model.output_shape[-1]
+    shape, classes = image_shape(model), model.output_shape[-1]
     if None in shape or shape[2] not in (1, 3):
         raise ValueError(
             "Expected a model of a fixed input size and 1 or 3 channels: the graph resizes images "
@@ -233,9 +234,7 @@ def _check_parity(
     precision: Precision,
 ) -> Agreement:
     """Both signatures that answer, on the same images: as pixels, and as PNG files."""
-    convention = model_preprocessing(model)
-    inputs = preprocess_input(samples, "channels_last", convention=convention)
-    expected = model.predict(inputs, batch_size=32, verbose=0)
+    expected = model.predict(network_input(model, samples), batch_size=32, verbose=0)
     signatures = tf.saved_model.load(str(folder)).signatures
     batches = [samples[start : start + 32] for start in range(0, len(samples), 32)]
     pixels = [
