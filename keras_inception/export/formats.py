@@ -104,7 +104,9 @@ def _scoring_function(model: keras.Model) -> Any:
 
 
 def _litert(function: Any, kind: Format, calibration: np.ndarray) -> bytes:
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [function.get_concrete_function()], tf.Module()
+    )
     if kind != "litert":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if kind == "litert-float16":

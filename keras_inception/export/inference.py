@@ -44,7 +44,7 @@ def folded(model: keras.Model, precision: Precision = "float32") -> keras.Model:
         model, clone_function=inference_layer, call_function=_call_without_mask
     )
     for layer in model.layers:
-        if layer not in norms.values():
+        if layer.weights and layer not in norms.values():
             clone.get_layer(layer.name).set_weights(_folded_weights(layer, norms.get(layer.name)))
     return clone
 

@@ -208,6 +208,7 @@ def constant_function(network: keras.Model) -> Any:
 
 
 def _check_fit(model: keras.Model, samples: np.ndarray, labels: Sequence[str] | None) -> None:
+    model_preprocessing(model)
     shape, classes = image_shape(model), model.output_shape[-1]
     if None in shape or shape[2] not in (1, 3):
         raise ValueError(
