@@ -6,13 +6,14 @@ most reported cause of near-zero accuracy. A spec names its own in `NetworkSpec.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import keras
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from keras_inception.spec import INPUT_NAME_PREFIX, PixelConvention
 
@@ -25,6 +26,16 @@ class Convention:
     scale: tuple[float, float, float]
     offset: tuple[float, float, float]
 
+
+# What Pillow raises on files that are broken or no images.
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -130,21 +141,45 @@ def read_image(path: Path | BinaryIO, *, height: int, width: int, channels: int)
     Raises:
         ValueError: a file that cannot be read as an image, or another number of channels.
     """
-    if channels not in (1, 3):
-        raise ValueError(f"Expected a network of 1 or 3 channels. Received: channels={channels}")
     try:
-        with Image.open(path) as opened:
-            upright = _eight_bits(ImageOps.exif_transpose(opened))
-            upright.info.pop("transparency", None)
-            image = upright.convert("RGB" if channels == 3 else "L")
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        pixels = decode_image(path, channels)
+    except ValueError as error:
         raise ValueError(f"Expected an image. Received: {str(path)!r} ({error})") from error
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
     fitted = ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
     return np.asarray(fitted, dtype=np.uint8).reshape(height, width, channels)
 
 
+def decode_image(source: Path | BinaryIO, channels: int) -> np.ndarray:
+    """All pixels of an image, upright.
+
+    Args:
+        source: any format that Pillow reads, converted as `read_image` says.
+        channels: 3 for RGB, 1 for grey.
+
+    Returns:
+        uint8, h x w x channels.
+
+    Raises:
+        ValueError: cannot be read as an image, pixels without a known range (floating point), or
+            another number of channels.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"Expected a network of 1 or 3 channels. Received: channels={channels}")
+    try:
+        with Image.open(source) as opened:
+            upright = _eight_bits(ImageOps.exif_transpose(opened))
+            upright.info.pop("transparency", None)
+            image = upright.convert("RGB" if channels == 3 else "L")
+    except UNREADABLE as error:
+        raise ValueError(str(error)) from error
+    return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
     """16-bit grey by its upper byte, as decoders treat 16-bit colour; Pillow would clip it."""
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is not known")
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray(np.clip(np.asarray(image, np.int64) >> 8, 0, 255).astype(np.uint8))

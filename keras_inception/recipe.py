@@ -18,11 +18,13 @@ from keras_inception.validation import (
     require_numbers,
     require_rates,
     require_title,
+    unexpected,
 )
 
 SCHEMA_VERSION = 1
 
 Optimizer = Literal["adamw", "sgd"]
+Crop = Literal["none", "paper"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,10 @@ class Recipe:
         aux_loss_weight: weight of each auxiliary classifier's loss (section 5: .3).
         flip: mirror half of the training images.
         shift: move training images by up to this many pixels in each direction, edges repeated.
+        crop: "none" trains on the largest centred part of the input's shape; "paper" on random
+            parts of 8-100% of the area and aspect ratio 3/4-4/3, randomly interpolated (section 6).
+        photometric: distort contrast, brightness and colour at random (Howard, arXiv 1312.5402).
+        mixup: alpha of the Beta distribution by which pairs of images are blended; 0 blends none.
         seed: of initialization, order, augmentation and dropout.
     """
 
@@ -55,6 +61,9 @@ class Recipe:
     aux_loss_weight: float = 0.3
     flip: bool = True
     shift: int = 2
+    crop: Crop = "none"
+    photometric: bool = False
+    mixup: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,7 +77,11 @@ class Recipe:
         require_rates(
             self, "warmup", "momentum", "label_smoothing", "weight_decay", "aux_loss_weight"
         )
-        require_flags(self, "flip")
+        require_choice(self, "crop", Crop)
+        require_numbers(self, "mixup", positive=False)
+        if self.mixup < 0:
+            raise unexpected(self, "mixup", "0 or more")
+        require_flags(self, "flip", "photometric")
 
     @property
     def learning_rate(self) -> float:

@@ -22,7 +22,7 @@ Scores = Callable[[np.ndarray], np.ndarray]
 
 LABELS_FILE = "labels.txt"
 EXPECTED = (
-    "a run's folder, a .keras file, a SavedModel's folder, or a .tflite, .onnx or .xml (OpenVINO) "
+    "a run's folder with its model.keras, a .keras file, a SavedModel's folder, or a .tflite, .onnx or .xml (OpenVINO) "
     "file of `keras-inception export`"
 )
 

@@ -73,10 +73,8 @@ class ConvSpec:
 
     def output_size(self, size: int) -> int:
         """Height or width after the convolution of an input of `size`."""
-        padding = (
-            2 * (self.kernel_size // 2) if self.padding == "symmetric" else self.kernel_size - 1
-        )
-        return (size + padding - self.kernel_size) // self.stride + 1
+        # Either padding of an odd kernel adds kernel_size - 1 pixels; they differ in where.
+        return (size - 1) // self.stride + 1
 
 
 @dataclass(frozen=True, kw_only=True)

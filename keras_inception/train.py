@@ -25,7 +25,7 @@ from keras_inception.cost import network_cost
 from keras_inception.data import (
     ImageData,
     evaluation_batches,
-    network_pixels,
+    sample_pixels,
     training_batches,
 )
 from keras_inception.evaluate import evaluate
@@ -48,8 +48,10 @@ class TrainResult:
 
 
 def fitted_to_data(spec: NetworkSpec, data: ImageData) -> NetworkSpec:
-    """`spec` with the image shape and the classes of `data`."""
-    return replace(spec, input_shape=data.image_shape, classes=len(data.class_names))
+    """`spec` with the classes and channels of `data`, and its image size if all have one size."""
+    height, width, channels = data.image_shape
+    size = spec.input_shape[:2] if height is None or width is None else (height, width)
+    return replace(spec, input_shape=(*size, channels), classes=len(data.class_names))
 
 
 def train(
@@ -104,13 +106,13 @@ def train(
         callbacks=[_SaveEachEpoch(deployed, folder), *callbacks],
     ).history
     evaluation = evaluate(deployed, evaluation_batches(data.test, spec, recipe.batch_size))
-    samples = np.round(network_pixels(data.test.images[:32], spec)).astype(np.uint8)
+    samples = sample_pixels(data.test, spec, 32)
     if keras.config.image_data_format() == "channels_first":
         samples = np.moveaxis(samples, 1, -1)
     export_saved_model(
         deployed,
         folder / "saved_model",
-        samples=samples,
+        samples=np.round(samples).astype(np.uint8),
         labels=data.class_names,
         documents={"spec.json": spec.to_json(), "recipe.json": recipe.to_json()},
     )
@@ -145,7 +147,8 @@ def prepare_run(spec: NetworkSpec, data: ImageData, recipe: Recipe, folder: Path
             "`fitted_to_data(spec, data)` makes one."
         )
     network_cost(spec, auxiliary=bool(spec.aux))  # refuses a size that does not fit
-    preprocess_input(data.test.images[:1], "channels_last", convention=spec.pixels)  # grey or RGB
+    pixel = np.zeros((1, 1, data.image_shape[2]))
+    preprocess_input(pixel, "channels_last", convention=spec.pixels)  # refuses grey for RGB
     if len(data.train) < recipe.batch_size:
         raise ValueError(
             f"Expected a batch of at most {len(data.train)}, the number of training images. "

@@ -18,7 +18,7 @@ PUBLIC = "keras_inception"  # the package's own __init__: the public names
 # A room may import the rooms of the lines above its own.
 ROWS: list[tuple[int, set[str]]] = [
     (0, {"validation"}),
-    (0, {"spec", "recipe"}),
+    (0, {"spec", "recipe", "crops"}),
     (0, {"variants"}),
     (1, {"cost"}),
     (1, {"budget"}),
@@ -42,7 +42,7 @@ PACKAGES: dict[str, set[str]] = {
     "model_cost": {"keras"},
     "network": {"keras"},
     "googlenet": {"keras"},
-    "data": {"keras", "numpy", "tensorflow"},
+    "data": {"keras", "numpy", "tensorflow", "PIL"},
     "evaluate": {"keras", "numpy", "sklearn"},
     "export": {"keras", "numpy", "PIL", "tensorflow"},
     "runtimes": {"keras", "numpy", "tensorflow"},

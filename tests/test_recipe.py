@@ -101,6 +101,9 @@ def test_json_is_plain_and_versioned() -> None:
         "aux_loss_weight": 0.2,
         "flip": False,
         "shift": 0,
+        "crop": "none",
+        "photometric": False,
+        "mixup": 0.0,
         "seed": 7,
     }
 

@@ -50,6 +50,7 @@ def url(model_file: Path) -> Iterator[str]:
 def running(app: Any) -> Iterator[str]:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
+        listening.listen(512)  # from here on connections wait for the server
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

@@ -349,7 +349,21 @@ def _places(data: Any, place: tuple[str | int, ...] = ()) -> list[tuple[str | in
     return [place, *below] if place else below
 
 
-WRONG = (None, True, 3, -1.5, "x", "3", [], {}, [[]], [3], [{}], {"kind": "conv"}, {"kind": []})
+WRONG: tuple[Any, ...] = (
+    None,
+    True,
+    3,
+    -1.5,
+    "x",
+    "3",
+    [],
+    {},
+    [[]],
+    [3],
+    [{}],
+    {"kind": "conv"},
+    {"kind": []},
+)
 
 
 def test_a_wrong_value_in_any_place_is_a_value_error() -> None:

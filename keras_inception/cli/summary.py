@@ -54,12 +54,7 @@ def _table_1(spec: NetworkSpec) -> Table:
     branches.sort(key="1x1".__ne__)  # conv2's row comes first, without a 1x1 branch
     if "pool proj" in branches:
         branches.append(branches.pop(branches.index("pool proj")))
-    table = Table(
-        title=f"{spec.name!r} in the columns of the paper's Table 1 (1K = 1024)",
-        box=box.SIMPLE_HEAD,
-        padding=0,
-        pad_edge=False,
-    )
+    table = _narrow_table(f"{spec.name!r} in the columns of the paper's Table 1 (1K = 1024)")
     table.add_column("type")
     table.add_column("grid")
     for column in (*branches, "params", "MACs"):
@@ -86,7 +81,7 @@ def _table_1(spec: NetworkSpec) -> Table:
 
 
 def _layer_table(spec: NetworkSpec) -> Table:
-    table = Table(title=f"Every layer of {spec.name!r}")
+    table = _narrow_table(f"Every layer of {spec.name!r}")
     for column in ("layer", "kind", "output", "params", "multiply-adds", "activations"):
         table.add_column(column, justify="left" if column in ("layer", "kind") else "right")
     for layer in network_cost(spec, auxiliary=bool(spec.aux)).layers:
@@ -94,6 +89,11 @@ def _layer_table(spec: NetworkSpec) -> Table:
         counts = (f"{count:,}" for count in (layer.params, layer.macs, layer.activations))
         table.add_row(layer.name, layer.kind, output, *counts)
     return table
+
+
+def _narrow_table(title: str) -> Table:
+    """A table without frame and padding, so that many columns fit a terminal of 80."""
+    return Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
 
 
 def _family_table() -> Table:

@@ -6,11 +6,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from keras_inception.data import load_sample
+from keras_inception.data import Split, load_sample
 from keras_inception.predict import image_files
 from keras_inception.preprocessing import read_image
 
@@ -41,12 +42,13 @@ def sample_images(shape: tuple[int, int, int], labels: Sequence[str] | None) -> 
         labels: its classes; where they are the sample's, the truth is known.
     """
     data = load_sample()
+    train, test = cast(Split, data.train), cast(Split, data.test)  # the sample is in memory
     calibration, check = (
         np.stack([_fitted(image, shape) for image in images])
-        for images in (data.train.images[:_MOST_CALIBRATION], data.test.images[:_MOST_CHECKED])
+        for images in (train.images[:_MOST_CALIBRATION], test.images[:_MOST_CHECKED])
     )
     known = labels is not None and [*labels] == [*data.class_names]
-    return Images(calibration, check, data.test.labels[:_MOST_CHECKED] if known else None)
+    return Images(calibration, check, test.labels[:_MOST_CHECKED] if known else None)
 
 
 def folder_images(

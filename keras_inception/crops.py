@@ -1,0 +1,142 @@
+"""Crop geometry: which pixels of an image a network sees. Whole numbers only, no pixels.
+
+Section 7 of the paper lays out the crops of testing. Sizes are (height, width) in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Crops = Literal["whole", "1", "10", "144"]
+# The paper's sizes of the shorter side, for an input of 224 pixels.
+_PAPER_INPUT = 224
+_PAPER_SIDES = (256, 288, 320, 352)
+
+
+class Window(NamedTuple):
+    """A rectangle of pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One size of the image, and the squares taken from it: (top, left, side) each."""
+
+    height: int
+    width: int
+    squares: tuple[tuple[int, int, int], ...]
+
+
+def centre_window(height: int, width: int, target_height: int, target_width: int) -> Window:
+    """The largest centred rectangle of the shape of the target: 4 x 8 for 2 x 2 -> 4 x 4 at 0, 2.
+
+    Rounded to whole pixels, half a pixel away from zero; an odd pixel too many stays at the bottom
+    or the right.
+    """
+    if height * target_width > width * target_height:  # taller than the target
+        rows = max(1, (2 * width * target_height + target_width) // (2 * target_width))
+        return Window((height - rows) // 2, 0, rows, width)
+    columns = max(1, (2 * height * target_width + target_height) // (2 * target_height))
+    return Window(0, (width - columns) // 2, height, columns)
+
+
+def random_window(height: int, width: int, uniforms: Sequence[float]) -> Window:
+    """A random rectangle as the paper trains on (section 6).
+
+    Its area is spread evenly from 8% to 100% of the image, its aspect ratio from 3/4 to 4/3 (evenly
+    in the logarithm, so that upright and lying ones are as frequent), its place evenly. A rectangle
+    that does not fit is drawn again; after ten, the largest centred one of an allowed ratio.
+
+    Args:
+        uniforms: 22 numbers in [0, 1): ten of area, ten of aspect ratio, then top and left.
+    """
+    for area, ratio in zip(uniforms[:10], uniforms[10:20], strict=True):
+        pixels = (0.08 + 0.92 * area) * height * width
+        aspect = (4 / 3) ** (2 * ratio - 1)  # width / height
+        rows, columns = round(math.sqrt(pixels / aspect)), round(math.sqrt(pixels * aspect))
+        if 0 < rows <= height and 0 < columns <= width:
+            top = int(uniforms[20] * (height - rows + 1))
+            left = int(uniforms[21] * (width - columns + 1))
+            return Window(top, left, rows, columns)
+    shape = (3, 4) if 3 * width > 4 * height else (4, 3) if 4 * width < 3 * height else None
+    return centre_window(height, width, *shape) if shape else Window(0, 0, height, width)
+
+
+def stored_window(window: Window, height: int, width: int, orientation: int) -> Window:
+    """Where a window of the upright image lies in the pixels as stored.
+
+    Args:
+        window: in the upright image.
+        height, width: of the upright image.
+        orientation: EXIF's tag 274, from 1 to 8: how the stored pixels must be turned.
+    """
+    top, left, rows, columns = window
+    mirrored = left, width - left - columns  # from the left, from the right
+    turned = top, height - top - rows  # from above, from below
+    down = orientation in (3, 4, 7, 8)
+    right = orientation in (2, 3, 6, 7)
+    if orientation < 5:
+        return Window(turned[down], mirrored[right], rows, columns)
+    # Rows and columns change places: 5 transposes, 6 and 8 are quarter turns, 7 is both.
+    return Window(mirrored[right], turned[down], columns, rows)
+
+
+def scales(height: int, width: int, size: int, crops: Crops) -> tuple[Scale, ...]:
+    """The crops of testing, before mirroring, which doubles all but "whole" and "1".
+
+    - "whole": the largest centred square.
+    - "1": the centre of the centred square, after the shorter side became 256.
+    - "10": its four corners and its centre, mirrored too (Krizhevsky et al., 2012, section 4.1).
+    - "144": the shorter side becomes 256, 288, 320 and 352; of each the left, centre and right
+      (upright: top, centre, bottom) square; of each the four corners, the centre, and the square
+      itself; mirrored too (section 7).
+
+    Args:
+        height, width: of the image.
+        size: of the network's square input. The paper's sizes are for 224; for another size all
+            are scaled by size / 224 and rounded.
+
+    Returns:
+        Scales in rising order. A square whose side is not `size` is still to be resized to it. The
+        longer side is rounded down, as torchvision does.
+    """
+    if crops == "whole":
+        top, left, side, _ = centre_window(height, width, 1, 1)
+        return (Scale(height, width, ((top, left, side),)),)
+    shorter = min(height, width)
+    sides = [(2 * size * side + _PAPER_INPUT) // (2 * _PAPER_INPUT) for side in _PAPER_SIDES]
+    result = []
+    for side in sides if crops == "144" else sides[:1]:
+        resized = height * side // shorter, width * side // shorter
+        squares = [
+            square
+            for third in ((0, 1, 2) if crops == "144" else (1,))
+            for square in _in_square(resized, side, third, size, crops)
+        ]
+        result.append(Scale(*resized, tuple(squares)))
+    return tuple(result)
+
+
+def mirrors(crops: Crops) -> bool:
+    """Whether each crop is also seen mirrored."""
+    return crops in ("10", "144")
+
+
+def _in_square(
+    resized: tuple[int, int], side: int, third: int, size: int, crops: Crops
+) -> list[tuple[int, int, int]]:
+    """Crops of the square at the left or top (0), in the centre (1), at the right or bottom (2)."""
+    top, left = ((length - side) * third // 2 for length in resized)
+    rest = side - size
+    centre = (top + rest // 2, left + rest // 2, size)
+    if crops == "1":
+        return [centre]
+    corners = [(top + down, left + right, size) for down in (0, rest) for right in (0, rest)]
+    return [*corners, centre] + ([(top, left, side)] if crops == "144" else [])

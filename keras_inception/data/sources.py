@@ -1,0 +1,53 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from keras_inception.data.folder import open_folder
+from keras_inception.data.sample import load_sample
+from keras_inception.data.splits import ImageData
+from keras_inception.data.tfds import open_tfds
+
+_MOST_LISTED = 10
+
+
+def open_data(
+    name: str, *, strict: bool = False, progress: Callable[[int, int], None] | None = None
+) -> ImageData:
+    """A data set by name. Files are looked at once, now: see `ImageData.unreadable`.
+
+    Args:
+        name: one of
+            - "sample": the embedded images;
+            - "dir:PATH": image files, one folder for each class, or such folders in `train` and
+              `test` (or `validation`, `val`, `valid`);
+            - "tfds:NAME[/CONFIG][:VERSION][?train=SPLIT&test=SPLIT]": a TensorFlow data set of
+              images and class labels, such as "tfds:fashion_mnist" or
+              "tfds:cifar10:3.0.2?train=train[:80%]&test=train[80%:]". Prepared files are looked
+              for in TFDS_DATA_DIR (default ~/tensorflow_datasets), else downloaded. The splits
+              are "train" and the first of "test" and "validation" unless given.
+        strict: refuse a data set with files that cannot be read.
+        progress: called with the number of files looked at, and of all files.
+
+    Raises:
+        ValueError: an unknown name, no images, or with `strict` an unreadable file.
+    """
+    kind, _, rest = name.partition(":")
+    if name == "sample":
+        data = load_sample()
+    elif kind == "dir" and rest:
+        data = open_folder(Path(rest).expanduser(), progress)
+    elif kind == "tfds" and rest:
+        data = open_tfds(rest, progress)
+    else:
+        raise ValueError(f'Expected data "sample", "dir:PATH" or "tfds:NAME". Received: {name!r}')
+    if strict and data.unreadable:
+        listed = "; ".join(f"{path}: {why}" for path, why in data.unreadable[:_MOST_LISTED])
+        more = len(data.unreadable) - _MOST_LISTED
+        raise ValueError(
+            f"Expected readable images only. Received {len(data.unreadable)} others: {listed}"
+            + (f"; and {more} more" if more > 0 else "")
+        )
+    return data

@@ -1,0 +1,191 @@
+"""What a data set is: splits of images, in memory or as encoded files, and their labels."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_inception.crops import Window, stored_window
+from keras_inception.preprocessing import decode_image
+
+# In the place of an EXIF orientation: the content is upright pixels, not a JPEG.
+PIXELS = 0
+
+
+class Part(NamedTuple):
+    """A part of an image on its way to a decoder.
+
+    `orientation` is EXIF's (1 to 8) of a whole JPEG file `content`, of which `window` is to be
+    decoded; or PIXELS, when `content` is the uint8 pixels of the window already.
+    """
+
+    content: bytes
+    window: Window
+    orientation: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N x h x w x C, uint8, RGB or grey) and labels (N, integers from 0)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype != np.uint8:
+            raise ValueError(
+                "Expected images of shape N x h x w x C and dtype uint8. Received: "
+                f"shape={self.images.shape}, dtype={self.images.dtype}"
+            )
+        _check_labels(self.labels, len(self.images))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every image."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    def size_of(self, position: int) -> tuple[int, int]:
+        """(height, width) of an image."""
+        return self.shape[:2]
+
+    def part(self, position: int, window: Window, channels: int) -> Part:
+        """A part of an image; `channels` must be the split's own."""
+        top, left, height, width = window
+        pixels = self.images[position, top : top + height, left : left + width]
+        return Part(pixels.tobytes(), window, PIXELS)
+
+
+class ImageFile(NamedTuple):
+    """An encoded image: where its bytes lie, and what is known of it.
+
+    `height` and `width` are those of the upright image; `orientation` is EXIF's for JPEGs that
+    TensorFlow decodes, PIXELS for all that goes through Pillow; `channels` is 1 for grey.
+    """
+
+    path: str
+    offset: int
+    length: int
+    height: int
+    width: int
+    channels: int
+    orientation: int
+
+    def read(self) -> bytes:
+        """The encoded bytes.
+
+        Raises:
+            OSError: the file is gone or shorter than it was.
+        """
+        with open(self.path, "rb") as file:
+            content = os.pread(file.fileno(), self.length, self.offset)
+        if len(content) != self.length:
+            raise OSError(f"{self.path!r} became shorter while it was in use")
+        return content
+
+
+@dataclass(frozen=True)
+class FileSplit:
+    """Images read from files when they are asked for, and labels (N, integers from 0).
+
+    `channels`, 1 or 3, is that of all images of the data set: 3 as soon as one is in colour.
+    """
+
+    files: tuple[ImageFile, ...]
+    labels: np.ndarray
+    channels: int
+
+    def __post_init__(self) -> None:
+        _check_labels(self.labels, len(self.files))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def shape(self) -> tuple[int | None, int | None, int]:
+        """(height, width, channels) of every image; None where they differ."""
+        heights = {file.height for file in self.files}
+        widths = {file.width for file in self.files}
+        return (
+            heights.pop() if len(heights) == 1 else None,
+            widths.pop() if len(widths) == 1 else None,
+            self.channels,
+        )
+
+    def size_of(self, position: int) -> tuple[int, int]:
+        """(height, width) of an image, upright."""
+        file = self.files[position]
+        return file.height, file.width
+
+    def part(self, position: int, window: Window, channels: int) -> Part:
+        """A part of an image; `window` is in the upright image."""
+        file = self.files[position]
+        content = file.read()
+        if file.orientation != PIXELS:
+            stored = stored_window(window, file.height, file.width, file.orientation)
+            return Part(content, stored, file.orientation)
+        top, left, height, width = window
+        pixels = decode_image(io.BytesIO(content), channels)
+        return Part(pixels[top : top + height, left : left + width].tobytes(), window, PIXELS)
+
+
+AnySplit = Split | FileSplit
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A classification data set: `train` to learn from, `test` held out.
+
+    Fields:
+        note: how the held-out part came about, where the data set does not say it itself.
+        unreadable: (path, reason) of every file that is in neither split, because it cannot be
+            read as an image or belongs to no class.
+    """
+
+    name: str
+    train: AnySplit
+    test: AnySplit
+    class_names: tuple[str, ...]
+    note: str = ""
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        labels = np.concatenate([self.train.labels, self.test.labels])
+        if labels.min() < 0 or labels.max() >= len(self.class_names):
+            raise ValueError(
+                f"Expected labels from 0 to {len(self.class_names) - 1}, one less than the number "
+                f"of class names. Received: labels from {labels.min()} to {labels.max()}"
+            )
+        channels = [split.shape[2] for split in (self.train, self.test)]
+        if channels[0] != channels[1]:
+            raise ValueError(
+                "Expected training and test images of equally many channels. Received: "
+                f"{channels[0]} and {channels[1]}"
+            )
+        if len(set(self.class_names)) < len(self.class_names):
+            repeated = sorted(
+                {name for name in self.class_names if self.class_names.count(name) > 1}
+            )
+            raise ValueError(f"Expected different names. Received more than once: {repeated}")
+
+    @property
+    def image_shape(self) -> tuple[int | None, int | None, int]:
+        """(height, width, channels) of every training image; None where they differ."""
+        return self.train.shape
+
+
+def _check_labels(labels: np.ndarray, count: int) -> None:
+    if not count:
+        raise ValueError("Expected at least one image. Received: none")
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"Expected one integer label for each of {count} images. Received: "
+            f"shape={labels.shape}, dtype={labels.dtype}"
+        )

@@ -1,0 +1,163 @@
+"""From image files to labels: loading, the order of the labels, and what is refused."""
+
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import tiny_spec
+from PIL import Image
+
+from keras_inception.network import build_network
+from keras_inception.predict import Predictor
+
+NAMES = ("Hemd", "Kleid", "Stiefel", "größer", "x y")
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A network with its labels, as a run leaves them."""
+    keras.utils.set_random_seed(0)
+    path = tmp_path / "läufe" / "model.keras"
+    path.parent.mkdir()
+    build_network(tiny_spec(norm="bn")).save(path)
+    path.with_name("labels.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A square of the network's size, so that nothing is resized."""
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    path = tmp_path / "bild ä.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def scores_of(model_path: Path, picture: Path) -> np.ndarray:
+    """From the model itself, with the pixels in [-1, 1] by hand."""
+    pixels = np.asarray(Image.open(picture), np.float32)
+    model = keras.models.load_model(model_path)
+    return np.asarray(model(pixels[None] / 127.5 - 1, training=False))[0]
+
+
+def test_the_best_labels_come_first_with_their_scores(saved, picture):
+    expected = scores_of(saved, picture)
+    order = np.argsort(expected)[::-1]
+    answers = Predictor.load(saved).predict(picture, top=3)
+    assert [label for label, _ in answers] == [NAMES[index] for index in order[:3]]
+    np.testing.assert_allclose([score for _, score in answers], expected[order[:3]], atol=1e-6)
+
+
+def test_more_labels_than_classes_are_all_classes(saved, picture):
+    answers = Predictor.load(saved).predict(picture, top=99)
+    assert sorted(label for label, _ in answers) == sorted(NAMES)
+    assert sum(score for _, score in answers) == pytest.approx(1, abs=1e-5)
+
+
+def test_without_labels_classes_are_numbers(saved, picture):
+    saved.with_name("labels.txt").unlink()
+    best = int(scores_of(saved, picture).argmax())
+    assert Predictor.load(saved).predict(picture, top=1)[0][0] == str(best)
+
+
+def test_a_wrong_number_of_labels_is_refused(saved):
+    saved.with_name("labels.txt").write_text("one\ntwo\n")
+    with pytest.raises(ValueError, match=r"Expected 5 lines in .*labels.txt.*Received: 2"):
+        Predictor.load(saved)
+
+
+def test_what_is_no_image_is_refused(saved, tmp_path):
+    (tmp_path / "text.png").write_text("not an image")
+    with pytest.raises(ValueError, match=r"Expected an image. Received: .*text.png"):
+        Predictor.load(saved).predict(tmp_path / "text.png", top=1)
+
+
+def test_a_picture_of_another_shape_is_cut_and_resized(saved, tmp_path):
+    """Of 128 x 64 the network sees the middle 64 columns (and 2 more that blur in), halved."""
+    pixels = np.zeros((64, 128, 3), np.uint8)
+    pixels[:, 30:98] = (200, 100, 50)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    Image.fromarray(np.full((32, 32, 3), (200, 100, 50), np.uint8)).save(tmp_path / "even.png")
+    expected = scores_of(saved, tmp_path / "even.png")
+    answers = dict(Predictor.load(saved).predict(tmp_path / "wide.png", top=5))
+    np.testing.assert_allclose([answers[name] for name in NAMES], expected, atol=1e-5)
+
+
+def test_a_grey_network_takes_colour_pictures(tmp_path, picture):
+    build_network(tiny_spec(channels=1)).save(tmp_path / "grey.keras")
+    predictor = Predictor.load(tmp_path / "grey.keras")
+    grey = np.asarray(Image.open(picture).convert("L"), np.float32)[None, ..., None]
+    expected = np.asarray(predictor.model(grey / 127.5 - 1, training=False))[0]
+    answers = dict(predictor.predict(picture, top=5))
+    np.testing.assert_allclose([answers[str(n)] for n in range(5)], expected, atol=1e-6)
+
+
+def test_auxiliary_classifiers_are_left_out(tmp_path, picture):
+    model = build_network(tiny_spec(aux=True), auxiliary=True)
+    model.save(tmp_path / "aux.keras")
+    pixels = np.asarray(Image.open(picture), np.float32)[None]
+    expected = np.asarray(model(pixels / 127.5 - 1, training=False)["main"])[0]
+    answers = dict(Predictor.load(tmp_path / "aux.keras").predict(picture, top=5))
+    np.testing.assert_allclose([answers[str(n)] for n in range(5)], expected, atol=1e-6)
+
+
+@pytest.mark.usefixtures("channels_first")
+def test_channels_first(tmp_path, picture):
+    model = build_network(tiny_spec())
+    model.save(tmp_path / "first.keras")
+    pixels = np.asarray(Image.open(picture), np.float32).transpose(2, 0, 1)[None]
+    expected = np.asarray(model(pixels / 127.5 - 1, training=False))[0]
+    answers = dict(Predictor.load(tmp_path / "first.keras").predict(picture, top=5))
+    np.testing.assert_allclose([answers[str(n)] for n in range(5)], expected, atol=1e-5)
+
+
+# Files that are no model of this package
+
+
+def damaged(saved: Path, how: str) -> Path:
+    path = saved.with_name("damaged.keras")
+    whole = saved.read_bytes()
+    if how == "text":
+        path.write_text("not a model")
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "cut":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif how == "overwritten":
+        path.write_bytes(whole[:2000] + bytes(4000) + whole[6000:])
+    elif how == "other zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("readme.txt", "hello")
+    elif how == "no weights":
+        with zipfile.ZipFile(saved) as source, zipfile.ZipFile(path, "w") as archive:
+            for name in ("config.json", "metadata.json"):
+                archive.writestr(name, source.read(name))
+    return path
+
+
+@pytest.mark.parametrize(
+    "how", ["text", "empty", "cut", "overwritten", "other zip", "no weights", "absent"]
+)
+def test_a_damaged_file_is_one_clear_error_that_names_it(saved, how):
+    with pytest.raises(ValueError, match=r"Expected a .*damaged\.keras") as caught:
+        Predictor.load(damaged(saved, how))
+    assert len(str(caught.value)) < 600
+
+
+def test_a_model_of_another_kind_is_refused(tmp_path):
+    inputs = keras.Input((32, 32, 3), name="image")
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+    model.save(tmp_path / "other.keras")
+    with pytest.raises(ValueError, match="Expected an input named pixels_CONVENTION"):
+        Predictor.load(tmp_path / "other.keras")
+
+
+def test_a_network_without_classifier_or_size_is_refused(tmp_path):
+    build_network(tiny_spec(), include_top=False).save(tmp_path / "grid.keras")
+    with pytest.raises(ValueError, match=r"Expected a classifier .*grid.*output_shape=\(4, 4,"):
+        Predictor.load(tmp_path / "grid.keras")
+    build_network(tiny_spec(size=None)).save(tmp_path / "any.keras")
+    with pytest.raises(ValueError, match=r"fixed input size .*any.*input_shape=\(None, None, 3\)"):
+        Predictor.load(tmp_path / "any.keras")
