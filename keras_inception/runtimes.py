@@ -22,8 +22,8 @@ Scores = Callable[[np.ndarray], np.ndarray]
 
 LABELS_FILE = "labels.txt"
 EXPECTED = (
-    "a run's folder with its model.keras, a .keras file, a SavedModel's folder, or a .tflite, .onnx "
-    "or .xml (OpenVINO) file of `keras-inception export`"
+    "a run's folder with its model.keras, a .keras file, a SavedModel's folder, or a .tflite, "
+    ".onnx or .xml (OpenVINO) file of `keras-inception export`"
 )
 
 

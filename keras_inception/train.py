@@ -1,17 +1,17 @@
 """Train a network by a recipe, and leave a folder that holds everything about it.
 
 The line ends here: spec -> cost -> network -> train -> evaluate -> export. What is written is
-written aside and renamed, so that a run folder never holds half a file.
+written aside and renamed, so that a run folder never holds half a file; what is needed to go on
+after a kill is in the folder's snapshots.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import os
+import shutil
 import time
-from collections.abc import Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -19,23 +19,32 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from keras_inception import plots
+from keras_inception import keras_fit, plots
 from keras_inception.cost import network_cost
-from keras_inception.data import (
-    ImageData,
-    evaluation_batches,
-    sample_pixels,
-    training_batches,
-)
+from keras_inception.data import ImageData, evaluation_batches, sample_pixels
 from keras_inception.evaluate import evaluate
 from keras_inception.export import export_saved_model
-from keras_inception.network import build_network, inference_model
+from keras_inception.initial import initialize
+from keras_inception.loop import MODEL_FILE, Progress, TrainingLoop
 from keras_inception.preprocessing import preprocess_input
 from keras_inception.recipe import Recipe
+from keras_inception.snapshot import (
+    LOCK_FILE,
+    PARTIAL,
+    Snapshots,
+    aside,
+    only_run_in,
+    write_text,
+)
 from keras_inception.spec import NetworkSpec
+from keras_inception.strategy import is_chief
+from keras_inception.trainer import Trainer, check_strategy
 
-MODEL_FILE = "model.keras"
+SNAPSHOT_FOLDER = "snapshots"
+METRICS_FILE = "metrics.json"
+_PARITY_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -60,13 +69,19 @@ def train(
     recipe: Recipe,
     folder: Path,
     *,
+    strategy: tf.distribute.Strategy | None = None,
+    init: Path | None = None,
+    snapshot_steps: int | None = None,
+    snapshot_minutes: float | None = 10.0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> TrainResult:
     """Train the network of `spec` on `data` and write the run's folder.
 
-    After each epoch the folder holds `model.keras` as it is then; at the end also the SavedModel,
-    `spec.json`, `recipe.json`, `labels.txt`, `metrics.json`, `training_curve.png` and
-    `confusion_matrix.png`.
+    After each epoch the folder holds `model.keras` as it is then (with the averaged weights, if
+    the recipe averages, and `unaveraged.keras` beside it) and `history.csv`; at the end also the
+    SavedModel, `spec.json`, `recipe.json`, `labels.txt`, `metrics.json`, `training_curve.png` and
+    `confusion_matrix.png`. Called again with the folder of a run that did not end, it goes on from
+    the newest snapshot: on one CPU device to the very weights of a run that was never stopped.
 
     Args:
         spec: the architecture; its auxiliary classifiers, if any, are trained along and left out
@@ -74,71 +89,76 @@ def train(
         data: images and labels; classes and channels must be those of the spec. Images of
             another size are resized.
         recipe: how to train. Sets Keras's random seed.
-        folder: a new or empty folder.
-        callbacks: further Keras callbacks, such as a progress display.
+        folder: new, empty, or of a run to go on with. Several workers name the same one; only the
+            chief writes.
+        strategy: of `make_strategy`; None: one device.
+        init: a .keras file of this package's networks, with whose weights to begin; classifiers of
+            another number of classes begin anew.
+        snapshot_steps: write a snapshot every so many steps.
+        snapshot_minutes: and every so many minutes; one always follows each epoch.
+        callbacks: further Keras callbacks, such as a progress display. They may end the run by
+            `model.stop_training`.
 
     Raises:
-        ValueError: what `prepare_run` refuses.
-        FloatingPointError: the loss is no longer a number. `model.keras` is then of the last
-            epoch in which it was.
+        ValueError: data, spec, recipe and strategy do not fit together, the folder holds something
+            else or another run's snapshots, or another process trains in it.
+        TrainingInterruptedError: SIGTERM or SIGINT came, or another worker was lost.
+        TrainingDivergedError: a loss or a weight is not finite.
+        OSError: the folder cannot be written.
     """
-    prepare_run(spec, data, recipe, folder)
-    started = time.monotonic()
-    keras.utils.set_random_seed(recipe.seed)
-    network = build_network(spec, auxiliary=bool(spec.aux))
-    deployed = inference_model(network)
-    # Compiled apart from what is saved, which then holds no optimizer and loads anywhere.
-    model = keras.Model(network.input, network.output)
-    steps_per_epoch = len(data.train) // recipe.batch_size
-    compile_model(model, recipe, total_steps=steps_per_epoch * recipe.epochs)
-    _write(folder / "spec.json", spec.to_json())
-    _write(folder / "recipe.json", recipe.to_json())
-    _write(folder / "labels.txt", "\n".join(data.class_names) + "\n")
-    history = model.fit(
-        _with_targets(training_batches(data.train, spec, recipe), model),
-        validation_data=_with_targets(
-            evaluation_batches(data.test, spec, recipe.batch_size), model
-        ),
-        epochs=recipe.epochs,
-        steps_per_epoch=steps_per_epoch,
-        verbose=0,
-        shuffle=False,  # the stream has an order of its own
-        callbacks=[_SaveEachEpoch(deployed, folder), *callbacks],
-    ).history
-    evaluation = evaluate(deployed, evaluation_batches(data.test, spec, recipe.batch_size))
-    samples = sample_pixels(data.test, spec, 32)
-    if keras.config.image_data_format() == "channels_first":
-        samples = np.moveaxis(samples, 1, -1)
-    export_saved_model(
-        deployed,
-        folder / "saved_model",
-        samples=np.round(samples).astype(np.uint8),
-        labels=data.class_names,
-        documents={"spec.json": spec.to_json(), "recipe.json": recipe.to_json()},
-    )
-    with _aside(folder / "training_curve.png") as path:
-        plots.training_curve(_main_curve(history), path)
-    with _aside(folder / "confusion_matrix.png") as path:
-        plots.confusion_matrix(evaluation.confusion, data.class_names, path)
-    cost = network_cost(spec).total
-    metrics = {
-        **evaluation.summary(data.class_names),
-        "macs": cost.macs,
-        "params": cost.params,
-        "seconds": round(time.monotonic() - started, 1),
-        "history": history,
-    }
-    _write(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    return TrainResult(deployed, folder, metrics)
+    strategy = strategy or tf.distribute.get_strategy()
+    prepare_run(spec, data, recipe, folder, strategy=strategy)
+    chief = is_chief(strategy)
+    with ExitStack() as stack:
+        if chief:
+            stack.enter_context(only_run_in(folder))
+            prepare_run(spec, data, recipe, folder, strategy=strategy)  # as it is now it is locked
+            _begin_folder(folder, spec, data, recipe)
+        identity = _identity(spec, data, recipe, init)
+        snapshots = Snapshots(
+            folder / SNAPSHOT_FOLDER, every_steps=snapshot_steps, every_minutes=snapshot_minutes
+        )
+        snapshot = snapshots.newest(set_aside=chief)
+        if snapshot is not None:
+            _require_same(snapshot.document["identity"], identity, folder)
+        keras.utils.set_random_seed(recipe.seed)
+        if keras.backend.backend() != "tensorflow":
+            progress = keras_fit.fit(spec, data, recipe, folder, init=init, callbacks=callbacks)
+            return _finish(spec, data, recipe, folder, progress)
+        total_steps = len(data.train) // recipe.batch_size * recipe.epochs
+        trainer = Trainer(spec, recipe, strategy, total_steps=total_steps)
+        if init is not None:
+            initialize(trainer.model, init, spec)
+        loop = TrainingLoop(
+            trainer,
+            spec,
+            data,
+            folder=folder if chief else None,
+            snapshots=snapshots,
+            identity=identity,
+            callbacks=callbacks,
+        )
+        if snapshot is not None:
+            loop.restore(snapshot)
+        loop.run()
+        if not chief:
+            return TrainResult(trainer.deployed(spec), folder, {"history": loop.progress.history})
+        return _finish(spec, data, recipe, folder, loop.progress)
 
 
-def prepare_run(spec: NetworkSpec, data: ImageData, recipe: Recipe, folder: Path) -> None:
+def prepare_run(
+    spec: NetworkSpec,
+    data: ImageData,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    strategy: tf.distribute.Strategy | None = None,
+) -> None:
     """Refuse what cannot be trained, before anything is built; make the folder.
 
     Raises:
-        ValueError: data and spec disagree, the input is too small for the spec or of no fixed
-            size, the split is smaller than a batch, or the folder cannot be written or holds
-            files already.
+        ValueError: data, spec, recipe and strategy do not fit together, or the folder cannot be
+            written or holds something else than a run that can go on.
     """
     if spec.classes != len(data.class_names) or spec.input_shape[2] != data.image_shape[2]:
         raise ValueError(
@@ -149,11 +169,21 @@ def prepare_run(spec: NetworkSpec, data: ImageData, recipe: Recipe, folder: Path
     network_cost(spec, auxiliary=bool(spec.aux))  # refuses a size that does not fit
     pixel = np.zeros((1, 1, data.image_shape[2]))
     preprocess_input(pixel, "channels_last", convention=spec.pixels)  # refuses grey for RGB
+    if recipe.class_weights and len(recipe.class_weights) != spec.classes:
+        raise ValueError(
+            f"Expected a class weight for each of {spec.classes} classes. "
+            f"Received: class_weights={recipe.class_weights}"
+        )
     if len(data.train) < recipe.batch_size:
         raise ValueError(
             f"Expected a batch of at most {len(data.train)}, the number of training images. "
             f"Received: batch_size={recipe.batch_size}"
         )
+    check_strategy(recipe, strategy or tf.distribute.get_strategy())
+    _prepare_folder(folder)
+
+
+def _prepare_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
@@ -163,112 +193,103 @@ def prepare_run(spec: NetworkSpec, data: ImageData, recipe: Recipe, folder: Path
             f"Expected a folder that can be written. Received: {str(folder)!r} "
             f"({error.strerror}). Choose another one."
         ) from error
-    if any(folder.iterdir()):
+    if (folder / METRICS_FILE).exists():
+        raise ValueError(
+            "Expected a new or empty folder, or a run that did not end. Received: "
+            f"{str(folder)!r}, which holds files of a finished run. Choose another one."
+        )
+    visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    if visible and not (folder / SNAPSHOT_FOLDER).is_dir():
         raise ValueError(
             f"Expected a new or empty folder. Received: {str(folder)!r}, which holds files. "
             "Choose another one."
         )
 
 
-def compile_model(model: keras.Model, recipe: Recipe, *, total_steps: int) -> None:
-    """Compile with the optimizer, schedule and losses of the recipe.
-
-    With auxiliary classifiers the outputs are "main", "aux_1", ... and each auxiliary loss
-    weighs `recipe.aux_loss_weight`.
-    """
-    warmup_steps = min(round(recipe.warmup * total_steps), total_steps - 1)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup_steps else recipe.learning_rate,
-        total_steps - warmup_steps,
-        warmup_target=recipe.learning_rate if warmup_steps else None,
-        warmup_steps=warmup_steps,
-    )
-    optimizer: keras.optimizers.Optimizer
-    if recipe.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(
-            schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay or None
-        )
-    else:
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
-    classes = (
-        model.output["main"].shape[-1] if isinstance(model.output, dict) else model.output.shape[-1]
-    )
-    loss = _loss(recipe, classes)
-    if not isinstance(model.output, dict):
-        model.compile(optimizer, loss, metrics=["accuracy"])
+def _begin_folder(folder: Path, spec: NetworkSpec, data: ImageData, recipe: Recipe) -> None:
+    """The texts of a run; a run that goes on keeps what it has."""
+    snapshots = folder / SNAPSHOT_FOLDER
+    snapshots.mkdir(exist_ok=True)
+    for leftover in (*folder.glob(f"{PARTIAL}*"), *snapshots.glob(f"{PARTIAL}*")):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    if any(snapshots.iterdir()):
         return
-    model.compile(
-        optimizer,
-        dict.fromkeys(model.output, loss),
-        loss_weights={
-            name: 1.0 if name == "main" else recipe.aux_loss_weight for name in model.output
-        },
-        metrics={"main": ["accuracy"]},
-    )
+    write_text(folder / "spec.json", spec.to_json())
+    write_text(folder / "recipe.json", recipe.to_json())
+    write_text(folder / "labels.txt", "\n".join(data.class_names) + "\n")
 
 
-def _loss(recipe: Recipe, classes: int) -> Any:
-    if not recipe.label_smoothing:
-        return "sparse_categorical_crossentropy"
-
-    def smoothed(labels: Any, scores: Any) -> Any:
-        one_hot = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), classes)
-        return keras.losses.categorical_crossentropy(
-            one_hot, scores, label_smoothing=recipe.label_smoothing
-        )
-
-    return smoothed
-
-
-def _with_targets(batches: Any, model: keras.Model) -> Any:
-    """One label for each of the model's outputs: users give one."""
-    if not isinstance(model.output, dict):
-        return batches
-    names = tuple(model.output)
-    return batches.map(lambda images, labels: (images, dict.fromkeys(names, labels)))
-
-
-def _main_curve(history: dict[str, list[float]]) -> dict[str, list[float]]:
-    """Loss and accuracy of the main output, whether or not auxiliary classifiers ran along."""
-    main = "main_" if "main_loss" in history else ""
+def _identity(
+    spec: NetworkSpec, data: ImageData, recipe: Recipe, init: Path | None
+) -> dict[str, Any]:
+    """What a snapshot belongs to. The strategy is not part of it: every one takes the same step."""
     return {
-        split + key: history[split + main + key]
-        for split in ("", "val_")
-        for key in ("loss", "accuracy")
+        "spec": json.loads(spec.to_json()),
+        "recipe": json.loads(recipe.to_json()),
+        "initial weights": None if init is None else str(init),
+        "data": {
+            "name": data.name,
+            "training images": len(data.train),
+            "held-out images": len(data.test),
+            "classes": list(data.class_names),
+        },
     }
 
 
-class _SaveEachEpoch(keras.callbacks.Callback):
-    """Keeps `model.keras` of the last complete epoch, so that an interrupted run leaves it."""
-
-    def __init__(self, deployed: keras.Model, folder: Path) -> None:
-        super().__init__()
-        self._deployed = deployed
-        self._folder = folder
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if logs is None or not math.isfinite(logs["loss"]):
-            raise FloatingPointError(
-                f"Expected a finite loss. Received: {logs and logs['loss']} in epoch {epoch + 1}. "
-                "Lower the recipe's base_learning_rate."
-            )
-        with _aside(self._folder / MODEL_FILE) as path:
-            self._deployed.save(path)
+def _require_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
+    before, now = dict(_leaves(old)), dict(_leaves(new))
+    changed = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
+    if changed:
+        lines = "".join(
+            f"\n - {name}: {before.get(name)!r}\n + {name}: {now.get(name)!r}" for name in changed
+        )
+        raise ValueError(
+            f"Expected the spec, recipe and data of the snapshots in {str(folder)!r} (-). "
+            f"Received others (+):{lines}\nGo on with the old ones, or choose another folder."
+        )
 
 
-@contextmanager
-def _aside(path: Path) -> Any:
-    """A path beside `path` to write to; it takes the place of `path` only when all went well."""
-    beside = path.with_name(f".partial-{path.name}")
-    try:
-        yield beside
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
 
 
-def _write(path: Path, text: str) -> None:
-    with _aside(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+def _finish(
+    spec: NetworkSpec, data: ImageData, recipe: Recipe, folder: Path, progress: Progress
+) -> TrainResult:
+    """Evaluate and export what the last epoch left; metrics.json, the last file, says finished."""
+    started = time.monotonic()
+    model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
+    evaluation = evaluate(model, evaluation_batches(data.test, spec, recipe.batch_size))
+    shutil.rmtree(folder / "saved_model", ignore_errors=True)  # of a process killed right here
+    if keras.backend.backend() == "tensorflow":
+        samples = sample_pixels(data.test, spec, _PARITY_IMAGES)
+        if keras.config.image_data_format() == "channels_first":
+            samples = np.moveaxis(samples, 1, -1)
+        export_saved_model(
+            model,
+            folder / "saved_model",
+            samples=np.round(samples).astype(np.uint8),
+            labels=data.class_names,
+            documents={"spec.json": spec.to_json(), "recipe.json": recipe.to_json()},
+        )
+    with aside(folder / "training_curve.png") as path:
+        plots.training_curve(progress.history, path)
+    with aside(folder / "confusion_matrix.png") as path:
+        plots.confusion_matrix(evaluation.confusion, data.class_names, path)
+    cost = network_cost(spec).total
+    metrics = {
+        **evaluation.summary(data.class_names),
+        "macs": cost.macs,
+        "params": cost.params,
+        "seconds": round(progress.seconds + time.monotonic() - started, 1),
+        "history": progress.history,
+    }
+    write_text(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
+    (folder / LOCK_FILE).unlink()  # whoever opens a new one finds the metrics and leaves
+    shutil.rmtree(folder / SNAPSHOT_FOLDER)
+    return TrainResult(model, folder, metrics)

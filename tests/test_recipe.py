@@ -23,6 +23,15 @@ FULL = Recipe(
     flip=False,
     shift=0,
     seed=7,
+    micro_batches=4,
+    clip_norm=2.0,
+    class_weights=(1.0, 0.5),
+    average="exponential",
+    average_momentum=0.9,
+    average_start=0.25,
+    precision="mixed_bfloat16",
+    jit_compile=True,
+    freeze_until="4a",
 )
 
 
@@ -53,6 +62,19 @@ FULL = Recipe(
         ({"weight_decay": 1}, "from 0 up to, not including, 1. Received: weight_decay=1"),
         ({"aux_loss_weight": None}, "not including, 1. Received: aux_loss_weight=None"),
         ({"flip": 1}, "True or False. Received: flip=1"),
+        ({"seed": 2**32}, "Expected `seed` below 2^32"),
+        ({"micro_batches": 3}, "a divisor of batch_size, 64. Received: micro_batches=3"),
+        ({"schedule": "staircase"}, "only the cosine schedule warms up. Received: warmup=0.1"),
+        ({"decay_factor": 1.5}, "at most 1. Received: decay_factor=1.5"),
+        ({"decay_epochs": 0}, "a positive integer. Received: decay_epochs=0"),
+        ({"clip_norm": -1}, "0 or more. Received: clip_norm=-1"),
+        ({"class_weights": [1, 2]}, "a tuple of numbers of 0 or more, not all 0"),
+        ({"class_weights": (1, -1)}, "a tuple of numbers of 0 or more, not all 0"),
+        ({"class_weights": (0, 0)}, "a tuple of numbers of 0 or more, not all 0"),
+        ({"average": "polyak"}, "Received: average='polyak'"),
+        ({"average_momentum": 1}, "from 0 up to, not including, 1"),
+        ({"precision": "mixed_float16"}, "one of ('float32', 'mixed_bfloat16')"),
+        ({"freeze_until": 4}, "an endpoint's name or None. Received: freeze_until=4"),
     ],
 )
 def test_refused_values_say_what_was_expected(change: dict[str, Any], message: str) -> None:
@@ -78,6 +100,19 @@ def test_learning_rate_is_linear_in_the_batch() -> None:
 
 def test_named_recipes_are_listed_under_their_names() -> None:
     assert RECIPES["quick"] is QUICK
+    assert list(RECIPES) == ["quick", "paper", "modern"]
+    assert all(recipe.name == name for name, recipe in RECIPES.items())
+
+
+def test_the_papers_recipe_is_section_6():
+    """Momentum .9, 4% less every 8 epochs, averaged weights, crops; BVLC's rate for 32 images."""
+    recipe = RECIPES["paper"]
+    assert (recipe.optimizer, recipe.momentum, recipe.schedule) == ("sgd", 0.9, "staircase")
+    assert (recipe.decay_factor, recipe.decay_epochs) == (0.96, 8)
+    assert (recipe.average, recipe.aux_loss_weight) == ("uniform", 0.3)
+    assert (recipe.crop, recipe.photometric, recipe.flip) == ("paper", True, True)
+    assert recipe.learning_rate == pytest.approx(0.01)
+    assert recipe.batch_size == 32
     assert [recipe.name for recipe in RECIPES.values()] == list(RECIPES)
 
 
@@ -105,6 +140,18 @@ def test_json_is_plain_and_versioned() -> None:
         "photometric": False,
         "mixup": 0.0,
         "seed": 7,
+        "micro_batches": 4,
+        "schedule": "cosine",
+        "decay_factor": 0.96,
+        "decay_epochs": 8,
+        "clip_norm": 2.0,
+        "class_weights": [1.0, 0.5],
+        "average": "exponential",
+        "average_momentum": 0.9,
+        "average_start": 0.25,
+        "precision": "mixed_bfloat16",
+        "jit_compile": True,
+        "freeze_until": "4a",
     }
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from keras_inception.data import ImageData, Split
 from keras_inception.export import parity
+from keras_inception.keras_fit import compile_model
 from keras_inception.network import build_network, inference_model
 from keras_inception.recipe import Recipe
 from keras_inception.spec import (
@@ -28,11 +29,12 @@ from keras_inception.spec import (
     PoolSpec,
     StageSpec,
 )
-from keras_inception.train import TrainResult, compile_model, fitted_to_data, prepare_run, train
+from keras_inception.train import TrainResult, fitted_to_data, prepare_run, train
 from keras_inception.variants import variant_spec
 
 FILES = {
     "confusion_matrix.png",
+    "history.csv",
     "labels.txt",
     "metrics.json",
     "model.keras",
@@ -192,13 +194,15 @@ def test_auxiliary_classifiers_learn_along_and_are_left_out(tmp_path):
     assert saved.output_shape == (None, 4)
     assert not [layer.name for layer in saved.layers if layer.name.startswith("aux")]
     history = run.metrics["history"]
-    assert {"aux_1_loss", "main_loss", "main_accuracy", "val_main_accuracy"} <= set(history)
+    assert {"loss", "aux_1_loss", "main_loss", "accuracy", "val_loss", "val_accuracy"} == set(
+        history
+    )
     assert history["loss"][0] == pytest.approx(
         history["main_loss"][0] + 0.3 * history["aux_1_loss"][0], rel=1e-5
     )
-    assert history["val_main_accuracy"][-1] == pytest.approx(run.metrics["top_1"])
+    assert history["val_accuracy"][-1] == pytest.approx(run.metrics["top_1"])
     # Keras averages an output's own loss over batches, however short the last one is.
-    assert history["val_main_loss"][-1] == pytest.approx(run.metrics["loss"], rel=0.05)
+    assert history["val_loss"][-1] == pytest.approx(run.metrics["loss"], rel=0.05)
 
 
 def test_images_of_another_size_are_resized(tmp_path):
@@ -341,8 +345,9 @@ def test_a_failed_export_leaves_nothing_half_written(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     with pytest.raises(ValueError, match="expected scores within"):
         train(one_module_spec(), DATA, replace(RECIPE, epochs=1), folder)
-    left = {path.name for path in folder.iterdir()}
-    assert left == {"spec.json", "recipe.json", "labels.txt", "model.keras"}
+    left = {path.name for path in folder.iterdir() if path.name != ".lock"}
+    texts = {"spec.json", "recipe.json", "labels.txt", "history.csv"}
+    assert left == texts | {"model.keras", "snapshots"}
     assert keras.models.load_model(folder / "model.keras").output_shape == (None, 4)
 
 
@@ -362,15 +367,16 @@ def test_an_interrupted_save_keeps_the_last_whole_model(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         train(one_module_spec(), DATA, RECIPE, folder)
-    left = {path.name for path in folder.iterdir()}
-    assert left == {"spec.json", "recipe.json", "labels.txt", "model.keras"}
+    left = {path.name for path in folder.iterdir() if path.name != ".lock"}
+    texts = {"spec.json", "recipe.json", "labels.txt", "history.csv"}
+    assert left == texts | {"model.keras", "snapshots"}
     assert keras.models.load_model(folder / "model.keras").output_shape == (None, 4)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
     """At a rate of 1e30 the weights overflow in the first epoch, which is therefore not kept."""
     recipe = replace(RECIPE, optimizer="sgd", base_learning_rate=1e30, warmup=0)
-    with pytest.raises(FloatingPointError, match=r"in epoch 1\. Lower the recipe's base_learning"):
+    with pytest.raises(FloatingPointError, match=r"at step \d, in epoch 1\. Lower base_learning"):
         train(one_module_spec(batch_norm=None), DATA, recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "model.keras").exists()
 

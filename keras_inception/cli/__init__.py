@@ -5,7 +5,7 @@ One module a command; each imports what it needs inside the command, so that mis
 arguments are answered before TensorFlow starts to work.
 """
 
-from keras_inception.cli import export, predict, serve, summary, train
+from keras_inception.cli import design, export, predict, serve, summary, train
 from keras_inception.cli.common import app
 
 __all__ = ["app", "main"]
@@ -16,6 +16,7 @@ app.command("summary")(summary.summary)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
+app.command("design")(design.design)
 
 
 def main() -> None:

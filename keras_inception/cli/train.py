@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +25,12 @@ from keras_inception.cli.common import (
     file_text,
     mistakes,
 )
+from keras_inception.cli.display import TrainingDisplay
 from keras_inception.recipe import RECIPES, Recipe
+
+# EX_TEMPFAIL of sysexits.h: not done, and the same command goes on.
+INTERRUPTED = 75
+RUNS = Path("saved_models")
 
 
 def train(
@@ -29,51 +39,110 @@ def train(
     recipe_name: Annotated[
         str, typer.Option("--recipe", help="A named recipe, or a recipe.json.")
     ] = "quick",
+    data_name: Annotated[
+        str, typer.Option("--data", help="sample, tfds:NAME (any set of TFDS), or dir:PATH.")
+    ] = "sample",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End at the first image that cannot be read.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of the run; default saved_models/ and a name of its own."),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run in --out, or the newest that did not end."
+        ),
+    ] = False,
+    strategy: Annotated[
+        str,
+        typer.Option(help="auto, cpu:N, mirrored, multi-worker, tpu or tpu:NAME."),
+    ] = "auto",
+    init: Annotated[
+        Path | None, typer.Option(help="Begin with the weights of this .keras file.")
+    ] = None,
+    freeze_until: Annotated[
+        str | None, typer.Option(help="Leave every layer below this endpoint as it is.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="In the place of the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="In the place of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="In the place of the recipe's.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any field of the recipe: --set label_smoothing=0.1."),
+    ] = None,
+    snapshot_steps: Annotated[
+        int | None, typer.Option(min=1, help="Write a snapshot every so many steps.")
+    ] = None,
+    snapshot_minutes: Annotated[
+        float, typer.Option(min=0, help="And every so many minutes, and after each epoch.")
+    ] = 10.0,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write curves and images for TensorBoard.")
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="And a profile of steps 10 to 20.")
+    ] = False,
 ) -> None:
     """Train a network, evaluate it, and leave it as .keras and SavedModel in a folder.
 
     Without arguments: the small network on the embedded sample of Fashion-MNIST, in minutes on
-    two CPU cores.
+    two CPU cores. The same command with the same --out goes on with a run that was stopped.
+
+    Exit codes: 0; 2 for a mistake; 1 after Ctrl-C; 75 if SIGTERM stopped the run or another worker
+    was lost: the same command goes on.
     """
     with mistakes():
         spec, recipe = chosen_spec(variant, spec_file), _recipe(recipe_name)
-        given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-        recipe = replace(
-            recipe, **{key: value for key, value in given.items() if value is not None}
-        )
-    from keras_inception.data import load_sample
-    from keras_inception.train import fitted_to_data, prepare_run
-    from keras_inception.train import train as run
-
+        given: dict[str, Any] = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "seed": seed,
+            "freeze_until": freeze_until,
+        }
+        given = {key: value for key, value in given.items() if value is not None}
+        recipe = replace(recipe, **_changes(changes or []), **given)
     with mistakes():
-        data = load_sample()
+        devices = _devices(strategy)
+        from keras_inception.data import open_data
+        from keras_inception.train import fitted_to_data, prepare_run
+        from keras_inception.train import train as run
+
+        data = open_data(data_name, strict=strict)
         spec = fitted_to_data(spec, data)
-        folder = out or _new_folder(f"{spec.name}-{data.name}")
-        prepare_run(spec, data, recipe, folder)
+        folder = _folder(out, f"{spec.name}-{data.name}", resume)
+        prepare_run(spec, data, recipe, folder, strategy=devices)
+        callbacks = []
+        if tensorboard or profile:
+            from keras_inception.tensorboard import tensorboard_callbacks
+
+            callbacks = tensorboard_callbacks(folder, spec, data, recipe, profile=profile)
     console.print(cost_line(spec))
     console.print(
         f"{len(data.train):,} training and {len(data.test):,} held-out images of "
         f"{escape(data.name)}; {recipe.epochs} epochs by the recipe {escape(recipe.name)}."
     )
-    try:
-        with _TrainingDisplay() as display:
-            result = run(spec, data, recipe, folder, callbacks=[display.callback])
-    except KeyboardInterrupt:
-        _tell_interrupted(folder)
-        raise typer.Exit(1) from None
-    except FloatingPointError as error:
-        errors.print(f"[bold red]Error:[/] {escape(str(error))}")
-        raise typer.Exit(2) from None
+    with _ends(folder), TrainingDisplay() as display:
+        result = run(
+            spec,
+            data,
+            recipe,
+            folder,
+            strategy=devices,
+            init=init,
+            snapshot_steps=snapshot_steps,
+            snapshot_minutes=snapshot_minutes or None,
+            callbacks=[display.callback, *callbacks],
+        )
+    if "top_1" in result.metrics:  # what the chief alone knows
+        _tell_result(folder, result.metrics)
+
+
+def _tell_result(folder: Path, metrics: dict[str, Any]) -> None:
     console.print(
-        f"Held-out accuracy [bold]{result.metrics['top_1']:.2%}[/] "
-        f"(top-5 {result.metrics['top_5']:.2%}) after {result.metrics['seconds']:.0f} s."
+        f"Held-out accuracy [bold]{metrics['top_1']:.2%}[/] "
+        f"(top-5 {metrics['top_5']:.2%}) after {metrics['seconds']:.0f} s."
     )
     console.print(f"Everything is in [bold]{escape(str(folder))}[/]:")
     for path in sorted(folder.iterdir()):
@@ -91,83 +160,83 @@ def _recipe(name: str) -> Recipe:
     )
 
 
-def _new_folder(name: str) -> Path:
-    return Path("saved_models") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+def _changes(items: list[str]) -> dict[str, Any]:
+    """FIELD=VALUE as the recipe takes them; a value that is no JSON is text."""
+    known = {item.name for item in fields(Recipe)}
+    changes: dict[str, Any] = {}
+    for item in items:
+        name, equals, text = item.partition("=")
+        if name not in known or not equals:
+            raise ValueError(
+                f"Expected --set FIELD=VALUE, with a field among {', '.join(sorted(known))}. "
+                f"Received: {item!r}"
+            )
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        changes[name] = tuple(value) if isinstance(value, list) else value
+    return changes
 
 
-def _tell_interrupted(folder: Path) -> None:
-    if (folder / "model.keras").exists():
+def _devices(name: str) -> Any:
+    """The strategy of a name; under JAX, Keras's own distribution over CPU devices."""
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        from keras_inception.strategy import make_strategy
+
+        return make_strategy(name)
+    cpus = re.fullmatch(r"cpu:([1-9]\d*)", name)
+    if cpus is None and name != "auto":
+        raise ValueError(
+            "Expected the strategy auto or cpu:N with this KERAS_BACKEND. "
+            f"Received: strategy={name!r}, KERAS_BACKEND={os.environ['KERAS_BACKEND']!r}"
+        )
+    if cpus:
+        from keras_inception.keras_fit import distribute_over_cpus
+
+        distribute_over_cpus(int(cpus[1]))
+    return None
+
+
+def _folder(out: Path | None, name: str, resume: bool) -> Path:
+    if not resume:
+        return out or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    runs = [out] if out else sorted(RUNS.glob(f"{name}-*"))
+    # The folder of snapshots goes when a run is finished.
+    unfinished = [run for run in runs if (run / "snapshots").is_dir()]
+    if not unfinished:
+        where = str(out) if out else f"{RUNS / name}-*"
+        raise ValueError(f"Expected a run that did not end. Received: none in {where!r}")
+    return unfinished[-1]
+
+
+@contextmanager
+def _ends(folder: Path) -> Iterator[None]:
+    """What to say when a run ends before its end, and with which code."""
+    from keras_inception.loop import TrainingInterruptedError
+
+    try:
+        with mistakes():
+            yield
+    except TrainingInterruptedError as error:
         errors.print(
-            "Stopped. The model of the last complete epoch is in "
-            f"[bold]{escape(str(folder / 'model.keras'))}[/]."
+            f"{escape(str(error))} {_kept(folder)} The same command with "
+            f"[bold]--out {escape(str(folder))}[/] goes on."
         )
-    else:
+        raise typer.Exit(1 if error.by_hand else INTERRUPTED) from None
+    except KeyboardInterrupt:
+        errors.print(f"Stopped. {_kept(folder)}")
+        raise typer.Exit(1) from None
+    except FloatingPointError as error:
         errors.print(
-            "Stopped before the end of the first epoch: "
-            f"[bold]{escape(str(folder))}[/] holds spec and recipe, but no model yet."
+            f"[bold red]Error:[/] {escape(str(error))} {_kept(folder)} Begin again in another "
+            "folder."
         )
+        raise typer.Exit(2) from None
 
 
-class _TrainingDisplay:
-    """A bar over all steps of a run with the time left, and a line for each epoch."""
-
-    def __init__(self) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,  # in a log, the lines of the epochs are enough
-        )
-
-    def __enter__(self) -> _TrainingDisplay:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    @property
-    def callback(self) -> Any:
-        """A Keras callback that feeds the display."""
-        import keras
-
-        progress = self._progress
-
-        class Feed(keras.callbacks.Callback):
-            def on_train_begin(self, logs: Any = None) -> None:
-                self.task = progress.add_task(
-                    "training", total=self.params["epochs"] * self.params["steps"]
-                )
-
-            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-                loss = float(logs["loss"])
-                progress.update(self.task, advance=1, description=f"loss {loss:.3f}")
-
-            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-                main = "main_" if "main_loss" in logs else ""
-                progress.console.print(
-                    f"epoch {epoch + 1:>3}/{self.params['epochs']}  "
-                    f"loss {logs[main + 'loss']:.3f}  accuracy {logs[main + 'accuracy']:.3f}  "
-                    f"held out: loss {logs['val_' + main + 'loss']:.3f}  "
-                    f"accuracy {logs['val_' + main + 'accuracy']:.3f}"
-                )
-
-            def on_train_end(self, logs: Any = None) -> None:
-                progress.update(self.task, description="evaluating and exporting")
-
-        return Feed()
+def _kept(folder: Path) -> str:
+    model = folder / "model.keras"
+    if model.exists():
+        return f"The model of the last complete epoch is in [bold]{escape(str(model))}[/]."
+    return f"[bold]{escape(str(folder))}[/] holds no model yet."

@@ -1,0 +1,102 @@
+"""What the design's threshold does: the embedded sample, equal multiply-adds, one recipe.
+
+    python benchmarks/design_thresholds.py saved_models/small-sample-... [--out FOLDER]
+
+Measures the network of a finished run, proposes one network for each threshold within the run's
+own multiply-adds, trains each by the run's recipe, and writes results/design_thresholds.csv and the
+table in docs/correlation.md. A network that FOLDER holds already is not trained again.
+About a minute and a half for each network on two idle cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+from datetime import date
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from keras_inception import Budget, NetworkSpec, Recipe, network_cost
+from keras_inception.data import load_sample
+from keras_inception.design import DesignOptions, design
+from keras_inception.train import train
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "design_thresholds.csv"
+DOCS = ROOT / "docs" / "correlation.md"
+BEGIN, END = (
+    "<!-- thresholds: made by benchmarks/design_thresholds.py -->\n",
+    "<!-- /thresholds -->",
+)
+THRESHOLDS = (0.5, 0.6, 0.707)
+
+
+def main() -> None:
+    """Train what is missing, then write the CSV and the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of a finished run on the sample")
+    parser.add_argument("--out", type=Path, default=ROOT / "saved_models" / "thresholds")
+    arguments = parser.parse_args()
+    start = NetworkSpec.from_json((arguments.run / "spec.json").read_text(encoding="utf-8"))
+    recipe = Recipe.from_json((arguments.run / "recipe.json").read_text(encoding="utf-8"))
+    model = keras.models.load_model(arguments.run / "model.keras", compile=False)
+    data = load_sample()
+    budget = Budget(macs=network_cost(start).total.macs)
+    rows = [row("the start", start, arguments.run)]
+    for threshold in THRESHOLDS:
+        options = DesignOptions(threshold=threshold)
+        spec = design(start, model, data.test, budget, options).spec
+        folder = arguments.out / f"threshold-{threshold}"
+        if not (folder / "metrics.json").exists():
+            train(spec, data, recipe, folder)
+        if NetworkSpec.from_json((folder / "spec.json").read_text(encoding="utf-8")) != spec:
+            raise ValueError(f"Expected {folder} to hold the network of today's proposal.")
+        rows.append(row(str(threshold), spec, folder))
+    write(rows)
+
+
+def row(network: str, spec: NetworkSpec, folder: Path) -> dict[str, str | int]:
+    """One line of the CSV, from the folder of a run."""
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    accuracy = metrics["top_1"]
+    filters = dict.fromkeys((1, 3, 5), 0)
+    for module in spec.modules:
+        filters[1] += module.filters_1x1
+        for branch in module.spatial:
+            filters[branch.kernel_size] += branch.filters
+    return {
+        "network": network,
+        **{f"{size}x{size}": count for size, count in filters.items()},
+        "macs": metrics["macs"],
+        "params": metrics["params"],
+        "top_1": f"{accuracy:.4f}",
+        "standard_error": f"{(accuracy * (1 - accuracy) / metrics['images']) ** 0.5:.4f}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "date": date.today().isoformat(),
+    }
+
+
+def write(rows: list[dict[str, str | int]]) -> None:
+    """The CSV, and the columns that matter as a table in the docs."""
+    with RESULTS.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    columns = list(rows[0])[:8]
+    cells = [columns, ["---", *["---:"] * (len(columns) - 1)]]
+    cells += [[str(row[column]) for column in columns] for row in rows]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in cells)
+    before, rest = DOCS.read_text(encoding="utf-8").split(BEGIN)
+    _, after = rest.split(END)
+    DOCS.write_text(before + BEGIN + table + END + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""`keras-inception design`: a network from the correlation statistics of activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from keras_inception.budget import Budget, fit_to_budget
+from keras_inception.cli.common import (
+    SpecFile,
+    Variant,
+    chosen_spec,
+    console,
+    cost_line,
+    errors,
+    mistakes,
+)
+from keras_inception.cli.display import TrainingDisplay
+from keras_inception.cost import network_cost
+from keras_inception.recipe import QUICK
+from keras_inception.spec import NetworkSpec
+
+
+def design(
+    variant: Variant = "small",
+    spec_file: SpecFile = None,
+    data_name: Annotated[
+        str, typer.Option("--data", help='Images: "sample", "dir:PATH" or "tfds:NAME".')
+    ] = "sample",
+    model_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            help="Folder of a finished run to measure, in the place of a new training.",
+        ),
+    ] = None,
+    budget_macs: Annotated[
+        int | None, typer.Option(help="Multiply-adds at most; default those of the start.")
+    ] = None,
+    budget_params: Annotated[int | None, typer.Option(help="Parameters at most.")] = None,
+    layer_by_layer: Annotated[
+        bool, typer.Option("--layer-by-layer", help="Train and measure once for each module.")
+    ] = False,
+    kernels: Annotated[
+        str, typer.Option(help="Kernel sizes among which the clusters choose.")
+    ] = "1,3,5",
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="|correlation| from which on units are one cluster; default .6."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Of each training.")] = QUICK.epochs,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder; default saved_models/ and a name of its own.")
+    ] = None,
+) -> None:
+    """Measure what a trained network's modules see, and propose their widths within a budget.
+
+    Trains the variant first, or takes a finished run. Writes spec.json for
+    `train --spec`, and report.md with its pictures.
+    """
+    with mistakes():
+        spec = chosen_spec(variant, spec_file or (model_folder and model_folder / "spec.json"))
+        folder = out or Path("saved_models") / f"design-{datetime.now():%Y%m%d-%H%M%S}"
+        _check(folder, model_folder, layer_by_layer)
+        sizes = tuple(int(size) for size in kernels.split(","))
+    console.print("Loading TensorFlow ...")
+    import keras
+
+    from keras_inception import design as room
+    from keras_inception.data import open_data
+    from keras_inception.loop import MODEL_FILE
+    from keras_inception.train import fitted_to_data, train
+
+    with mistakes():
+        options = room.DesignOptions(kernel_sizes=sizes)
+        if threshold is not None:
+            options = replace(options, threshold=threshold)
+        data = open_data(data_name, strict=True)
+        spec = fitted_to_data(spec, data)
+        budget = _budget(spec, budget_macs, budget_params)
+        fit_to_budget(spec, budget)  # a budget that is too small is told before the training
+        recipe = replace(QUICK, epochs=epochs)
+        console.print(cost_line(spec))
+    with _ends(), TrainingDisplay() as display:
+        callbacks = [display.callback]
+        if layer_by_layer:
+            grown = folder / "grown"
+            found = room.grow(spec, data, recipe, budget, grown, options, callbacks=callbacks)
+        elif model_folder:
+            model = keras.models.load_model(model_folder / MODEL_FILE, compile=False)
+            found = room.design(spec, model, data.test, budget, options)
+        else:
+            model = train(spec, data, recipe, folder / "measured", callbacks=callbacks).model
+            found = room.design(spec, model, data.test, budget, options)
+        room.write_report(found, folder)
+    console.print(cost_line(found.spec))
+    table = Table("module", "start", "proposal")
+    for row in room.width_rows(found):
+        table.add_row(*row)
+    console.print(table)
+    console.print(
+        f"The pictures are in [bold]{escape(str(folder / room.REPORT_FILE))}[/]. Train it with "
+        f"[bold]keras-inception train --spec {escape(str(folder / 'spec.json'))}[/]"
+    )
+
+
+@contextmanager
+def _ends() -> Iterator[None]:
+    """What to say when a training ends before its end, and with which code."""
+    from keras_inception.loop import TrainingInterruptedError
+
+    try:
+        with mistakes():
+            yield
+    except (TrainingInterruptedError, FloatingPointError) as error:
+        errors.print(f"[bold red]Error:[/] {escape(str(error))} Begin again in another folder.")
+        raise typer.Exit(2 if isinstance(error, FloatingPointError) else 1) from None
+
+
+def _check(folder: Path, model_folder: Path | None, layer_by_layer: bool) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"Expected a new or empty folder. Received: {str(folder)!r}, which holds files. "
+            "Choose another one with --out."
+        )
+    if model_folder and layer_by_layer:
+        raise ValueError(
+            "Expected --model or --layer-by-layer, which trains networks of its own. Received: both"
+        )
+
+
+def _budget(spec: NetworkSpec, macs: int | None, params: int | None) -> Budget:
+    """The bounds that were asked for; none: the multiply-adds of the start."""
+    if macs is None and params is None:
+        macs = network_cost(spec).total.macs
+    return Budget(macs=macs, params=params)

@@ -1,0 +1,161 @@
+"""Measure a trained network's activations at each module's input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_inception.correlation import (
+    DEFAULT_THRESHOLD,
+    CorrelationDecay,
+    OffsetStatistics,
+    UnitTree,
+    correlation_decay,
+    patch_dimension,
+    pooled_activations,
+    shuffled,
+)
+from keras_inception.network import feature_extractor
+from keras_inception.spec import NetworkSpec
+
+# The thresholds at which a report shows the clusters beside the chosen one.
+SWEEP = (0.4, 0.5, 0.6, 0.7, 0.8)
+_POOL = 3  # the window of a module's pooling branch
+
+
+@dataclass(frozen=True, kw_only=True)
+class DesignOptions:
+    """How activations become widths.
+
+    Fields:
+        kernel_sizes: odd, among which the clusters' extents choose; 1 is always among them.
+        threshold: the |correlation| that makes a cluster.
+        step: the grid of widths.
+        seed: of the channels that are clustered where there are too many, and of the null.
+    """
+
+    kernel_sizes: tuple[int, ...] = (1, 3, 5)
+    threshold: float = DEFAULT_THRESHOLD
+    step: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = self.kernel_sizes
+        if 1 not in sizes or max(sizes) == 1 or any(size < 1 or size % 2 == 0 for size in sizes):
+            raise ValueError(
+                "Expected odd kernel sizes, 1 and larger ones. Received: "
+                f"kernel_sizes={self.kernel_sizes}"
+            )
+        if not 0 < self.threshold < 1:
+            raise ValueError(
+                f"Expected a threshold between 0 and 1. Received: threshold={self.threshold!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleMeasurement:
+    """What the activations at one module's input say.
+
+    Fields:
+        module: its name.
+        endpoint: where it was measured.
+        grid: height and width of the activations there.
+        channels: of the activations.
+        decay: correlation against distance.
+        null: the same after the positions of each channel were shuffled.
+        counts: clusters by the kernel that covers them.
+        sweep: shares of the kernels by threshold.
+        extents: share of the clusters by side of the smallest square that holds them, from 1.
+        dimensions: of a patch, for each of its positions, by kernel.
+        pooled_dimension: the same of a 3x3 patch of the 3x3-max-pooled map.
+    """
+
+    module: str
+    endpoint: str
+    grid: tuple[int, int]
+    channels: int
+    decay: CorrelationDecay
+    null: CorrelationDecay
+    counts: dict[int, float]
+    sweep: dict[float, dict[int, float]]
+    extents: np.ndarray
+    dimensions: dict[int, float]
+    pooled_dimension: float
+
+
+def module_inputs(spec: NetworkSpec) -> dict[str, str]:
+    """The endpoint that each module sees: {"3a": "pool2", "3b": "3a", "4a": "pool3", ...}."""
+    inputs: dict[str, str] = {}
+    below = spec.stem[-1].name
+    for stage in spec.stages:
+        below = stage.downsample.name if stage.downsample else below
+        for module in stage.modules:
+            inputs[module.name] = below
+            below = module.name
+    return inputs
+
+
+def measure(
+    model: keras.Model,
+    endpoints: Mapping[str, str],
+    batches: Callable[[], Iterable[Any]],
+    options: DesignOptions,
+) -> tuple[ModuleMeasurement, ...]:
+    """Run the images through the model and measure the input of each module.
+
+    Args:
+        model: a trained network of this package.
+        endpoints: {module: endpoint}, as `module_inputs` gives them.
+        batches: gives a fresh pass over the images, batch x h x w x C in the model's convention.
+        options: kernels, threshold.
+
+    Raises:
+        ValueError: an endpoint that the model does not have, or no images.
+    """
+    return tuple(
+        _measure_one(model, module, endpoint, batches(), options)
+        for module, endpoint in endpoints.items()
+    )
+
+
+def _measure_one(
+    model: keras.Model,
+    module: str,
+    endpoint: str,
+    batches: Iterable[Any],
+    options: DesignOptions,
+) -> ModuleMeasurement:
+    extractor = feature_extractor(model, [endpoint])
+    axis = -1 if keras.config.image_data_format() == "channels_last" else 1
+    channels = extractor.output[endpoint].shape[axis]
+    patch = max(options.kernel_sizes)
+    statistics, null = (OffsetStatistics(channels, patch - 1) for _ in range(2))
+    pooled = OffsetStatistics(channels, _POOL - 1)
+    for images in batches:
+        output = np.asarray(extractor.predict_on_batch(images)[endpoint], dtype=np.float32)
+        activations = np.moveaxis(output, axis, -1)
+        if not null.count(0, 0):  # one batch alone shows what chance gives
+            null.update(shuffled(activations, options.seed))
+        statistics.update(activations)
+        pooled.update(pooled_activations(activations))
+    if not statistics.count(0, 0):
+        raise ValueError("Expected at least one batch of images to measure on. Received: none.")
+    tree = UnitTree(statistics, patch, seed=options.seed)
+    clustering = tree.cut(options.threshold)
+    return ModuleMeasurement(
+        module=module,
+        endpoint=endpoint,
+        grid=activations.shape[1:3],
+        channels=channels,
+        decay=correlation_decay(statistics),
+        null=correlation_decay(null),
+        counts=clustering.counts(options.kernel_sizes),
+        sweep={at: tree.cut(at).shares(options.kernel_sizes) for at in SWEEP},
+        extents=np.array(list(clustering.shares(range(1, patch + 1)).values())),
+        dimensions={size: patch_dimension(statistics, size) for size in options.kernel_sizes},
+        pooled_dimension=patch_dimension(pooled, _POOL),
+    )

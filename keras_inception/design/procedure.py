@@ -1,0 +1,126 @@
+"""The two procedures: all modules from one trained network, or layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_inception.budget import Budget
+from keras_inception.data import ImageData, evaluation_batches
+from keras_inception.data.splits import AnySplit
+from keras_inception.design.measurement import (
+    DesignOptions,
+    ModuleMeasurement,
+    measure,
+    module_inputs,
+)
+from keras_inception.design.proposal import propose, proposed_module
+from keras_inception.recipe import Recipe
+from keras_inception.spec import NetworkSpec
+from keras_inception.train import train
+
+_BATCH_SIZE = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """A proposed network, what it was measured from, and where it started."""
+
+    start: NetworkSpec
+    spec: NetworkSpec
+    measurements: tuple[ModuleMeasurement, ...]
+    threshold: float
+
+
+def design(
+    spec: NetworkSpec,
+    model: keras.Model,
+    images: AnySplit,
+    budget: Budget,
+    options: DesignOptions | None = None,
+) -> Design:
+    """Design all modules at once from one trained network.
+
+    Args:
+        spec: of the model; the proposal keeps its stem, stages, classes and input.
+        model: trained on images of this kind.
+        images: to measure on; held-out ones tell best.
+        budget: for the proposal.
+        options: kernels, threshold, widths' grid.
+    """
+    options = options or DesignOptions()
+    measurements = measure(model, module_inputs(spec), _passes(images, spec), options)
+    proposal = propose(spec, measurements, budget, step=options.step)
+    return Design(start=spec, spec=proposal, measurements=measurements, threshold=options.threshold)
+
+
+def grow(
+    spec: NetworkSpec,
+    data: ImageData,
+    recipe: Recipe,
+    budget: Budget,
+    folder: Path,
+    options: DesignOptions | None = None,
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Design:
+    """Design layer by layer: build the next module, train briefly, measure, go on.
+
+    The network of the modules designed so far, and the next one as `spec` has it, is trained by
+    `recipe`; what that module sees gives its widths. The budget is applied at the end, since only
+    then all proportions are known.
+
+    Args:
+        spec: where to start.
+        data: to train on (`data.train`) and to measure on (`data.test`).
+        recipe: the short training of each step.
+        budget: for the proposal.
+        folder: a new or empty one; gets a run's folder for each module.
+        options: kernels, threshold, widths' grid.
+        callbacks: for each training.
+    """
+    options = options or DesignOptions()
+    grown = spec
+    measurements: list[ModuleMeasurement] = []
+    for module, endpoint in module_inputs(spec).items():
+        step = truncated(grown, module)
+        run = train(step, data, recipe, folder / module, callbacks=callbacks)
+        found = measure(run.model, {module: endpoint}, _passes(data.test, step), options)
+        measurements += found
+        changed = proposed_module(step.modules[-1], found[0], step=options.step)
+        grown = grown.map_modules({module: changed})
+    proposal = propose(spec, measurements, budget, step=options.step)
+    return Design(
+        start=spec, spec=proposal, measurements=tuple(measurements), threshold=options.threshold
+    )
+
+
+def truncated(spec: NetworkSpec, module: str) -> NetworkSpec:
+    """`spec` up to and with a module: a network of its own, with its head.
+
+    Raises:
+        ValueError: a module that the spec does not have.
+    """
+    names = [item.name for item in spec.modules]
+    if module not in names:
+        raise ValueError(f"Expected a module among {', '.join(names)}. Received: {module!r}")
+    kept = set(names[: names.index(module) + 1])
+    stages = tuple(
+        replace(stage, modules=tuple(item for item in stage.modules if item.name in kept))
+        for stage in spec.stages
+        if stage.modules[0].name in kept
+    )
+    return replace(
+        spec,
+        name=f"{spec.name}_to_{module}",
+        stages=stages,
+        aux=tuple(aux for aux in spec.aux if aux.after in kept),
+    )
+
+
+def _passes(images: AnySplit, spec: NetworkSpec) -> Callable[[], Iterable[Any]]:
+    return lambda: (pixels for pixels, _ in evaluation_batches(images, spec, _BATCH_SIZE))

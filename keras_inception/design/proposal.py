@@ -1,0 +1,66 @@
+"""From measurements to widths, and widths into a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from keras_inception.budget import Budget, fit_to_budget
+from keras_inception.design.measurement import ModuleMeasurement
+from keras_inception.spec import BranchSpec, ModuleSpec, NetworkSpec
+
+
+def proposed_module(
+    module: ModuleSpec, measurement: ModuleMeasurement, *, step: int = 8
+) -> ModuleSpec:
+    """The widths that a measurement gives a module, before they are scaled to a budget.
+
+    The module keeps the number of its output channels. They are shared out in proportion to the
+    clusters of each kernel and to the dimension of the pooled map. A reduction is as wide as its
+    patch's dimension for each position, and never wider than the filters that it feeds (as in
+    Table 1). A branch that would get less than half a step of filters is left out, and so is the
+    pooling branch of a module that has none.
+    """
+    outputs = module.output_filters(measurement.channels)
+    pool = 0.0 if module.filters_pool_proj == 0 else measurement.pooled_dimension
+    scale = outputs / (sum(measurement.counts.values()) + pool)
+
+    def filters(count: float) -> int:
+        return round(count * scale) if count * scale >= step / 2 else 0
+
+    widths = {size: filters(count) for size, count in measurement.counts.items()}
+    spatial = tuple(
+        BranchSpec(
+            kernel_size=size,
+            reduce=min(max(round(measurement.dimensions[size]), 1), width),
+            filters=width,
+        )
+        for size, width in widths.items()
+        if size > 1 and width
+    )
+    return replace(
+        module,
+        filters_1x1=widths[1] or (0 if spatial else 1),
+        spatial=spatial,
+        filters_pool_proj=filters(pool),
+    )
+
+
+def propose(
+    spec: NetworkSpec,
+    measurements: Sequence[ModuleMeasurement],
+    budget: Budget,
+    *,
+    step: int = 8,
+) -> NetworkSpec:
+    """The modules of `spec` with the measured proportions, scaled to the budget.
+
+    Raises:
+        ValueError: the smallest network of this form costs more than the budget.
+    """
+    modules = {module.name: module for module in spec.modules}
+    changed = {
+        item.module: proposed_module(modules[item.module], item, step=step) for item in measurements
+    }
+    proposal = replace(spec.map_modules(changed), name=f"{spec.name}_designed")
+    return fit_to_budget(proposal, budget, step=step)

@@ -1,0 +1,161 @@
+"""Snapshots that survive being killed, a full disk and bit rot, and the lock of a run's folder.
+
+A snapshot is one file, written aside, flushed to the disk and renamed: at any moment the folder
+holds the last complete ones. No model; arrays and JSON only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+KEPT = 2
+LOCK_FILE = ".lock"
+# How names of files that are not complete begin.
+PARTIAL = ".partial-"
+_DOCUMENT = "document"
+
+
+class Snapshot(NamedTuple):
+    """What a snapshot holds: numbers for JSON, and arrays by name."""
+
+    document: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+class Snapshots:
+    """The snapshots of a run, the newest `KEPT` of them, in a folder of their own.
+
+    Args:
+        folder: of the snapshots; made when the first is saved.
+        every_steps: steps between two snapshots; None: no matter how many.
+        every_minutes: minutes between two snapshots; None: no matter how long.
+    """
+
+    def __init__(
+        self, folder: Path, *, every_steps: int | None = None, every_minutes: float | None = 10.0
+    ) -> None:
+        self.folder = folder
+        self._every_steps = every_steps
+        self._every_minutes = every_minutes
+        self._last_saved = time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Whether a snapshot should follow this step."""
+        if self._every_steps and step % self._every_steps == 0:
+            return True
+        seconds = time.monotonic() - self._last_saved
+        return self._every_minutes is not None and seconds >= 60 * self._every_minutes
+
+    def save(self, step: int, snapshot: Snapshot) -> None:
+        """Write the snapshot of a step, then remove all but the newest.
+
+        Raises:
+            OSError: it cannot be written; the earlier ones are as they were.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        document = np.array(json.dumps(snapshot.document))
+        with aside(self.folder / f"step-{step:09d}.npz") as path, path.open("wb") as file:
+            np.savez(file, **{_DOCUMENT: document}, **snapshot.arrays)  # type: ignore[arg-type]
+        self._last_saved = time.monotonic()
+        for path in self._files()[:-KEPT]:
+            path.unlink()
+
+    def newest(self, *, set_aside: bool = True) -> Snapshot | None:
+        """The newest snapshot that can be read, None if there is none.
+
+        Args:
+            set_aside: rename those that cannot be read, so that they count no more.
+
+        Raises:
+            ValueError: there are snapshots, and none can be read.
+        """
+        files = self._files()
+        for path in reversed(files):
+            try:
+                return _read(path)
+            except Exception as error:  # NumPy and zipfile raise anything on damaged bytes
+                warnings.warn(
+                    f"Snapshot {path} cannot be read ({error}); the one before it is taken.",
+                    stacklevel=2,
+                )
+                if set_aside:
+                    path.replace(path.with_suffix(".unreadable"))
+        if files:
+            raise ValueError(
+                f"Expected a readable snapshot in {str(self.folder)!r}. Received: "
+                f"{[path.name for path in files]}, none readable. Begin again in a new folder."
+            )
+        return None
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.npz"))
+
+
+def _read(path: Path) -> Snapshot:
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+    with np.load(path) as arrays:
+        document = json.loads(arrays[_DOCUMENT].item())
+        names = [name for name in arrays.files if name != _DOCUMENT]
+        return Snapshot(document, {name: arrays[name] for name in names})
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes the place of `path` only when all went well.
+
+    What was written is on the disk before it gets its name, and the name is on the disk after.
+    """
+    beside = path.with_name(f"{PARTIAL}{path.name}")
+    try:
+        yield beside
+        _flush(beside)
+        beside.replace(path)
+        _flush(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file aside and rename it."""
+    with aside(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def only_run_in(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder; the system lets go of it when the process ends.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"Expected a folder in which no other run is going on. Received: {str(folder)!r}, "
+                "which a running process has locked. Wait for it, or choose another folder."
+            ) from None
+        yield

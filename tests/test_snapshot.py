@@ -1,0 +1,153 @@
+"""Snapshots: kept, flushed, readable after kills in the middle of a write, damaged ones told."""
+
+import random
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from processes import ENVIRONMENT
+
+from keras_inception.snapshot import KEPT, Snapshot, Snapshots, aside, only_run_in, write_text
+
+
+def some_snapshot(step: int) -> Snapshot:
+    """Every array and the document say the step."""
+    return Snapshot({"step": step}, {"a/0": np.full(1000, step), "b": np.float32(step)})
+
+
+def test_a_snapshot_comes_back(tmp_path):
+    snapshots = Snapshots(tmp_path / "snapshots")
+    assert snapshots.newest() is None
+    state = {"model/0": np.float32([[1.5, -2]]), "optimizer/0": np.int32(7)}
+    snapshots.save(7, Snapshot({"history": {"loss": [0.1, 1 / 3]}}, state))
+    document, arrays = snapshots.newest()
+    assert document == {"history": {"loss": [0.1, 1 / 3]}}
+    assert arrays.keys() == state.keys()
+    for name, values in state.items():
+        np.testing.assert_array_equal(arrays[name], values)
+        assert arrays[name].dtype == values.dtype
+
+
+def test_two_are_kept_and_the_newest_is_taken(tmp_path):
+    snapshots = Snapshots(tmp_path)
+    for step in (9, 10, 1000):
+        snapshots.save(step, some_snapshot(step))
+    assert len(list(tmp_path.iterdir())) == KEPT == 2
+    assert snapshots.newest().document == {"step": 1000}
+
+
+def test_when_a_snapshot_is_due(tmp_path, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    snapshots = Snapshots(tmp_path, every_steps=4, every_minutes=2)
+    assert [step for step in range(1, 10) if snapshots.is_due(step)] == [4, 8]
+    now = 119.0
+    assert not snapshots.is_due(1)
+    now = 120.0
+    assert snapshots.is_due(1)
+    snapshots.save(1, some_snapshot(1))
+    assert not snapshots.is_due(2)
+    assert not Snapshots(tmp_path, every_minutes=None).is_due(4)
+
+
+@pytest.mark.parametrize("where", [0.0, 0.01, 0.3, 0.6, 0.95, 0.999])
+def test_one_flipped_byte_is_found(tmp_path, where):
+    snapshots = Snapshots(tmp_path)
+    for step in (1, 2):
+        snapshots.save(step, some_snapshot(step))
+    damaged = tmp_path / "step-000000002.npz"
+    content = bytearray(damaged.read_bytes())
+    content[int(where * len(content))] ^= 0xFF
+    damaged.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"step-000000002\.npz cannot be read"):
+        assert snapshots.newest().document == {"step": 1}
+    # It is set aside: what is saved next is the newest again, and step 1 is kept beside it.
+    snapshots.save(2, some_snapshot(2))
+    assert snapshots.newest().document == {"step": 2}
+    assert (tmp_path / "step-000000001.npz").exists()
+
+
+@pytest.mark.parametrize("length", [0, 100, -1])
+def test_a_cut_off_snapshot_is_found(tmp_path, length):
+    snapshots = Snapshots(tmp_path)
+    for step in (1, 2):
+        snapshots.save(step, some_snapshot(step))
+    damaged = tmp_path / "step-000000002.npz"
+    damaged.write_bytes(damaged.read_bytes()[:length])
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert snapshots.newest().document == {"step": 1}
+
+
+def test_none_readable_is_an_error(tmp_path):
+    (tmp_path / "step-000000001.npz").write_bytes(b"rubbish")
+    with (
+        pytest.warns(UserWarning, match="cannot be read"),
+        pytest.raises(ValueError, match="Expected a readable snapshot"),
+    ):
+        Snapshots(tmp_path).newest()
+
+
+WRITER = """
+import sys
+import numpy as np
+from pathlib import Path
+from keras_inception.snapshot import Snapshot, Snapshots
+snapshots = Snapshots(Path(sys.argv[1]))
+found = snapshots.newest()
+step = found.document["step"] if found else 0
+assert all(np.all(values == step) for values in found.arrays.values()) if found else True
+print("ready", flush=True)
+while True:
+    step += 1
+    arrays = {f"array/{index}": np.full(100_000, step) for index in range(4)}
+    snapshots.save(step, Snapshot({"step": step}, arrays))
+"""
+
+
+def test_twenty_kills_in_a_loop_of_writes(tmp_path):
+    """Each new process reads what the killed one left, finds it whole, and writes on."""
+    moments = random.Random(0)
+    in_the_middle, last = 0, 0
+    for _ in range(20):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, tmp_path], env=ENVIRONMENT, stdout=subprocess.PIPE
+        )
+        assert writer.stdout.readline() == b"ready\n"
+        time.sleep(moments.uniform(0.02, 0.2))
+        writer.kill()
+        writer.communicate()
+        in_the_middle += any(path.name.startswith(".partial") for path in tmp_path.iterdir())
+        step = Snapshots(tmp_path).newest().document["step"]
+        assert step >= last
+        last = step
+    assert last >= 20
+    assert in_the_middle >= 5, "the kills came between the writes, not within them"
+
+
+def test_what_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "text"
+    write_text(path, "old")
+
+    def fail_half_way() -> None:
+        with aside(path) as beside:
+            beside.write_text("new, half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_half_way()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_second_run_in_a_folder_is_refused(tmp_path):
+    """flock is held by an open file, so within one process a second one is refused too."""
+    with (
+        only_run_in(tmp_path),
+        pytest.raises(ValueError, match="no other run is going on"),
+        only_run_in(tmp_path),
+    ):
+        pass
+    with only_run_in(tmp_path):
+        pass

@@ -1,0 +1,280 @@
+"""A run that is killed, starved of disk space, or handed damaged files ends where it would have."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from processes import ENVIRONMENT, run, saved_weights, start, start_workers, wait_for_all
+from training_job import RECIPE
+from training_steps import noise, one_module_spec
+
+from keras_inception.loop import TrainingDivergedError, TrainingInterruptedError
+from keras_inception.recipe import Recipe
+from keras_inception.snapshot import Snapshots
+from keras_inception.train import train
+
+MODELS = ("model.keras", "unaveraged.keras")
+SHORT = replace(RECIPE, epochs=2)
+
+
+class StopError(Exception):
+    """Raised by a callback in the middle of a run."""
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Ends the process's work at a step as a crash does."""
+
+    def __init__(self, step: int, how: Callable[[], None]) -> None:
+        super().__init__()
+        self._step = step
+        self._how = how
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if int(self.model.optimizer.iterations) == self._step:
+            self._how()
+
+
+def crash() -> None:
+    raise StopError
+
+
+def job(folder: Path, recipe: Recipe = SHORT, **arguments: object) -> None:
+    """A run in this process, with a snapshot each step."""
+    spec = one_module_spec(batch_norm=True, dropout_rate=0.4)
+    train(spec, noise(), recipe, folder, snapshot_steps=1, **arguments)
+
+
+def crashed(folder: Path, step: int) -> None:
+    with pytest.raises(StopError):
+        job(folder, callbacks=[StopAfter(step, crash)])
+
+
+def assert_same_run(folder: Path, expected: Path, *, tolerance: float = 0.0) -> None:
+    for name in MODELS:
+        received = saved_weights(folder, name)
+        if tolerance:
+            assert_allclose(received, saved_weights(expected, name), rtol=0, atol=tolerance)
+        else:
+            assert_array_equal(received, saved_weights(expected, name))
+            histories = [(f / "history.csv").read_text() for f in (folder, expected)]
+            assert histories[0] == histories[1]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    job(folder)
+    return folder
+
+
+# Going on
+
+
+def test_it_goes_on_from_a_damaged_newest_snapshot_to_the_same_weights(uninterrupted, tmp_path):
+    """Stopped in the second epoch; the newest snapshot is damaged, the one before it is taken."""
+    crashed(tmp_path / "run", step=9)
+    newest = sorted((tmp_path / "run" / "snapshots").glob("*.npz"))[-1]
+    assert newest.name == "step-000000008.npz"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=r"step-000000008\.npz cannot be read"):
+        job(tmp_path / "run")
+    assert_same_run(tmp_path / "run", uninterrupted)
+    assert not (tmp_path / "run" / "snapshots").exists()
+
+
+def test_another_recipe_is_refused_with_the_difference(tmp_path):
+    crashed(tmp_path, step=2)
+    changed = replace(SHORT, clip_norm=2.0)
+    with pytest.raises(ValueError, match=r" - recipe\.clip_norm: 1\.0\n \+ recipe\.clip_norm: 2"):
+        job(tmp_path, changed)
+    assert Snapshots(tmp_path / "snapshots").newest().document["progress"]["step"] == 1
+
+
+def test_a_signal_snapshots_and_the_run_goes_on(uninterrupted, tmp_path):
+    def terminate() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TrainingInterruptedError, match="Stopped after step 4, as asked"):
+        job(tmp_path, callbacks=[StopAfter(3, terminate)])
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert Snapshots(tmp_path / "snapshots").newest().document["progress"]["step"] == 4
+    job(tmp_path)
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_loss_that_is_no_number_says_the_step_and_keeps_what_was_before(tmp_path):
+    """A weight turns NaN after step 4: the snapshot of step 4 is refused, that of 3 is kept."""
+
+    class Poison(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+            if batch == 3:
+                self.model.trainable_weights[0].assign(
+                    np.full(self.model.trainable_weights[0].shape, np.nan)
+                )
+
+    with pytest.raises(TrainingDivergedError, match="not finite at step 4, in epoch 1"):
+        job(tmp_path, callbacks=[Poison()])
+    document, arrays = Snapshots(tmp_path / "snapshots").newest()
+    assert document["progress"]["step"] == 3
+    assert all(np.isfinite(values).all() for values in arrays.values())
+
+
+def test_a_finished_run_is_not_begun_again(uninterrupted):
+    with pytest.raises(ValueError, match="holds files of a finished run"):
+        job(uninterrupted)
+
+
+def test_callbacks_may_end_the_run(tmp_path):
+    class Enough(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            self.model.stop_training = True
+
+    job(tmp_path, callbacks=[Enough()])
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 2  # a header and an epoch
+
+
+# Processes that are killed
+
+
+def wait_for_snapshot(folder: Path, process: subprocess.Popen[str], after: int = 0) -> None:
+    """Until a snapshot of a step beyond `after` is there, or the process has ended."""
+    deadline = time.monotonic() + 300
+    while process.poll() is None and last_step(folder) <= after:
+        assert time.monotonic() < deadline, "no snapshot within five minutes"
+        time.sleep(0.01)
+
+
+def last_step(folder: Path) -> int:
+    steps = [int(path.stem[5:]) for path in (folder / "snapshots").glob("step-*.npz")]
+    return max(steps, default=0)
+
+
+@pytest.mark.slow
+def test_twenty_kills_of_a_run(tmp_path):
+    """Kill -9 at random moments of start, steps, writes, epochs' ends; the end is bit for bit."""
+    moments = random.Random(1)
+    kills = 0
+    run("training_job.py", "cpu:1", tmp_path / "expected", "epochs=20")
+    folder = tmp_path / "run"
+    while kills < 20:
+        process = start("training_job.py", "cpu:1", folder, "epochs=20")
+        if kills % 5 == 4:
+            time.sleep(moments.uniform(0, 5))
+        else:
+            wait_for_snapshot(folder, process, after=last_step(folder))
+            time.sleep(moments.uniform(0, 0.3))
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        process.kill()
+        process.communicate()
+        kills += 1
+    run("training_job.py", "cpu:1", folder, "epochs=20")
+    assert_same_run(folder, tmp_path / "expected")
+
+
+@pytest.mark.slow
+def test_a_kill_on_two_devices(tmp_path):
+    run("training_job.py", "cpu:2", tmp_path / "expected")
+    process = start("training_job.py", "cpu:2", tmp_path / "run")
+    wait_for_snapshot(tmp_path / "run", process, after=8)
+    process.kill()
+    process.communicate()
+    run("training_job.py", "cpu:2", tmp_path / "run")
+    assert_same_run(tmp_path / "run", tmp_path / "expected", tolerance=1e-6)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_other_and_both_go_on(tmp_path):
+    job_of = ("training_job.py", "multi-worker")
+    wait_for_all(start_workers(*job_of, tmp_path / "expected", "epochs=20"))
+    chief, other = start_workers(*job_of, tmp_path / "run", "epochs=20")
+    wait_for_snapshot(tmp_path / "run", chief, after=2)
+    other.kill()
+    other.communicate()
+    _, errors = chief.communicate(timeout=240)
+    assert chief.returncode != 0
+    assert "TrainingInterruptedError: Another worker was lost after step" in errors, errors[-3000:]
+    wait_for_all(start_workers(*job_of, tmp_path / "run", "epochs=20"))
+    assert_same_run(tmp_path / "run", tmp_path / "expected", tolerance=1e-6)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_what_was(uninterrupted, small_disk):
+    """The disk is full after step 8; with room again the run goes on."""
+    folder, filler = small_disk / "run", small_disk / "filler"
+
+    def fill() -> None:
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+
+    with pytest.raises(OSError, match="No space left"):
+        job(folder, callbacks=[StopAfter(8, fill)])
+    assert last_step(folder) == 7
+    assert not list((folder / "snapshots").glob(".partial-*"))
+    filler.unlink()
+    job(folder)
+    assert_same_run(folder, uninterrupted)
+
+
+# The command
+
+
+def command(*arguments: object) -> subprocess.Popen[str]:
+    script = "from keras_inception.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", script, "train", "--variant", "nano", *map(str, arguments)],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_the_command_twice_in_one_folder_terminated_and_resumed(tmp_path):
+    """The second is refused; SIGTERM ends the first with code 75; --resume goes on."""
+    common = ("--epochs", 1, "--set", "batch_size=500", "--snapshot-steps", 1, "--out")
+    folder = tmp_path / "run"
+    first = command(*common, folder)
+    wait_for_snapshot(folder, first, after=1)
+    first.send_signal(signal.SIGSTOP)  # or it may be done before the second asks
+    _, errors = command(*common, folder).communicate()
+    assert "Expected a folder in which no other run is going on" in errors
+    first.send_signal(signal.SIGTERM)
+    first.send_signal(signal.SIGCONT)
+    _, errors = first.communicate()
+    assert first.returncode == 75, errors[-3000:]
+    assert "goes on." in errors
+
+    other = command(*common, folder, "--set", "label_smoothing=0.3")
+    _, errors = other.communicate()
+    assert other.returncode == 2
+    assert "- recipe.label_smoothing: 0.0 + recipe.label_smoothing: 0.3" in errors
+
+    resumed = command(*common, folder, "--resume")
+    output, errors = resumed.communicate()
+    assert resumed.returncode == 0, errors[-3000:]
+    assert "Held-out accuracy" in output

@@ -1,0 +1,270 @@
+"""The training step and what it takes from a recipe, against sums on paper and Keras alone."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.testing import assert_allclose, assert_array_equal
+from training_steps import noise, one_module_spec
+
+from keras_inception.averaging import WeightAverage
+from keras_inception.data import training_batches
+from keras_inception.initial import initialize
+from keras_inception.loop import padded_evaluation_batches
+from keras_inception.network import build_network
+from keras_inception.optimizer import image_losses, is_correct, learning_rate_schedule
+from keras_inception.recipe import Recipe
+from keras_inception.trainer import STATISTICS_BATCHES, Trainer
+
+SGD = Recipe(
+    name="sgd",
+    epochs=1,
+    batch_size=8,
+    optimizer="sgd",
+    base_learning_rate=1.0,
+    warmup=0.0,
+    momentum=0.0,
+    weight_decay=0.0,
+)
+ONE_DEVICE = tf.distribute.get_strategy()
+
+
+def trainer_of(recipe: Recipe, *, total_steps: int = 10, **spec: bool) -> Trainer:
+    keras.utils.set_random_seed(3)
+    return Trainer(one_module_spec(**spec), recipe, ONE_DEVICE, total_steps=total_steps)
+
+
+def batches_of(trainer: Trainer, **spec: bool):
+    return trainer.distribute(
+        lambda index, count: training_batches(
+            noise().train, one_module_spec(**spec), trainer.recipe
+        )
+    )
+
+
+def weights_of(model: keras.Model) -> list[np.ndarray]:
+    return [np.array(weight) for weight in model.trainable_weights]
+
+
+# Schedule and losses
+
+
+def test_the_staircase_falls_by_its_factor_every_so_many_epochs():
+    recipe = replace(
+        SGD, epochs=6, schedule="staircase", decay_factor=0.5, decay_epochs=2, batch_size=256
+    )
+    schedule = learning_rate_schedule(recipe, total_steps=60)  # ten steps an epoch
+    expected = {0: 1, 19: 1, 20: 0.5, 39: 0.5, 40: 0.25, 59: 0.25}
+    for step, rate in expected.items():
+        assert float(schedule(step)) == pytest.approx(rate), step
+
+
+SCORES = np.array([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]], np.float32)
+
+
+def test_class_weights_scale_the_loss_of_their_images():
+    recipe = replace(SGD, class_weights=(3.0, 1.0, 0.0))
+    losses = image_losses(tf.constant([0, 2]), tf.constant(SCORES), recipe)
+    assert_allclose(losses, [3 * np.log(2), 0], rtol=1e-6)
+
+
+def test_mixed_labels_have_the_loss_of_their_parts():
+    labels = np.array([[0.5, 0.5, 0], [0, 0.25, 0.75]], np.float32)
+    recipe = replace(SGD, class_weights=(2.0, 1.0, 1.0))
+    plain = [0.5 * np.log(2) + 0.5 * np.log(4), -0.25 * np.log(0.2) - 0.75 * np.log(0.6)]
+    assert_allclose(image_losses(labels, SCORES, SGD), plain, rtol=1e-6)
+    assert_allclose(image_losses(labels, SCORES, recipe), [1.5 * plain[0], plain[1]], rtol=1e-6)
+    assert_array_equal(is_correct(tf.constant(labels), tf.constant(SCORES)), [1, 1])
+    assert_array_equal(is_correct(tf.constant([1, 2]), tf.constant(SCORES)), [0, 1])
+
+
+# The step
+
+
+def gradients_by_hand(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> list:
+    """Of the mean main loss and .3 of the mean auxiliary loss, by Keras's own losses."""
+    with tf.GradientTape() as tape:
+        outputs = model(images, training=True)
+        parts = {
+            name: tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, scores))
+            for name, scores in outputs.items()
+        }
+        loss = parts["main"] + 0.3 * parts["aux_1"]
+    return tape.gradient(loss, [weight.value for weight in model.trainable_weights])
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.01])
+def test_a_step_is_the_gradient_of_the_three_losses_times_the_rate(clip_norm):
+    trainer = trainer_of(replace(SGD, clip_norm=clip_norm))
+    images, labels = next(iter(batches_of(trainer)))
+    gradients = gradients_by_hand(trainer.model, images, labels)
+    norm = np.sqrt(sum(np.sum(np.square(gradient)) for gradient in gradients))
+    assert norm > 0.02
+    factor = clip_norm / norm if clip_norm else 1.0
+    rate = 8 / 256  # of the first step: the cosine has not fallen yet
+    expected = [
+        weight - rate * factor * gradient
+        for weight, gradient in zip(weights_of(trainer.model), gradients, strict=True)
+    ]
+    trainer.step((images, labels))
+    for weight, value in zip(weights_of(trainer.model), expected, strict=True):
+        assert_allclose(weight, value, atol=1e-6)
+
+
+def test_all_processes_learn_that_one_is_asked_to_stop():
+    trainer = trainer_of(SGD)
+    batch = next(iter(batches_of(trainer)))
+    assert trainer.step(batch, stop=False)[1] is False
+    assert trainer.step(batch, stop=True)[1] is True
+
+
+def test_evaluation_counts_each_image_once():
+    """21 images in batches of 8: three rows of the last one count for nothing."""
+    trainer = trainer_of(SGD)
+    spec, split = one_module_spec(), noise().test
+    evaluation = trainer.evaluate(
+        trainer.distribute(
+            lambda index, count: padded_evaluation_batches(split, spec, 8, index, count)
+        )
+    )
+    scores = trainer.deployed(spec).predict(split.images / 127.5 - 1.0, verbose=0)
+    own = scores[np.arange(21), split.labels]
+    assert evaluation["loss"] == pytest.approx(-np.log(own).mean(), rel=1e-5)
+    assert evaluation["accuracy"] == pytest.approx((scores.argmax(axis=1) == split.labels).mean())
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_every_shard_has_as_many_padded_batches(count):
+    spec, split = one_module_spec(), noise().test
+    shards = [
+        list(padded_evaluation_batches(split, spec, 8, index, count)) for index in range(count)
+    ]
+    assert [len(shard) for shard in shards] == [3] * count
+    weights = np.concatenate([weights for shard in shards for _, _, weights in shard])
+    labels = np.concatenate([labels for shard in shards for _, labels, _ in shard])
+    assert weights.shape == (24,)
+    assert_array_equal(labels[weights == 1], split.labels)
+
+
+# Averages
+
+
+def test_averages_by_hand():
+    """Weights 1, 2, 3, ... after steps 1, 2, 3, ..."""
+    weight = keras.Variable([0.0])
+    uniform = WeightAverage([weight], replace(SGD, average="uniform", average_start=0.4), 5)
+    # Momentum .5: rates 1, 1/2, 1/2, ... give 1, 1.5, 2.25, 3.125, 4.0625.
+    recipe = replace(SGD, average="exponential", average_momentum=0.5)
+    exponential = WeightAverage([weight], recipe, 5)
+    # Uniform from step 3 on: 3, 3.5, 4; before that the weight itself.
+    expected = [(1, 1), (2, 1.5), (3, 2.25), (3.5, 3.125), (4, 4.0625)]
+    for step, averages in enumerate(expected, start=1):
+        weight.assign([float(step)])
+        for average, value in zip((uniform, exponential), averages, strict=True):
+            average.update(tf.constant(step))
+            assert_allclose(average.variables[0], [value], rtol=1e-6)
+
+
+def test_averaged_weights_get_statistics_of_their_own():
+    """After one pass with momentum 0 each, moving mean and variance are the batches' means."""
+    trainer = trainer_of(replace(SGD, average="uniform"), batch_norm=True, aux=False)
+    batches = batches_of(trainer, batch_norm=True, aux=False)
+    iterator = iter(batches)
+    for _ in range(4):
+        trainer.step(next(iterator))
+    before = trainer.state()
+    with trainer.averaged(batches):
+        for weight, average in zip(
+            trainer.model.trainable_weights, trainer.average.variables, strict=True
+        ):
+            assert_array_equal(weight, average)
+        layer = trainer.model.get_layer("conv1_bn")
+        conv = keras.Model(trainer.model.input, trainer.model.get_layer("conv1_conv").output)
+        seen = [
+            np.array(conv(images)) for images, _ in batches_of(trainer).take(STATISTICS_BATCHES)
+        ]
+        means = np.mean([x.mean(axis=(0, 1, 2)) for x in seen], axis=0)
+        variances = np.mean([x.var(axis=(0, 1, 2)) for x in seen], axis=0)
+        assert_allclose(layer.moving_mean, means, atol=1e-5)
+        assert_allclose(layer.moving_variance, variances, rtol=1e-4)
+    after = trainer.state()
+    for name, values in before.items():
+        assert_array_equal(after[name], values)
+    assert layer.momentum == 0.9
+
+
+def test_a_state_of_another_network_is_refused():
+    state = trainer_of(SGD).state()
+    with pytest.raises(ValueError, match=r"one that differs in .*'model/"):
+        trainer_of(SGD, batch_norm=True).restore(state)
+
+
+# Precision, compilation, fine-tuning
+
+
+def test_bfloat16_computes_in_halves_and_is_deployed_in_float32():
+    recipe = replace(SGD, precision="mixed_bfloat16")
+    trainer = trainer_of(recipe, batch_norm=True)
+    assert trainer.model.get_layer("conv1_conv").compute_dtype == "bfloat16"
+    trainer.step(next(iter(batches_of(trainer, batch_norm=True))))
+    deployed = trainer.deployed(one_module_spec(batch_norm=True))
+    assert {layer.compute_dtype for layer in deployed.layers} == {"float32"}
+    assert {weight.dtype for weight in deployed.weights} == {"float32"}
+    own = trainer.model.get_layer("conv1_conv").kernel
+    assert_array_equal(deployed.get_layer("conv1_conv").kernel, own)
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_the_compiled_step_is_the_same_step():
+    plain, compiled = trainer_of(SGD), trainer_of(replace(SGD, jit_compile=True))
+    batch = next(iter(batches_of(plain)))
+    assert_allclose(
+        list(plain.step(batch)[0].values()), list(compiled.step(batch)[0].values()), rtol=1e-5
+    )
+    for one, two in zip(weights_of(plain.model), weights_of(compiled.model), strict=True):
+        assert_allclose(one, two, atol=1e-6)
+
+
+def test_frozen_layers_and_their_statistics_stay():
+    recipe = replace(SGD, freeze_until="3a")
+    trainer = trainer_of(recipe, batch_norm=True)
+    before = {layer.name: layer.get_weights() for layer in trainer.model.layers}
+    trainer.step(next(iter(batches_of(trainer, batch_norm=True))))
+    changed = {
+        layer.name
+        for layer in trainer.model.layers
+        if any(
+            not np.array_equal(old, new)
+            for old, new in zip(before[layer.name], layer.get_weights(), strict=True)
+        )
+    }
+    assert not changed & {"conv1_conv", "conv1_bn"}
+    assert {"3a_1x1_conv", "3a_1x1_bn", "predictions_logits"} <= changed
+
+
+def test_initial_weights_come_from_a_file_but_for_other_classes(tmp_path):
+    spec = one_module_spec(aux=False)
+    source = build_network(spec)
+    source.save(tmp_path / "source.keras")
+    other = replace(one_module_spec(), classes=5)
+    model = build_network(other, auxiliary=True)
+    anew = initialize(model, tmp_path / "source.keras", other)
+    assert set(anew) == {
+        "predictions_logits",
+        "aux_1_proj_conv",
+        "aux_1_dense",
+        "aux_1_logits",
+    }
+    for name in ("conv1_conv", "3a_3x3_conv", "3a_pool_proj_conv"):
+        assert_array_equal(model.get_layer(name).kernel, source.get_layer(name).kernel)
+
+
+def test_initial_weights_of_another_network_are_refused(tmp_path):
+    build_network(one_module_spec(aux=False)).save(tmp_path / "source.keras")
+    spec = one_module_spec(batch_norm=True, aux=False)
+    with pytest.raises(ValueError, match=r"Expected initial weights .*\n - conv1_conv: "):
+        initialize(build_network(spec), tmp_path / "source.keras", spec)
+    with pytest.raises(ValueError, match=r"Expected a \.keras file"):
+        initialize(build_network(spec), tmp_path / "none.keras", spec)

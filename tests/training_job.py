@@ -1,0 +1,41 @@
+"""A whole run of a tiny network, to be killed: dropout, batch normalization, averages and all.
+
+    python tests/training_job.py STRATEGY OUT [RECIPE_FIELD=JSON ...]
+
+A snapshot follows every step. Going on where OUT stands is the same command.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from training_steps import noise, one_module_spec
+
+from keras_inception.recipe import Recipe
+from keras_inception.strategy import make_strategy
+from keras_inception.train import train
+
+RECIPE = Recipe(
+    name="job",
+    epochs=4,
+    batch_size=8,
+    base_learning_rate=0.1,
+    average="exponential",
+    clip_norm=1.0,
+)
+
+
+def main() -> None:
+    """Train; the process ends by an exception's traceback if it must."""
+    strategy_name, out, *changes = sys.argv[1:]
+    fields = {name: json.loads(value) for name, value in (item.split("=") for item in changes)}
+    strategy = make_strategy(strategy_name)
+    spec = one_module_spec(batch_norm=True, dropout_rate=0.4)
+    print("ready", flush=True)
+    recipe = replace(RECIPE, **fields)
+    train(spec, noise(), recipe, Path(out), strategy=strategy, snapshot_steps=1)
+
+
+if __name__ == "__main__":
+    main()
