@@ -1,8 +1,8 @@
 """Training by Keras's own `fit`: the engine under KERAS_BACKEND=jax and torch.
 
 Under JAX it trains data-parallel if `keras.distribution` says so (`distribute_over_cpus`). It has
-no averages, no micro-batches, no half precision, no snapshots and no resume: those are the training step's of the
-TensorFlow backend (`trainer`).
+no averages, no micro-batches, no half precision, no snapshots and no resume: those are the
+training step's of the TensorFlow backend (`trainer`).
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from PIL import Image, ImageOps
 
+from keras_inception.crops import centre_window
 from keras_inception.spec import INPUT_NAME_PREFIX, PixelConvention
 
 
@@ -98,7 +99,11 @@ def preprocess_input(
             f"Expected 3 channels for the convention {convention!r}, whose channels differ. "
             f"Received: shape={tuple(x.shape)}, data_format={data_format!r}"
         )
-    x = x.astype("float32") if isinstance(x, np.ndarray) else keras.ops.cast(x, "float32")
+    if isinstance(x, np.ndarray):
+        x = x.astype("float32")
+    elif keras.backend.standardize_dtype(x.dtype) != "float32":
+        # Not for float32: tf.data hands on TensorFlow's tensors whatever the backend.
+        x = keras.ops.cast(x, "float32")
     if rule.reverse_channels:
         x = np.flip(x, axis) if isinstance(x, np.ndarray) else keras.ops.flip(x, axis)
     shape = (-1,) if axis == -1 else (-1, 1, 1)
@@ -145,8 +150,10 @@ def read_image(path: Path | BinaryIO, *, height: int, width: int, channels: int)
         pixels = decode_image(path, channels)
     except ValueError as error:
         raise ValueError(f"Expected an image. Received: {str(path)!r} ({error})") from error
+    top, left, rows, columns = centre_window(pixels.shape[0], pixels.shape[1], height, width)
+    pixels = pixels[top : top + rows, left : left + columns]
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    fitted = ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
+    fitted = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(fitted, dtype=np.uint8).reshape(height, width, channels)
 
 

@@ -195,12 +195,15 @@ PAPER = Recipe(
     photometric=True,
 )
 
-# What made networks of this family better since. Chosen on Fashion-MNIST in full: docs/results.md.
+# What made networks of this family better since: cosine and warm-up, label smoothing, averages. On
+# Fashion-MNIST in full 24 epochs at half this decay gave `small` 93.8%, with the training accuracy
+# two points above: hence the longer run and the stronger decay.
 MODERN = Recipe(
     name="modern",
-    epochs=24,
+    epochs=60,
     batch_size=128,
     base_learning_rate=0.008,
+    weight_decay=0.04,
     label_smoothing=0.1,
     average="exponential",
 )

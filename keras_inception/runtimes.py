@@ -35,11 +35,22 @@ class Network:
         scores: float32 pixels in [0, 255], N x h x w x C, RGB or grey -> float32 N x classes.
         input_shape: (height, width, channels).
         labels: the names of the classes; their numbers where no labels.txt lies beside the file.
+        model: the Keras model, where it is one.
     """
 
     scores: Scores
     input_shape: tuple[int, int, int]
     labels: tuple[str, ...]
+    model: keras.Model | None = None
+
+
+def keras_network(model: keras.Model, labels: tuple[str, ...]) -> Network:
+    """A classifier of this package that is built or loaded already."""
+
+    def scores(pixels: np.ndarray) -> np.ndarray:
+        return np.asarray(model.predict_on_batch(network_input(model, pixels)))
+
+    return Network(scores, image_shape(model), labels, model)
 
 
 def load_network(path: Path) -> Network:
@@ -51,6 +62,9 @@ def load_network(path: Path) -> Network:
     """
     if path.is_dir() and (path / "model.keras").is_file():
         path = path / "model.keras"
+    if path.suffix == ".keras" and path.is_file():
+        model = load_keras(path)
+        return keras_network(model, _labels(path.with_name(LABELS_FILE), model.output_shape[-1]))
     if path.is_dir() and (path / "saved_model.pb").is_file():
         scores, shape = _saved_model(path)
         beside = path / "assets" / LABELS_FILE
@@ -129,15 +143,6 @@ def load_keras(path: Path) -> keras.Model:
     return model
 
 
-def _keras(path: Path) -> tuple[Scores, Any]:
-    model = load_keras(path)
-
-    def scores(pixels: np.ndarray) -> np.ndarray:
-        return np.asarray(model.predict_on_batch(network_input(model, pixels)))
-
-    return scores, image_shape(model)
-
-
 def _loaded(path: Path) -> Any:
     try:
         return keras.models.load_model(path, compile=False)
@@ -203,7 +208,6 @@ def _openvino(path: Path) -> tuple[Scores, Any]:
 
 
 _LOADERS: dict[str, Callable[[Path], tuple[Scores, Any]]] = {
-    ".keras": _keras,
     ".tflite": _litert,
     ".onnx": _onnx,
     ".xml": _openvino,

@@ -264,7 +264,9 @@ def _finish(
     """Evaluate and export what the last epoch left; metrics.json, the last file, says finished."""
     started = time.monotonic()
     model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
-    evaluation = evaluate(model, evaluation_batches(data.test, spec, recipe.batch_size))
+    batches = evaluation_batches(data.test, spec, recipe.batch_size)
+    # JAX takes no tensors of TensorFlow.
+    evaluation = evaluate(model, ((np.asarray(images), labels) for images, labels in batches))
     shutil.rmtree(folder / "saved_model", ignore_errors=True)  # of a process killed right here
     if keras.backend.backend() == "tensorflow":
         samples = sample_pixels(data.test, spec, _PARITY_IMAGES)

@@ -219,6 +219,13 @@ class Doubled(layers.Dense):
         return super().call(inputs) + super().call(-inputs)
 
 
+class Mixed(layers.Identity):
+    """No multiply-adds in its base class, some in its own."""
+
+    def call(self, inputs: Any) -> Any:
+        return ops.matmul(inputs, inputs)
+
+
 class Pad(keras.Operation):
     """Named like one of Keras's free operations, and another."""
 
@@ -234,6 +241,7 @@ class Pad(keras.Operation):
     [
         ((4,), lambda: Doubled(3, name="odd_one"), "Doubled"),
         ((5, 4), lambda: layers.LSTM(3, name="odd_one"), "LSTM"),
+        ((4, 4), lambda: Mixed(name="odd_one"), "Mixed"),
         (
             (5, 4),
             lambda: layers.TimeDistributed(layers.Dense(3), name="odd_one"),
