@@ -131,7 +131,7 @@ def model_preprocessing(model: keras.Model) -> PixelConvention:
     )
 
 
-def read_image(path: Path, *, height: int, width: int, channels: int) -> np.ndarray:
+def read_image(path: Path | BinaryIO, *, height: int, width: int, channels: int) -> np.ndarray:
     """Read an image file as a network sees it: its largest centred part of that shape, resized.
 
     Args:

@@ -63,7 +63,7 @@ def evaluate(
             total: Any = 0
             for count, predictor in enumerate(predictors, 1):
                 total = total + crop_scores(
-                    predictor.model,
+                    predictor.network.model,
                     data.test,
                     name,
                     batch_size=batch_size,
@@ -95,7 +95,7 @@ def _crops(name: str) -> Crops:
 
 
 def _check_classes(predictor: Predictor, path: Path, data: ImageData) -> None:
-    names = predictor.labels
+    names = predictor.network.labels
     numbers = tuple(str(index) for index in range(len(names)))
     if len(names) != len(data.class_names) or names not in (numbers, data.class_names):
         raise ValueError(

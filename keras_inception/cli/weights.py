@@ -110,7 +110,7 @@ def _verified(entry: WeightsEntry) -> Table:
     from keras_inception.googlenet import GoogLeNet
     from keras_inception.imagenet import imagenet_classes
     from keras_inception.predict import Predictor
-    from keras_inception.preprocessing import model_preprocessing
+    from keras_inception.runtimes import keras_network
     from keras_inception.weights.cache import fetch
 
     model = GoogLeNet(weights=fetch(entry))
@@ -118,7 +118,7 @@ def _verified(entry: WeightsEntry) -> Table:
     labels = tuple(name for _, name in imagenet_classes())
     if classes != len(labels):  # inception5h's own order
         labels = tuple(f"class {index}" for index in range(classes))
-    predictor = Predictor(model, model_preprocessing(model), labels)
+    predictor = Predictor(keras_network(model, labels))
     table = Table(title=f"{entry.name} ({entry.variant})")
     for column in ("photo", "class", "score"):
         table.add_column(column, justify="right" if column == "score" else "left")
