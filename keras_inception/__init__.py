@@ -10,6 +10,7 @@ from keras_inception.blocks import LocalResponseNormalization
 from keras_inception.budget import Budget, fit_to_budget
 from keras_inception.cost import network_cost, table_1
 from keras_inception.googlenet import GoogLeNet
+from keras_inception.imagenet import decode_predictions
 from keras_inception.model_cost import model_cost
 from keras_inception.network import (
     build_network,
@@ -52,6 +53,7 @@ __all__ = [
     "Recipe",
     "StageSpec",
     "build_network",
+    "decode_predictions",
     "endpoints",
     "feature_extractor",
     "fit_to_budget",

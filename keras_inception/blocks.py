@@ -152,7 +152,7 @@ def conv_unit(
 
 def max_pool(x: Any, pool: PoolSpec) -> Any:
     """Max pool with the padding of the spec; what is padded never wins the maximum."""
-    x, padding = (x, "same") if pool.padding == "same" else _ceil_padding(x, pool)
+    x, padding = _ceil_padding(x, pool) if pool.padding == "ceil" else (x, pool.padding)
     return layers.MaxPooling2D(pool.size, pool.stride, padding=padding, name=pool.name)(x)
 
 

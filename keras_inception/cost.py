@@ -128,7 +128,8 @@ def network_cost(
     if min(height, width) < spec.total_stride:
         raise ValueError(
             f"Expected an input of at least {spec.total_stride}x{spec.total_stride} pixels for "
-            f"{spec.name!r}. Received: input_shape={spec.input_shape}"
+            f"{spec.name!r}. Received: input_shape={spec.input_shape}. "
+            'For 28 to 64 pixels there is variant="small".'
         )
     return NetworkCost(tuple(_walk(spec, auxiliary, include_top)))
 

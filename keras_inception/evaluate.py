@@ -1,14 +1,23 @@
-"""How good a network is: top-k accuracy, per class, confusions. Returns numbers, prints nothing."""
+"""How good a network is: top-k accuracy, per class, confusions; many crops; ensembles.
+
+Returns numbers, prints nothing. Section 7 of the paper lays out crops and ensembles.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 from sklearn.metrics import confusion_matrix
+
+from keras_inception.crops import Crops
+from keras_inception.data import AnySplit, crop_views
+from keras_inception.preprocessing import model_preprocessing, preprocess_input
+
+_CROP_COUNTS: dict[Crops, int] = {"whole": 1, "1": 1, "10": 10, "144": 144}
 
 
 @dataclass(frozen=True)
@@ -88,3 +97,85 @@ def evaluate_scores(scores: np.ndarray, labels: np.ndarray) -> Evaluation:
         loss=float(-np.mean(np.log(np.maximum(own[:, 0], tiny)))),
         confusion=confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(classes)),
     )
+
+
+def crop_scores(
+    model: keras.Model,
+    split: AnySplit,
+    crops: Crops,
+    *,
+    batch_size: int = 64,
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Mean softmax over the crops of each image (section 7); the mean of several models' is theirs.
+
+    Args:
+        model: of one output and a fixed square input, whose name tells the pixel convention.
+        split: the images; any size.
+        crops: "whole" is what `evaluation_batches` gives; "1", "10" and "144" are
+            `keras_inception.crops.scales`.
+        batch_size: crops that the model sees at once.
+        progress: called with the number of images that are done, each time some are.
+
+    Returns:
+        N x classes, float64.
+
+    Raises:
+        ValueError: an input of another shape.
+    """
+    first = keras.config.image_data_format() == "channels_first"
+    shape = model.input_shape[1:]
+    height, width, channels = (*shape[1:], shape[0]) if first else shape
+    if height is None or height != width:
+        raise ValueError(
+            f"Expected a fixed square input. Received: input_shape={model.input_shape}"
+        )
+    convention = model_preprocessing(model)
+    totals = np.zeros((len(split), model.output_shape[-1]))
+    counts = np.zeros(len(split))
+    for position, views in crop_views(split, height, channels, crops, views_at_once=batch_size):
+        images, of_each = views.shape[:2]
+        flat = views.reshape(-1, height, width, channels)
+        inputs = preprocess_input(flat, "channels_last", convention=convention)
+        inputs = np.moveaxis(inputs, -1, 1) if first else inputs
+        scores = np.concatenate(
+            [
+                np.asarray(model.predict_on_batch(inputs[row : row + batch_size]))
+                for row in range(0, len(inputs), batch_size)
+            ]
+        )
+        rows = slice(position, position + images)
+        totals[rows] += scores.reshape(images, of_each, -1).sum(axis=1)
+        counts[rows] += of_each
+        if progress is not None and (counts[position] == _CROP_COUNTS[crops]):
+            progress(images)
+    return totals / counts[:, None]
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row of the paper's Table 3.
+
+    Fields:
+        models, crops: how many.
+        cost: evaluations of a network for each image, models times crops.
+        top_5_error: share of images whose label is not among the first five.
+        compared_to_base: difference of the error to the first row's; None in that row.
+    """
+
+    models: int
+    crops: int
+    cost: int
+    top_5_error: float
+    compared_to_base: float | None
+
+
+def table_3(results: Sequence[tuple[int, Crops, Evaluation]]) -> list[TableRow]:
+    """The paper's Table 3 of (number of models, crops, result); the first is the base."""
+    rows: list[TableRow] = []
+    for models, crops, evaluation in results:
+        count = _CROP_COUNTS[crops]
+        error = 1 - evaluation.top_5
+        difference = error - rows[0].top_5_error if rows else None
+        rows.append(TableRow(models, count, models * count, error, difference))
+    return rows

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,15 @@ import keras
 from keras_inception.network import Pooling, build_network
 from keras_inception.spec import NetworkSpec
 from keras_inception.variants import VARIANTS, variant_spec
+from keras_inception.weights import (
+    Source,
+    assign,
+    converted,
+    imagenet_entry,
+    read_source,
+    without_absent_heads,
+)
+from keras_inception.weights.cache import imagenet_weights
 
 _DEFAULT_CLASSES = 1000
 
@@ -39,8 +46,11 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
     Args:
         include_top: end in the classifier (N x classes). Otherwise in the last module's grid,
             N x h x w x C (N x C x h x w for channels first), or N x C with `pooling`.
-        weights: "imagenet", None for fresh weights, or the path of a `.weights.h5` or `.keras`
-            file of the same network.
+        weights: "imagenet", None for fresh weights, or the path of a file. "imagenet" is the
+            variant's own public set (`keras-inception weights list`), fetched and converted at
+            the first use. A file may be `.weights.h5` or `.keras` of the same network, or a
+            public one: `.caffemodel`, `.onnx`, `.pth`, `.safetensors`, `.pb` of inception5h, or
+            a checkpoint of TF-Slim.
         input_tensor: a Keras tensor to start from.
         input_shape: (height, width, channels), in the order of the data format. Default the
             spec's own with the top, and any size without it. Without pretrained weights any
@@ -48,10 +58,12 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
             channels is possible.
         pooling: None, "avg" or "max", only without the top.
         classes: number of classes. The default, 1000, stands for the spec's own where that is
-            given or differs: 1008 for "inception5h", 10 for "small", "tiny" and "nano".
+            given or differs: 1008 for "inception5h", 10 for "small", "tiny" and "nano". 1001
+            with "slim" keeps the background of its weights as class 0.
         classifier_activation: activation of the classifier; None returns logits.
         name: of the model.
-        variant: one of `keras_inception.VARIANTS`; default "paper".
+        variant: one of `keras_inception.VARIANTS`; default the network of a public file, and
+            "paper" otherwise.
         spec: a network of your own, in the place of `variant`.
         auxiliary: also return the auxiliary classifiers: a dict of outputs "main", "aux_1",
             "aux_2". They count in training only.
@@ -62,17 +74,17 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
 
     Raises:
         ValueError: arguments that exclude each other, an unknown variant, an input too small,
-            or classes or channels that the weights do not have.
+            classes or channels that the weights do not have, or a file that is damaged or
+            another network's. Nothing is half-assigned.
+        OSError: the public weights are not in the cache and cannot be fetched.
     """
-    network = _network_spec(variant, spec)
+    network, source = _network_and_file(weights, variant, spec, classes)
     if classes != _DEFAULT_CLASSES:
         network = replace(network, classes=classes)
     shape = _input_shape(network, input_shape, input_tensor, include_top)
     network = replace(network, input_shape=shape)
     if weights == "imagenet":
-        _check_imagenet(network, spec, include_top)
-    elif weights is not None:
-        _check_file(Path(weights))
+        source = _imagenet(network, spec, include_top, auxiliary)
     model = build_network(
         network,
         include_top=include_top,
@@ -82,9 +94,25 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
         input_tensor=input_tensor,
         name=name,
     )
-    if weights is not None:
-        _load_file(model, Path(weights))
+    if source is not None:
+        _load(model, source, network)
     return model
+
+
+def _network_and_file(
+    weights: str | os.PathLike[str] | None,
+    variant: str | None,
+    spec: NetworkSpec | None,
+    classes: int,
+) -> tuple[NetworkSpec, Source | None]:
+    """The network to build, and the file to load, where `weights` is a path."""
+    network = None if variant is None and spec is None else _network_spec(variant, spec)
+    source = None
+    if weights is not None and weights != "imagenet":
+        wanted = None if classes == _DEFAULT_CLASSES else classes
+        source = read_source(Path(weights), network, wanted)
+        network = network or source.spec
+    return network or _network_spec(None, None), source
 
 
 def _network_spec(variant: str | None, spec: NetworkSpec | None) -> NetworkSpec:
@@ -138,52 +166,50 @@ def _input_shape(
     return (*input_shape[1:], input_shape[0]) if first else tuple(input_shape)
 
 
-def _check_imagenet(network: NetworkSpec, spec: NetworkSpec | None, include_top: bool) -> None:
+def _imagenet(
+    network: NetworkSpec, spec: NetworkSpec | None, include_top: bool, auxiliary: bool
+) -> Source:
+    """The converted file of the variant's own set, fetched at the first use."""
     if spec is not None:
         raise ValueError(
             "Expected weights=None or a file for a spec of your own: ImageNet weights exist for "
             f'variants only. Received: weights="imagenet", spec={spec.name!r}'
         )
-    if include_top and network.classes != VARIANTS[network.name].classes:
+    entry = imagenet_entry(network.name)
+    possible = sorted({VARIANTS[network.name].classes, entry.classes})
+    if include_top and network.classes not in possible:
         raise ValueError(
-            f"Expected classes={VARIANTS[network.name].classes} with the ImageNet weights of "
+            f"Expected classes among {possible} with the ImageNet weights of "
             f"{network.name!r}. Received: classes={network.classes}. Use include_top=False and "
             "a classifier of your own, or weights=None."
         )
-    if network.input_shape[2] != 3:
+    channels = VARIANTS[network.name].input_shape[2]
+    if network.input_shape[2] != channels:
         raise ValueError(
-            "Expected 3 channels with ImageNet weights. Received: "
+            f"Expected {channels} channels with ImageNet weights. Received: "
             f"input_shape={network.input_shape} (height, width, channels). Use weights=None."
         )
-    raise ValueError(
-        f"The ImageNet weights of {network.name!r} cannot be loaded by this release: it has no "
-        "converter for the published file yet. Use weights=None for a fresh network, or "
-        'weights="PATH.weights.h5" for a file you trained.'
-    )
-
-
-def _check_file(path: Path) -> None:
-    if not path.name.endswith((".weights.h5", ".keras")):
+    if auxiliary and network.input_shape[:2] != VARIANTS[network.name].input_shape[:2]:
         raise ValueError(
-            'Expected `weights` to be "imagenet", None, or the path of a `.weights.h5` or `.keras` '
-            f"file. Received: weights={str(path)!r}"
+            "Expected the input of 224 x 224 pixels with auxiliary=True and ImageNet weights: the "
+            "auxiliary dense kernels fit no other size. Received: "
+            f"input_shape={network.input_shape}. Use auxiliary=False, or weights=None."
         )
-    if not path.is_file():
-        raise ValueError(
-            f"Expected a file of weights. Received: {str(path)!r}, which is not there."
-        )
+    path = imagenet_weights(entry, network.classes if include_top else None, _with_all_heads)
+    return read_source(path, network)
 
 
-def _load_file(model: keras.Model, path: Path) -> None:
+def _with_all_heads(spec: NetworkSpec) -> keras.Model:
+    return build_network(spec, auxiliary=bool(spec.aux))
+
+
+def _load(model: keras.Model, source: Source, network: NetworkSpec) -> None:
     try:
-        with warnings.catch_warnings():
-            # Keras warns of every layer that a foreign file lacks before it raises.
-            warnings.filterwarnings("ignore", "Skipping nested container", UserWarning)
-            model.load_weights(path)
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        assign(model, without_absent_heads(converted(source), model, network))
+    except ValueError as error:
         raise ValueError(
-            f"Expected the weights of {model.name!r} as it is built here. Received: {str(path)!r}, "
-            "which does not hold them. Give the variant or spec, classes, input_shape, "
-            "include_top and auxiliary that the file was saved with. Keras says: "
-            f"{error}"
+            f"Expected the weights of {model.name!r} as it is built here. Received: "
+            f"{str(source.path)!r}, which does not hold them. Give the variant or spec, classes, "
+            "input_shape, include_top and auxiliary that fit the file; include_top=False loads "
+            f"it without its classifiers. {error}"
         ) from error

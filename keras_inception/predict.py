@@ -1,56 +1,45 @@
-"""From image files to labels with a saved model."""
+"""From image files to labels with a saved network, one file or a stream of thousands."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import keras
 import numpy as np
 
-from keras_inception.network import inference_model
-from keras_inception.preprocessing import model_preprocessing, preprocess_input, read_image
-from keras_inception.spec import PixelConvention
+from keras_inception.preprocessing import read_image
+from keras_inception.runtimes import Network, load_network
 
-LABELS_FILE = "labels.txt"
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+class Answer(NamedTuple):
+    """The (label, score) of one file, best first; none and an error for what is no image."""
+
+    image: Path
+    labels: list[tuple[str, float]]
+    error: str | None = None
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A loaded model with its pixel convention and the names of its classes."""
+    """A loaded network and the names of its classes."""
 
-    model: keras.Model
-    convention: PixelConvention
-    labels: tuple[str, ...]
+    network: Network
 
     @classmethod
     def load(cls, path: Path) -> Predictor:
-        """Load a `.keras` file, and the `labels.txt` beside it; without one, labels are numbers.
+        """Load what `load_network` does: .keras, SavedModel, LiteRT, ONNX, OpenVINO.
 
         Raises:
-            ValueError: not a Keras model, not a classifier of this package with a fixed input
-                size, or labels that are not as many as its classes.
+            ValueError: not a classifier of this package with a fixed input size, or labels that
+                are not as many as its classes.
         """
-        model = inference_model(_loaded(path))
-        convention = model_preprocessing(model)
-        if None in model.input_shape[1:] or len(model.output_shape) != 2:
-            raise ValueError(
-                f"Expected a classifier of a fixed input size in {str(path)!r}. Received: "
-                f"input_shape={model.input_shape[1:]}, output_shape={model.output_shape[1:]}"
-            )
-        classes = model.output_shape[-1]
-        beside = path.with_name(LABELS_FILE)
-        if beside.is_file():
-            labels = tuple(beside.read_text(encoding="utf-8").splitlines())
-        else:
-            labels = tuple(str(index) for index in range(classes))
-        if len(labels) != classes:
-            raise ValueError(
-                f"Expected {classes} lines in {str(beside)!r}, one for each class. "
-                f"Received: {len(labels)}"
-            )
-        return cls(model, convention, labels)
+        return cls(load_network(path))
 
     def predict(self, image: Path, top: int) -> list[tuple[str, float]]:
         """The `top` most probable (label, score) of an image file, best first.
@@ -58,23 +47,53 @@ class Predictor:
         Raises:
             ValueError: a file that is not an image.
         """
-        shape = self.model.input_shape[1:]
-        channels_first = keras.config.image_data_format() == "channels_first"
-        channels, height, width = shape if channels_first else (shape[2], *shape[:2])
-        pixels = read_image(image, height=height, width=width, channels=channels)[None]
-        if channels_first:
-            pixels = pixels.transpose(0, 3, 1, 2)
-        inputs = preprocess_input(pixels, convention=self.convention)
-        scores = np.asarray(self.model.predict_on_batch(inputs))[0]
-        best = np.argsort(-scores, kind="stable")[:top]
-        return [(self.labels[index], float(scores[index])) for index in best]
+        return self.answers(self._read(image)[None], top)[0]
+
+    def answers(self, pixels: np.ndarray, top: int) -> list[list[tuple[str, float]]]:
+        """The same for pixels: uint8 N x h x w x C of the network's size."""
+        scores = self.network.scores(pixels.astype(np.float32))
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        return [
+            [(self.network.labels[index], float(row[index])) for index in order]
+            for row, order in zip(scores, best, strict=True)
+        ]
+
+    def stream(self, images: Iterable[Path], top: int, batch_size: int = 32) -> Iterator[Answer]:
+        """An answer for each file, in order; holds one batch of images at a time.
+
+        A file that is no image gets an answer with its error and stops nothing.
+        """
+        remaining = iter(images)
+        with ThreadPoolExecutor() as pool:
+            while paths := list(islice(remaining, batch_size)):
+                read = list(pool.map(self._read_or_error, paths))
+                pixels = [image for image in read if isinstance(image, np.ndarray)]
+                found = iter(self.answers(np.stack(pixels), top) if pixels else [])
+                for path, image in zip(paths, read, strict=True):
+                    if isinstance(image, str):
+                        yield Answer(path, [], image)
+                    else:
+                        yield Answer(path, next(found))
+
+    def _read(self, image: Path) -> np.ndarray:
+        height, width, channels = self.network.input_shape
+        return read_image(image, height=height, width=width, channels=channels)
+
+    def _read_or_error(self, image: Path) -> np.ndarray | str:
+        try:
+            return self._read(image)
+        except ValueError as error:
+            return str(error)
 
 
-def _loaded(path: Path) -> Any:
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises errors of many kinds for a damaged file
-        raise ValueError(
-            f"Expected a model that Keras can load. Received: {str(path)!r} "
-            f"({type(error).__name__}: {error})"
-        ) from error
+def image_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Files as they are; of folders the images in them and below, by suffix, sorted."""
+    for path in paths:
+        if path.is_dir():
+            yield from (
+                file
+                for file in sorted(path.rglob("*"))
+                if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+            )
+        else:
+            yield path

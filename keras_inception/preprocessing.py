@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from PIL import Image, ImageOps
 
+from keras_inception.crops import centre_window
 from keras_inception.spec import INPUT_NAME_PREFIX, PixelConvention
 
 
@@ -130,7 +131,7 @@ def model_preprocessing(model: keras.Model) -> PixelConvention:
     )
 
 
-def read_image(path: Path, *, height: int, width: int, channels: int) -> np.ndarray:
+def read_image(path: Path | BinaryIO, *, height: int, width: int, channels: int) -> np.ndarray:
     """Read an image file as a network sees it: its largest centred part of that shape, resized.
 
     Args:
@@ -149,8 +150,10 @@ def read_image(path: Path, *, height: int, width: int, channels: int) -> np.ndar
         pixels = decode_image(path, channels)
     except ValueError as error:
         raise ValueError(f"Expected an image. Received: {str(path)!r} ({error})") from error
+    top, left, rows, columns = centre_window(pixels.shape[0], pixels.shape[1], height, width)
+    pixels = pixels[top : top + rows, left : left + columns]
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    fitted = ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
+    fitted = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(fitted, dtype=np.uint8).reshape(height, width, channels)
 
 

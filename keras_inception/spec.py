@@ -42,8 +42,8 @@ PixelConvention = Literal["tf", "caffe", "torch", "inception5h"]
 # kernel_size // 2 on every side like Caffe and torch: they differ for strided convolutions.
 ConvPadding = Literal["same", "symmetric"]
 # "ceil" is the rounding of Caffe and of torch's ceil_mode: never padded at the top or left.
-# It equals "same" for even sizes only.
-PoolPadding = Literal["same", "ceil"]
+# It equals "same" for even sizes only. "valid" rounds down: what no window covers is left out.
+PoolPadding = Literal["same", "ceil", "valid"]
 AuxPool = Literal["valid", "adaptive"]
 # Caffe's "xavier" draws from U(-sqrt(3 / fan_in), sqrt(3 / fan_in)); "he" from N(0, 2 / fan_in).
 Initializer = Literal["caffe_xavier", "he"]
@@ -96,6 +96,8 @@ class PoolSpec:
 
     def output_size(self, size: int) -> int:
         """Height or width after the pool of an input of `size`; below 1: too small."""
+        if self.padding == "valid":
+            return (size - self.size) // self.stride + 1
         covered = size if self.padding == "same" else size - self.size + self.stride
         return -(-covered // self.stride)
 

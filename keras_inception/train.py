@@ -270,7 +270,15 @@ def _finish(
     shutil.rmtree(folder / "saved_model", ignore_errors=True)  # of a process killed right here
     if keras.backend.backend() == "tensorflow":
         samples = sample_pixels(data.test, spec, _PARITY_IMAGES)
-        export_saved_model(model, folder / "saved_model", samples=samples)
+        if keras.config.image_data_format() == "channels_first":
+            samples = np.moveaxis(samples, 1, -1)
+        export_saved_model(
+            model,
+            folder / "saved_model",
+            samples=np.round(samples).astype(np.uint8),
+            labels=data.class_names,
+            documents={"spec.json": spec.to_json(), "recipe.json": recipe.to_json()},
+        )
     with aside(folder / "training_curve.png") as path:
         plots.training_curve(progress.history, path)
     with aside(folder / "confusion_matrix.png") as path:

@@ -120,6 +120,18 @@ PAPER = NetworkSpec(
     bias_initial_value=0.2,
 )
 
+# The paper's network with pools rounded down (grids of 55, 27, 13 and 6 in the place of 56, 28, 14
+# and 7), as the ONNX zoo's older conversions of BVLC's weights compute it.
+PAPER_FLOOR = replace(
+    PAPER,
+    name="paper_floor",
+    stem=_stem(conv_padding="symmetric", pool_padding="valid", lrn=LRNSpec(name="norm")),
+    stages=_stages(
+        _TABLE_1, PoolSpec(name="pool3", padding="valid"), PoolSpec(name="pool4", padding="valid")
+    ),
+    aux=(),
+)
+
 # The paper's table with batch normalization in the place of LRN and biases: trains from scratch.
 BN = NetworkSpec(
     name="bn",
@@ -341,6 +353,7 @@ VARIANTS: dict[str, NetworkSpec] = {
     spec.name: spec
     for spec in (
         PAPER,
+        PAPER_FLOOR,
         BN,
         BN_HALF,
         BN_QUARTER,

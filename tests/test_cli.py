@@ -4,17 +4,30 @@ The tests of `predict` and of training itself are in their own files; here it is
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
+from conftest import tiny_spec
+from PIL import Image
 from typer.testing import CliRunner
 
+import keras_inception.data
+import keras_inception.train
 from keras_inception.cli import app
+from keras_inception.cost import network_cost
+from keras_inception.data import ImageData, Split, load_sample
+from keras_inception.network import build_network
+from keras_inception.predict import Predictor
+from keras_inception.recipe import QUICK
+from keras_inception.spec import NetworkSpec
 from keras_inception.variants import VARIANTS
 
 COMMAND = Path(sys.executable).with_name("keras-inception")
@@ -59,12 +72,17 @@ def test_spec_files_that_are_none(tmp_path):
     assert_mistake(run("train", "--spec", text), "JSON")
     text.write_text('{"schema_version": 1}')
     assert_mistake(run("train", "--spec", text), "missing keys")
+    text.write_bytes(bytes(range(256)))
+    assert_mistake(run("train", "--spec", text), str(text), "not a text file")
+    assert_mistake(run("train", "--spec", tmp_path), str(tmp_path), "directory")
 
 
 def test_recipes_that_are_none(tmp_path):
     assert_mistake(run("train", "--recipe", "fast"), "'fast'", "quick")
     assert_mistake(run("train", "--recipe", tmp_path / "r.json"), "r.json")
     assert_mistake(run("train", "--epochs", 0), "epochs=0")
+    assert_mistake(run("train", "--batch-size", 6001), "at most 6000", "batch_size=6001")
+    assert_mistake(run("train", "--seed", 2**32), "below 2^32", "4294967296")
 
 
 def test_training_folders_that_cannot_be(tmp_path):
@@ -76,18 +94,120 @@ def test_training_folders_that_cannot_be(tmp_path):
 
 def test_variant_too_large_for_the_sample(tmp_path):
     # 28 pixels are less than the paper's total stride of 32.
-    assert_mistake(run("train", "--variant", "bn", "--out", tmp_path / "run"), "28", "32")
+    result = run("train", "--variant", "bn", "--out", tmp_path / "run")
+    assert_mistake(result, "at least 32x32", "(28, 28, 1)", 'variant="small"')
+    assert not (tmp_path / "run").exists()
 
 
-def test_predict_mistakes(tmp_path):
-    (tmp_path / "empty").mkdir()
-    image = tmp_path / "image.png"
-    image.write_bytes(b"")
-    assert_mistake(run("predict", tmp_path / "empty", image), "model.keras")
-    model = tmp_path / "model.keras"
-    model.write_bytes(b"not a zip file")
-    assert_mistake(run("predict", model, tmp_path / "no.png"), "no.png")
-    assert_mistake(run("predict", model, image), "model.keras")
+def test_grey_pixels_for_a_network_of_colours(tmp_path):
+    spec = tmp_path / "spec.json"
+    spec.write_text(replace(VARIANTS["tiny"], pixels="caffe").to_json())
+    assert_mistake(run("train", "--spec", spec, "--out", tmp_path / "run"), "'caffe'", "3 channels")
+    assert not (tmp_path / "run").exists()
+
+
+def quick_spec() -> NetworkSpec:
+    """A network of one module, quick to trace."""
+    spec = tiny_spec(size=28, channels=1, classes=10)
+    return replace(spec, stages=spec.stages[1:])
+
+
+@pytest.fixture
+def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 training and 32 test images of the sample."""
+    whole = load_sample()
+    small = ImageData(
+        whole.name,
+        Split(whole.train.images[:64], whole.train.labels[:64]),
+        Split(whole.test.images[:32], whole.test.labels[:32]),
+        whole.class_names,
+    )
+    monkeypatch.setattr(keras_inception.data, "open_data", lambda name, *, strict: small)
+
+
+@pytest.mark.usefixtures("small_sample")
+def test_what_training_shows(tmp_path, monkeypatch):
+    """What will be done and what it costs, a line for each epoch, the result and its files."""
+    monkeypatch.chdir(tmp_path)
+    spec, recipe = tmp_path / "spec ö.json", tmp_path / "recipe ö.json"
+    spec.write_text(quick_spec().to_json(), encoding="utf-8")
+    recipe.write_text(replace(QUICK, name="[odd] name").to_json(), encoding="utf-8")
+    result = run(
+        "train", "--spec", spec, "--recipe", recipe, "--epochs", 2, "--batch-size", 16, "--seed", 5
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    (folder,) = (tmp_path / "saved_models").iterdir()
+    lines = result.stdout.splitlines()
+    cost = network_cost(quick_spec()).total
+    assert lines[0].startswith(
+        f"tiny_for_tests on 28 x 28 x 1, 10 classes: {cost.params:,} parameters, "
+        f"{cost.macs:,} multiply-adds"
+    )
+    assert lines[1].startswith("64 training and 32 held-out images of fashion_mnist_sample")
+    assert lines[1].endswith("2 epochs by the recipe [odd] name.")
+    numbers = r"loss \d\.\d{3}  accuracy [01]\.\d{3}"
+    for epoch, line in enumerate(lines[2:4], start=1):
+        assert re.fullmatch(rf"epoch +{epoch}/2  {numbers}  held out: {numbers}", line)
+    assert re.match(r"Held-out accuracy \d+\.\d\d% \(top-5 \d+\.\d\d%\) after \d+ s", lines[4])
+    relative = folder.relative_to(tmp_path)
+    assert lines[5] == f"Everything is in {relative}:"
+    shown = {line.strip().rstrip("/") for line in lines[6:-1]}
+    assert shown == {path.name for path in folder.iterdir()}
+    assert lines[-1] == f"Try it on a picture: keras-inception predict {relative} IMAGE"
+    assert '"seed": 5' in (folder / "recipe.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("small_sample")
+def test_training_that_diverges_is_the_recipes_mistake(tmp_path):
+    spec, recipe = tmp_path / "spec.json", tmp_path / "recipe.json"
+    spec.write_text(quick_spec().to_json())
+    wild = replace(QUICK, optimizer="sgd", base_learning_rate=1e30, warmup=0, batch_size=16)
+    recipe.write_text(wild.to_json())
+    result = run("train", "--spec", spec, "--recipe", recipe, "--out", tmp_path / "run")
+    assert_mistake(result, "finite", "Lower base_learning_rate", str(tmp_path / "run"))
+
+
+@pytest.mark.usefixtures("small_sample")
+def test_what_is_not_the_users_mistake_is_exit_code_1(tmp_path, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(keras_inception.train, "train", fail)
+    result = run("train", "--variant", "nano", "--out", tmp_path / "run")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, RuntimeError)
+
+
+@pytest.fixture
+def saved_run(tmp_path: Path) -> Path:
+    """A folder with a network of grey 28 x 28 images and its labels."""
+    folder = (
+        tmp_path / "läufe" / "ein sehr langer Name von einem Ordner, länger als die Zeile breit"
+    )
+    folder.mkdir(parents=True)
+    build_network(tiny_spec(size=28, channels=1)).save(folder / "model.keras")
+    (folder / "labels.txt").write_text("a\n[b]\nß\nd\ne\n", encoding="utf-8")
+    return folder
+
+
+def test_predict_shows_whole_names_and_the_best_labels(saved_run):
+    """The path is longer than 80 columns: it goes on in the next line, and nothing is cut."""
+    image = saved_run / "Prüfling.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    Image.fromarray(pixels).save(image)
+    result = run("predict", saved_run, image, "--top", 2)
+    assert result.exit_code == 0, result.output
+    cells = [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines()
+    ]
+    rows = [row for row in cells if row]
+    assert "".join(row[0] for row in rows).replace(" ", "") == str(image).replace(" ", "")
+    expected = Predictor.load(saved_run / "model.keras").predict(image, 2)
+    answers = [row[1:] for row in rows if row[1]]
+    assert answers == [[label, f"{score:.4f}"] for label, score in expected]
+    of_file = run("predict", saved_run / "model.keras", image, "--top", 2)
+    assert of_file.stdout == result.stdout
 
 
 @pytest.mark.parametrize("table", [(), ("--layers",)])
@@ -105,7 +225,7 @@ def test_summary_of_the_paper():
     lines = run("summary", "--variant", "paper").output.splitlines()
     (row,) = (line.split() for line in lines if line.split()[:1] == ["4a"])
     # facts of Table 1: widths, true and printed parameters and operations
-    assert row == ["4a", "14x14", *"192 96 208 16 48 64".split(), "366.8K", "73.6M", "364K", "73M"]
+    assert " ".join(row) == "4a 14x14 192 96 208 16 48 64 366.8K 73.6M 364K 73M"
     assert "6,998,552 parameters, 1,582,671,872 multiply-adds" in lines[-1]
 
 
@@ -124,6 +244,8 @@ def test_summary_options(tmp_path):
 
 def _start_training(folder: Path) -> subprocess.Popen:
     arguments = ["train", "--variant", "nano", "--epochs", "40", "--out", folder]
+    # A shell that runs the tests in the background has them ignore Ctrl-C; a process inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -181,10 +181,12 @@ def test_every_readable_kind_is_converted_as_pillow_does(mixed):
                 if rgb.mode.startswith("I"):
                     rgb = Image.fromarray((np.asarray(rgb, np.int64) // 256).astype(np.uint8))
                 rgb = rgb.convert("RGB")
-            square = ImageOps.fit(rgb, (32, 32), method=Image.Resampling.BILINEAR)
+            left, top = (rgb.width - 48) // 2, (rgb.height - 48) // 2
+            square = rgb.crop((left, top, left + 48, top + 48))
+            square = square.resize((32, 32), Image.Resampling.BILINEAR)
             difference = np.abs(image - np.asarray(square, np.float32))
-            # Of a JPEG cut in its middle, the last column's chroma lacks its neighbour.
-            assert difference[:, :-1].max() < 4, file.path
+            # Where a JPEG is cut in its middle, the last chroma lacks its neighbour.
+            assert difference[:-1, :-1].max() < 4, file.path
             assert difference.mean() < 1.5, file.path
 
 

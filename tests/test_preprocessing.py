@@ -163,12 +163,12 @@ def test_the_centre_is_cropped(tmp_path, shape, height, width, rows, columns):
 
 def test_the_crop_is_resized(tmp_path):
     # Columns 0 0 | 40 40 120 120 | 0 0, the middle shrunk to half. The triangle filter over two
-    # pixels and their neighbours weighs 1 3 3 1: (0 + 3 * 40 + 3 * 40 + 120) / 8 = 45,
-    # (40 + 3 * 120 + 3 * 120 + 0) / 8 = 95.
+    # pixels and their neighbours weighs 1 3 3 1, and nothing outside of the crop counts:
+    # (3 * 40 + 3 * 40 + 120) / 7 = 51.4, (40 + 3 * 120 + 3 * 120) / 7 = 108.6.
     x = np.zeros((4, 8, 3), "uint8")
     x[:, 2:4], x[:, 4:6] = 40, 120
     read = read_image(saved(tmp_path, x), height=2, width=2, channels=3)
-    assert read[..., 0].tolist() == [[45, 95], [45, 95]]
+    assert read[..., 0].tolist() == [[51, 109], [51, 109]]
 
 
 # How to turn the stored pixels upright, by the EXIF specification's table of orientations.

@@ -48,7 +48,7 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (POOL, {"size": 0}, "a positive integer. Received: size=0"),
     (POOL, {"stride": 0}, "a positive integer. Received: stride=0"),
     (POOL, {"size": 1}, "at least its stride, 2: pixels get lost. Received: size=1"),
-    (POOL, {"padding": "valid"}, "one of ('same', 'ceil')"),
+    (POOL, {"padding": "full"}, "one of ('same', 'ceil', 'valid')"),
     (POOL, {"name": "pool 1"}, LETTERS),
     (LRN, {"window_size": 4}, "to be odd, so that the window has a centre. Received: window_size"),
     (LRN, {"window_size": 5.0}, "a positive integer. Received: window_size=5.0"),

@@ -15,8 +15,8 @@ import tensorflow as tf
 from conftest import tiny_module, tiny_spec
 from PIL import Image
 
-from keras_inception import export
 from keras_inception.data import ImageData, Split
+from keras_inception.export import parity
 from keras_inception.keras_fit import compile_model
 from keras_inception.network import build_network, inference_model
 from keras_inception.recipe import Recipe
@@ -209,7 +209,7 @@ def test_images_of_another_size_are_resized(tmp_path):
     run = train(
         one_module_spec(input_shape=(12, 20, 1)), DATA, replace(RECIPE, epochs=1), tmp_path / "run"
     )
-    served = tf.saved_model.load(str(run.folder / "saved_model")).signatures["serving_default"]
+    served = tf.saved_model.load(str(run.folder / "saved_model")).signatures["images"]
     assert served(pixels=tf.zeros((2, 12, 20, 1)))["scores"].shape == (2, 4)
 
 
@@ -341,9 +341,9 @@ def test_auxiliary_losses_weigh_as_the_recipe_says():
 
 def test_a_failed_export_leaves_nothing_half_written(tmp_path, monkeypatch):
     """The epoch's model stays; no SavedModel, no pictures, no numbers, no scraps."""
-    monkeypatch.setattr(export, "TOLERANCE", -1)
+    monkeypatch.setattr(parity, "FLOAT32_TOLERANCE", -1)
     folder = tmp_path / "run"
-    with pytest.raises(ValueError, match="Expected the SavedModel's scores within"):
+    with pytest.raises(ValueError, match="expected scores within"):
         train(one_module_spec(), DATA, replace(RECIPE, epochs=1), folder)
     left = {path.name for path in folder.iterdir() if path.name != ".lock"}
     texts = {"spec.json", "recipe.json", "labels.txt", "history.csv"}

@@ -17,6 +17,7 @@ from keras_inception.variants import (
     INCEPTION5H,
     NAIVE,
     PAPER,
+    PAPER_FLOOR,
     SLIM,
     TORCHVISION,
     VARIANTS,
@@ -37,7 +38,10 @@ TABLE_1 = {
     "5a": (256, 160, 320, 32, 128, 128),
     "5b": (384, 192, 384, 48, 128, 128),
 }
-LARGE = ("paper", "bn", "slim", "torchvision", "inception5h", "naive", "bn_half", "bn_quarter")
+LARGE = (
+    *("paper", "paper_floor", "bn", "slim", "torchvision", "inception5h", "naive"),
+    *("bn_half", "bn_quarter"),
+)
 SMALL = ("small", "tiny", "nano")
 
 
@@ -83,7 +87,9 @@ def test_every_variant_is_listed_under_its_name() -> None:
 
 def test_variant_spec_finds_by_name_and_lists_the_known_ones() -> None:
     assert variant_spec("bn") is BN
-    with pytest.raises(ValueError, match=r"among paper, bn, .*nano\. Received: 'inception_v3'"):
+    with pytest.raises(
+        ValueError, match=r"among paper, paper_floor, bn, .*nano\. Received: 'inception_v3'"
+    ):
         variant_spec("inception_v3")
 
 
@@ -207,6 +213,19 @@ def test_inception5h_deviates_in_two_modules_and_at_both_ends() -> None:
     assert _downsamples(INCEPTION5H) == [(3, 2, "same"), (3, 2, "same")]
     assert INCEPTION5H.batch_norm is None
     assert INCEPTION5H.pixels == "inception5h"
+
+
+def test_paper_floor_is_the_paper_with_pools_rounded_down() -> None:
+    assert _table(PAPER_FLOOR) == TABLE_1
+    size = 112  # after conv1
+    grids = []
+    pools = [layer for layer in PAPER_FLOOR.stem if isinstance(layer, PoolSpec)]
+    for pool in pools + [s.downsample for s in PAPER_FLOOR.stages if s.downsample]:
+        size = pool.output_size(size)
+        grids.append(size)
+    assert grids == [55, 27, 13, 6]  # (112 - 3) / 2 + 1 = 55.5, (55 - 3) / 2 + 1 = 27, 13, 6
+    assert not PAPER_FLOOR.aux
+    assert PAPER_FLOOR.pixels == "caffe"
 
 
 def test_naive_has_table_1s_output_widths_and_no_reductions() -> None:

@@ -5,7 +5,16 @@ One module a command; each imports what it needs inside the command, so that mis
 arguments are answered before TensorFlow starts to work.
 """
 
-from keras_inception.cli import design, predict, summary, train
+from keras_inception.cli import (
+    design,
+    evaluate,
+    export,
+    predict,
+    serve,
+    summary,
+    train,
+    weights,
+)
 from keras_inception.cli.common import app
 
 __all__ = ["app", "main"]
@@ -13,8 +22,12 @@ __all__ = ["app", "main"]
 # In the order of --help.
 app.command("train")(train.train)
 app.command("summary")(summary.summary)
+app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
+app.command("serve")(serve.serve)
 app.command("design")(design.design)
+app.add_typer(weights.app, name="weights")
 
 
 def main() -> None:

@@ -61,6 +61,20 @@ def file_text(path: Path) -> str:
     raise ValueError(f"Expected a JSON file. Received: {str(path)!r} ({reason})")
 
 
+def model_path(path: Path) -> Path:
+    """The .keras file of a run's folder, or the file itself.
+
+    Raises:
+        ValueError: neither.
+    """
+    file = path / "model.keras" if path.is_dir() else path
+    if file.suffix != ".keras" or not file.is_file():
+        raise ValueError(
+            f"Expected a folder that holds model.keras, or a .keras file. Received: {str(path)!r}"
+        )
+    return file
+
+
 def cost_line(spec: NetworkSpec) -> str:
     """What a network costs, in one line."""
     total = network_cost(spec).total

@@ -2,20 +2,23 @@
 
 from keras_inception.data.sample import SAMPLE_PATH, load_sample
 from keras_inception.data.sources import open_data
-from keras_inception.data.splits import FileSplit, ImageData, ImageFile, Split
+from keras_inception.data.splits import AnySplit, FileSplit, ImageData, ImageFile, Split
 from keras_inception.data.stream import (
     evaluation_batches,
     network_pixels,
     sample_pixels,
     training_batches,
 )
+from keras_inception.data.views import crop_views
 
 __all__ = [
     "SAMPLE_PATH",
+    "AnySplit",
     "FileSplit",
     "ImageData",
     "ImageFile",
     "Split",
+    "crop_views",
     "evaluation_batches",
     "load_sample",
     "network_pixels",

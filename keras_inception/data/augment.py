@@ -5,7 +5,6 @@ Images are float32, N x h x w x C, in [0, 255].
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -107,40 +106,26 @@ _LIGHTING_AXES = np.array(
 )
 # Deviation of the share of each component that is added: .1 in the paper above.
 _LIGHTING_SHARE = 0.1
-# Of three distortions, or for grey images of two.
-_ORDERS = {count: np.array(list(itertools.permutations(range(count)))) for count in (2, 3)}
 
 
 def photometric(images: Any, draws: Draws) -> Any:
-    """Brightness, contrast and colour by factors from .5 to 1.5 in a random order, then lighting.
+    """Brightness, contrast and colour by factors from .5 to 1.5, then lighting.
 
     Each factor blends an image with black, with its mean grey, or with its grey version, as
     Pillow's ImageEnhance does (Howard, arXiv 1312.5402, section 2.2); RGB lighting is
-    Krizhevsky's. All are linear in the pixels, so they are composed and clipped once, at the end.
-    Grey images get brightness and contrast.
+    Krizhevsky's. All are linear in the pixels and clipped once, at the end, so that the random
+    order of Howard's would change nothing. Grey images get brightness and contrast.
     """
     channels = images.shape[-1]
     if channels not in (1, 3):
         raise ValueError(f"Expected images of 1 or 3 channels. Received: shape={images.shape}")
     grey = tf.constant(_GREY[None] if channels == 3 else np.ones((1, 1), np.float32))
-    kinds = 3 if channels == 3 else 2
-    numbers = draws.uniform(Purpose.PHOTOMETRIC, 4)
-    factors = 0.5 + numbers[:, :3]
-    orders = tf.constant(_ORDERS[kinds])
-    order = tf.gather(orders, tf.cast(numbers[:, 3] * len(_ORDERS[kinds]), tf.int32))
-    mean = tf.reduce_mean(images, axis=(1, 2))[:, :, None]  # N x C x 1
-    # An image is matrix @ pixel + bias: N x C x C, N x C x 1.
-    matrix = tf.eye(channels, batch_shape=[tf.shape(images)[0]])
-    bias = tf.zeros_like(mean)
-    for turn in range(kinds):
-        kind = order[:, turn][:, None, None]
-        factor = tf.gather(factors, order[:, turn], batch_dims=1)[:, None, None]
-        contrast = grey @ (matrix @ mean + bias)  # the mean grey by now, N x 1 x 1
-        rest = 1 - factor
-        towards_matrix = tf.where(kind == 2, rest * grey @ matrix, tf.zeros_like(grey @ matrix))
-        towards_bias = tf.where(kind == 2, rest * grey @ bias, tf.zeros_like(contrast))
-        towards_bias += tf.where(kind == 1, rest * contrast, tf.zeros_like(contrast))
-        matrix, bias = factor * matrix + towards_matrix, factor * bias + towards_bias
+    factors = 0.5 + draws.uniform(Purpose.PHOTOMETRIC, 3)[:, :, None, None]
+    brightness, contrast, colour = factors[:, 0], factors[:, 1], factors[:, 2]  # N x 1 x 1
+    mean = grey @ tf.reduce_mean(images, axis=(1, 2))[:, :, None]  # grey, N x 1 x 1
+    # A pixel becomes matrix @ pixel + bias: N x C x C, N x C x 1.
+    matrix = brightness * contrast * (colour * tf.eye(channels) + (1 - colour) * grey)
+    bias = brightness * (1 - contrast) * mean * tf.ones((channels, 1))
     if channels == 3:
         shares = _LIGHTING_SHARE * draws.normal(Purpose.LIGHTING, 3) * _LIGHTING_DEVIATIONS
         bias += 255 * tf.matmul(shares, _LIGHTING_AXES, transpose_b=True)[:, :, None]

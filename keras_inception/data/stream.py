@@ -330,9 +330,11 @@ def _interpolated(pixels: Any, size: tuple[int, int], uniform: Any) -> Any:
     def by(method: str) -> Callable[[], Any]:
         return lambda: tf.cast(tf.image.resize(pixels, size, method=method), tf.float32)
 
-    methods = [by(method) for method in ("bilinear", "nearest", "area", "bicubic")]
-    resized = tf.switch_case(tf.cast(uniform * len(methods), tf.int32), methods)
-    return tf.clip_by_value(resized, 0, 255)  # cubic interpolation overshoots
+    def cubic() -> Any:
+        return tf.clip_by_value(tf.image.resize(pixels, size, method="bicubic"), 0, 255)
+
+    methods = [*(by(method) for method in ("bilinear", "nearest", "area")), cubic]
+    return tf.switch_case(tf.cast(uniform * len(methods), tf.int32), methods)
 
 
 def _resized(images: Any, size: Any) -> Any:

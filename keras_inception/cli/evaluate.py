@@ -1,0 +1,134 @@
+"""`keras-inception evaluate`: accuracy of one model or an ensemble, by one or many crops."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+
+import typer
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from keras_inception.cli.common import console, errors, mistakes, model_path
+from keras_inception.crops import Crops
+
+if TYPE_CHECKING:
+    from keras_inception.data import ImageData
+    from keras_inception.evaluate import TableRow
+    from keras_inception.predict import Predictor
+
+_MOST_LISTED = 20
+
+
+def evaluate(
+    models: Annotated[list[Path], typer.Argument(help="Runs' folders, or .keras files.")],
+    data_name: Annotated[
+        str, typer.Option("--data", help="sample, dir:PATH or tfds:NAME; its held-out part.")
+    ] = "sample",
+    crops: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="whole, 1, 10 or 144; may be repeated. Without it: whole, as training evaluates."
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Crops at once.")] = 64,
+    strict: Annotated[bool, typer.Option(help="Refuse data with unreadable files.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for metrics.json and confusion_matrix.png.")
+    ] = None,
+) -> None:
+    """Top-1 and top-5 of a model, and of all given models together, in the layout of Table 3."""
+    with mistakes():
+        chosen = [_crops(name) for name in crops or ["whole"]]
+        paths = [model_path(model) for model in models]
+    from keras_inception import plots
+    from keras_inception.data import open_data
+    from keras_inception.evaluate import crop_scores, evaluate_scores, table_3
+    from keras_inception.predict import Predictor
+
+    with mistakes():
+        data = open_data(data_name, strict=strict)
+        predictors = [Predictor.load(path) for path in paths]
+        for predictor, path in zip(predictors, paths, strict=True):
+            _check_classes(predictor, path, data)
+    _tell_unreadable(data)
+    results = []
+    with Progress(console=console, transient=True) as progress, mistakes():
+        for name in chosen:
+            task = progress.add_task(f"crops: {name}", total=len(data.test) * len(predictors))
+            total: Any = 0
+            for count, predictor in enumerate(predictors, 1):
+                total = total + crop_scores(
+                    predictor.network.model,
+                    data.test,
+                    name,
+                    batch_size=batch_size,
+                    progress=partial(progress.advance, task),
+                )
+                if count in (1, len(predictors)):
+                    results.append((count, name, evaluate_scores(total / count, data.test.labels)))
+    results.sort(key=lambda result: result[0])
+    rows = table_3(results)
+    console.print(_table(rows, results, data))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        document = [
+            {"crop": name, **asdict(row), **evaluation.summary(data.class_names)}
+            for row, (_, name, evaluation) in zip(rows, results, strict=True)
+        ]
+        text = json.dumps({"data": data_name, "models": [str(p) for p in paths], "rows": document})
+        (out / "metrics.json").write_text(text + "\n", encoding="utf-8")
+        plots.confusion_matrix(
+            results[-1][2].confusion, data.class_names, out / "confusion_matrix.png"
+        )
+        console.print(f"metrics.json and confusion_matrix.png are in {escape(str(out))}.")
+
+
+def _crops(name: str) -> Crops:
+    if name not in get_args(Crops):
+        raise ValueError(f"Expected --crops whole, 1, 10 or 144. Received: {name!r}")
+    return cast(Crops, name)
+
+
+def _check_classes(predictor: Predictor, path: Path, data: ImageData) -> None:
+    names = predictor.network.labels
+    numbers = tuple(str(index) for index in range(len(names)))
+    if len(names) != len(data.class_names) or names not in (numbers, data.class_names):
+        raise ValueError(
+            f"Expected a model of the {len(data.class_names)} classes of {data.name!r}, in their "
+            f"order. Received: {str(path)!r} of {len(names)} classes {list(names[:5])}..., data of "
+            f"{list(data.class_names[:5])}..."
+        )
+
+
+def _tell_unreadable(data: ImageData) -> None:
+    if not data.unreadable:
+        return
+    errors.print(f"[bold]{len(data.unreadable)} files are left out:[/]")
+    for path, reason in data.unreadable[:_MOST_LISTED]:
+        errors.print(f"  {escape(path)}: {escape(reason)}")
+    if len(data.unreadable) > _MOST_LISTED:
+        errors.print(f"  and {len(data.unreadable) - _MOST_LISTED} more")
+
+
+def _table(rows: list[TableRow], results: Any, data: ImageData) -> Table:
+    note = f"; {data.note}" if data.note else ""
+    table = Table(title=f"{len(data.test):,} held-out images of {escape(data.name + note)}")
+    for column in ("models", "crops", "cost", "top-5 error", "compared to base", "top-1", "loss"):
+        table.add_column(column, justify="right")
+    for row, (_, name, evaluation) in zip(rows, results, strict=True):
+        difference = row.compared_to_base
+        table.add_row(
+            str(row.models),
+            name,
+            str(row.cost),
+            f"{row.top_5_error:.2%}",
+            "base" if difference is None else f"{difference:+.2%}",
+            f"{evaluation.top_1:.2%}",
+            f"{evaluation.loss:.4f}",
+        )
+    return table

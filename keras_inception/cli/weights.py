@@ -1,0 +1,133 @@
+"""`keras-inception weights`: the public sets of weights, their conversion, their check."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from keras_inception.cli.common import console, mistakes
+
+if TYPE_CHECKING:
+    from keras_inception.weights.manifest import WeightsEntry
+
+app = typer.Typer(help="Public weights: list, convert, verify.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_sets() -> None:
+    """Every public set: what it is, where it is, how it is checked."""
+    from keras_inception.weights.manifest import MANIFEST
+
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    for column in ("name", "variant", "pixels", "classes", "top-1 / top-5"):
+        table.add_column(column)
+    for entry in MANIFEST:
+        accuracy = "not published" if entry.top_1 is None else f"{entry.top_1} / {entry.top_5}"
+        table.add_row(entry.name, entry.variant, entry.pixels, str(entry.classes), accuracy)
+    console.print(table)
+    for entry in MANIFEST:
+        digest = entry.digest
+        check = f"{digest.algorithm} {digest.value}" if digest else "checked by keys and shapes"
+        default = ', weights="imagenet" of its variant' if entry.default else ""
+        console.print(f"{entry.name}: {entry.url}\n  {check}, licence {entry.licence}{default}")
+
+
+@app.command("convert")
+def convert(
+    source: Annotated[Path, typer.Argument(help="A file of any public format, or our own.")],
+    to: Annotated[Path, typer.Option(help="The file to write: .weights.h5 or .keras.")],
+    variant: Annotated[
+        str | None, typer.Option(help="The network; default the one that the file holds.")
+    ] = None,
+    classes: Annotated[
+        int,
+        typer.Option(help="1000: the file's own; 1001 keeps the background of TF-Slim's."),
+    ] = 1000,
+    auxiliary: Annotated[
+        bool, typer.Option("--auxiliary", help="Keep the auxiliary classifiers.")
+    ] = False,
+) -> None:
+    """Public weights into a file of this package."""
+    with mistakes():
+        if not to.name.endswith((".weights.h5", ".keras")):
+            raise ValueError(f"Expected --to FILE.weights.h5 or FILE.keras. Received: {str(to)!r}")
+        if to.exists():
+            raise ValueError(f"Expected a new file. Received: --to {str(to)!r}, which exists.")
+        if not to.resolve().parent.is_dir():
+            raise ValueError(f"Expected a folder that exists. Received: --to {str(to)!r}")
+        from keras_inception.googlenet import GoogLeNet
+        from keras_inception.preprocessing import model_preprocessing
+
+        try:
+            model = GoogLeNet(weights=source, variant=variant, auxiliary=auxiliary, classes=classes)
+        except ImportError as error:  # of the package that reads this format
+            raise ValueError(str(error)) from error
+        if to.suffix == ".keras":
+            model.save(to)
+        else:
+            model.save_weights(to)
+    console.print(
+        f"{escape(str(to))}: {model.count_params():,} numbers, pixels in the convention "
+        f"{model_preprocessing(model)!r}."
+    )
+
+
+@app.command("verify")
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Sets of `weights list`; default all.")
+    ] = None,
+) -> None:
+    """Fetch each public set, convert it, and print its top 5 of three bundled photos."""
+    from keras_inception.weights.manifest import MANIFEST
+
+    known = [entry.name for entry in MANIFEST]
+    with mistakes():
+        unknown = [name for name in names or [] if name not in known]
+        if unknown:
+            raise ValueError(f"Expected names among {', '.join(known)}. Received: {unknown}")
+    failed = []
+    for entry in MANIFEST:
+        if names and entry.name not in names:
+            continue
+        try:
+            console.print(_verified(entry))
+        except (ValueError, OSError, ImportError) as error:
+            failed.append(entry.name)
+            console.print(f"[bold red]{entry.name}:[/] {escape(str(error))}")
+    if failed:
+        console.print(f"Not verified: {', '.join(failed)}")
+        raise typer.Exit(1)
+
+
+def _verified(entry: WeightsEntry) -> Table:
+    from keras_inception.googlenet import GoogLeNet
+    from keras_inception.imagenet import imagenet_classes
+    from keras_inception.predict import Predictor
+    from keras_inception.runtimes import keras_network
+    from keras_inception.weights.cache import fetch
+
+    model = GoogLeNet(weights=fetch(entry))
+    classes = model.output_shape[-1]
+    labels = tuple(name for _, name in imagenet_classes())
+    if classes != len(labels):  # inception5h's own order
+        labels = tuple(f"class {index}" for index in range(classes))
+    predictor = Predictor(keras_network(model, labels))
+    table = Table(title=f"{entry.name} ({entry.variant})")
+    for column in ("photo", "class", "score"):
+        table.add_column(column, justify="right" if column == "score" else "left")
+    photos = resources.files("keras_inception") / "assets" / "photos"
+    for photo in sorted(photos.iterdir(), key=lambda photo: photo.name):
+        with resources.as_file(photo) as path:
+            answers = predictor.predict(path, 5)
+        for rank, (label, score) in enumerate(answers):
+            last = rank == len(answers) - 1
+            name = "" if rank else photo.name
+            table.add_row(name, escape(label), f"{score:.4f}", end_section=last)
+    return table

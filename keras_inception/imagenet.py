@@ -1,0 +1,54 @@
+"""The classes of ImageNet's classification challenge, shipped with the package: no download."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+_BACKGROUND = ("n00000000", "background")
+
+
+@cache
+def imagenet_classes() -> tuple[tuple[str, str], ...]:
+    """The 1000 (WordNet id, name), such as ("n02123045", "tabby"), in the order of the ids."""
+    asset = resources.files("keras_inception") / "assets" / "imagenet_classes.txt"
+    lines = asset.read_text(encoding="utf-8").splitlines()
+    return tuple((line[:9], line[10:]) for line in lines)
+
+
+def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
+    """The most probable ImageNet classes of each image, as `keras.applications` gives them.
+
+    Args:
+        preds: N x 1000 scores, or N x 1001 with TF-Slim's background in column 0.
+        top: classes for each image.
+
+    Returns:
+        For each image, best first: (WordNet id, name, score).
+
+    Raises:
+        ValueError: another shape; inception5h's 1008 classes have an order of their own.
+    """
+    scores = np.asarray(preds)
+    classes = imagenet_classes()
+    if scores.ndim == 2 and scores.shape[1] == len(classes) + 1:
+        classes = (_BACKGROUND, *classes)
+    if scores.ndim != 2 or scores.shape[1] != len(classes):
+        hint = (
+            " The 1008 classes of inception5h have an order of their own, which its zip lists in "
+            "imagenet_comp_graph_label_strings.txt."
+            if scores.shape[-1:] == (1008,)
+            else ""
+        )
+        raise ValueError(
+            "Expected `preds` of N x 1000 ImageNet scores, or N x 1001 with the background first. "
+            f"Received: preds of shape {scores.shape}.{hint}"
+        )
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return [
+        [(*classes[index], float(row[index])) for index in indices]
+        for row, indices in zip(scores, best, strict=True)
+    ]

@@ -1,0 +1,214 @@
+"""Any exported network behind one face: pixels in, scores out. Optional packages inside functions.
+
+A `.keras` file, a SavedModel of this package, LiteRT, ONNX and OpenVINO. Decodes no images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_inception.network import inference_model
+from keras_inception.preprocessing import model_preprocessing, preprocess_input
+
+Scores = Callable[[np.ndarray], np.ndarray]
+
+LABELS_FILE = "labels.txt"
+EXPECTED = (
+    "a run's folder with its model.keras, a .keras file, a SavedModel's folder, or a .tflite, "
+    ".onnx or .xml (OpenVINO) file of `keras-inception export`"
+)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A loaded network.
+
+    Fields:
+        scores: float32 pixels in [0, 255], N x h x w x C, RGB or grey -> float32 N x classes.
+        input_shape: (height, width, channels).
+        labels: the names of the classes; their numbers where no labels.txt lies beside the file.
+        model: the Keras model, where it is one.
+    """
+
+    scores: Scores
+    input_shape: tuple[int, int, int]
+    labels: tuple[str, ...]
+    model: keras.Model | None = None
+
+
+def keras_network(model: keras.Model, labels: tuple[str, ...]) -> Network:
+    """A classifier of this package that is built or loaded already."""
+
+    def scores(pixels: np.ndarray) -> np.ndarray:
+        return np.asarray(model.predict_on_batch(network_input(model, pixels)))
+
+    return Network(scores, image_shape(model), labels, model)
+
+
+def load_network(path: Path) -> Network:
+    """Load a network from a file or folder; the labels from the `labels.txt` with it.
+
+    Raises:
+        ValueError: nothing of a known kind, not a classifier of this package, a missing optional
+            package, or labels that are not as many as the classes.
+    """
+    if path.is_dir() and (path / "model.keras").is_file():
+        path = path / "model.keras"
+    if path.suffix == ".keras" and path.is_file():
+        model = load_keras(path)
+        return keras_network(model, _labels(path.with_name(LABELS_FILE), model.output_shape[-1]))
+    if path.is_dir() and (path / "saved_model.pb").is_file():
+        scores, shape = _saved_model(path)
+        beside = path / "assets" / LABELS_FILE
+    elif path.is_file() and path.suffix in _LOADERS:
+        scores, shape = _LOADERS[path.suffix](path)
+        beside = path.with_name(LABELS_FILE)
+    else:
+        raise ValueError(f"Expected {EXPECTED}. Received: {str(path)!r}")
+    classes = scores(np.zeros((1, *shape), np.float32)).shape[1]
+    return Network(scores, shape, _labels(beside, classes))
+
+
+def image_shape(model: keras.Model) -> tuple[Any, ...]:
+    """(height, width, channels) of a model's input, in whichever data format it computes."""
+    shape = tuple(model.input_shape[1:])
+    return (*shape[1:], shape[0]) if _is_channels_first(model) else shape
+
+
+def network_input(model: keras.Model, pixels: Any) -> Any:
+    """Pixels in [0, 255], N x h x w x C, in the convention and the data format of a model.
+
+    Raises:
+        ValueError: a model that does not name its convention.
+    """
+    inputs = preprocess_input(pixels, "channels_last", convention=model_preprocessing(model))
+    if not _is_channels_first(model):
+        return inputs
+    transpose = np.transpose if isinstance(inputs, np.ndarray) else keras.ops.transpose
+    return transpose(inputs, (0, 3, 1, 2))
+
+
+def _is_channels_first(model: keras.Model) -> bool:
+    return any(getattr(layer, "data_format", None) == "channels_first" for layer in model.layers)
+
+
+def require_package(name: str, extra: str) -> None:
+    """One clear line where an optional package is missing.
+
+    Raises:
+        ValueError: it is, with the extra that brings it.
+    """
+    from importlib.util import find_spec
+
+    if find_spec(name) is None:
+        raise ValueError(
+            f"Expected the package {name!r}. It is not installed: "
+            f'pip install "keras-inception[{extra}]"'
+        )
+
+
+def _labels(path: Path, classes: int) -> tuple[str, ...]:
+    if not path.is_file():
+        return tuple(str(index) for index in range(classes))
+    labels = tuple(path.read_text(encoding="utf-8").splitlines())
+    if len(labels) != classes:
+        raise ValueError(
+            f"Expected {classes} lines in {str(path)!r}, one for each class. "
+            f"Received: {len(labels)}"
+        )
+    return labels
+
+
+def load_keras(path: Path) -> keras.Model:
+    """The inference model of a `.keras` file of this package.
+
+    Raises:
+        ValueError: not one, or not a classifier of a fixed input size.
+    """
+    model = inference_model(_loaded(path))
+    model_preprocessing(model)
+    if None in image_shape(model) or len(model.output_shape) != 2:
+        raise ValueError(
+            f"Expected a classifier of a fixed input size in {str(path)!r}. Received: "
+            f"input_shape={model.input_shape[1:]}, output_shape={model.output_shape[1:]}"
+        )
+    return model
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras raises errors of many kinds for a damaged file
+        raise ValueError(
+            f"Expected a model that Keras can load. Received: {str(path)!r} "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _saved_model(path: Path) -> tuple[Scores, Any]:
+    loaded = tf.saved_model.load(str(path))
+    serve = loaded.signatures.get("images")
+    if serve is None:
+        raise ValueError(
+            "Expected a SavedModel with the signature `images`, as export writes it. Received: "
+            f"{str(path)!r} with {sorted(loaded.signatures)}"
+        )
+    shape = serve.structured_input_signature[1]["pixels"].shape[1:]
+
+    def scores(pixels: np.ndarray) -> np.ndarray:
+        return serve(pixels=tf.constant(pixels, tf.float32))["scores"].numpy()
+
+    scores.loaded = loaded  # type: ignore[attr-defined] # a signature does not keep its tables
+    return scores, tuple(shape)
+
+
+def _litert(path: Path) -> tuple[Scores, Any]:
+    interpreter = tf.lite.Interpreter(str(path), num_threads=os.cpu_count())
+    source = interpreter.get_input_details()[0]["index"]
+    target = interpreter.get_output_details()[0]["index"]
+    shape = tuple(int(size) for size in interpreter.get_input_details()[0]["shape"])
+
+    def scores(pixels: np.ndarray) -> np.ndarray:
+        if tuple(interpreter.get_input_details()[0]["shape"]) != pixels.shape:
+            interpreter.resize_tensor_input(source, pixels.shape)
+            interpreter.allocate_tensors()
+        interpreter.set_tensor(source, pixels)
+        interpreter.invoke()
+        return interpreter.get_tensor(target)
+
+    interpreter.allocate_tensors()
+    return scores, shape[1:]
+
+
+def _onnx(path: Path) -> tuple[Scores, Any]:
+    require_package("onnxruntime", "onnx")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    source = session.get_inputs()[0]
+    return lambda pixels: session.run(None, {source.name: pixels})[0], tuple(source.shape[1:])
+
+
+def _openvino(path: Path) -> tuple[Scores, Any]:
+    require_package("openvino", "openvino")
+    import openvino
+
+    # float32: OpenVINO takes bfloat16 by itself where the CPU has it.
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    shape = tuple(dim.get_length() for dim in list(compiled.input(0).get_partial_shape())[1:])
+    return lambda pixels: np.array(compiled(pixels)[0]), shape
+
+
+_LOADERS: dict[str, Callable[[Path], tuple[Scores, Any]]] = {
+    ".tflite": _litert,
+    ".onnx": _onnx,
+    ".xml": _openvino,
+}

@@ -1,0 +1,116 @@
+"""Fetch a published set once, convert it once, and keep both in Keras's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+
+from keras_inception.spec import NetworkSpec
+from keras_inception.variants import VARIANTS
+from keras_inception.weights.assign import assign
+from keras_inception.weights.files import read_source
+from keras_inception.weights.manifest import Digest, WeightsEntry
+from keras_inception.weights.source import converted
+
+# Part of the name of converted files: raise it when a reader changes what it gives.
+_CONVERSION = 1
+Build = Callable[[NetworkSpec], keras.Model]
+
+
+def cache_folder() -> Path:
+    """Where files are kept: `models/keras_inception` in `$KERAS_HOME`, `~/.keras` by default."""
+    home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
+    return Path(home) / "models" / "keras_inception"
+
+
+def fetch(entry: WeightsEntry) -> Path:
+    """The published file of a set: from the cache, or fetched into it, its hash checked.
+
+    Raises:
+        OSError: it cannot be fetched.
+        ValueError: the file is not the published one.
+    """
+    path = cache_folder() / entry.filename
+    if path.is_file():
+        _check_digest(path, entry.digest, f"Delete it to fetch it again from {entry.url}.")
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # get_file writes in place: a name of its own, so that a killed download is never taken for
+    # the file, nor two at once for one another's.
+    partial = path.with_name(f".partial-{os.getpid()}-{entry.filename}")
+    try:
+        try:
+            keras.utils.get_file(
+                partial.name, entry.url, cache_dir=path.parent, cache_subdir="", force_download=True
+            )
+        except Exception as error:  # get_file raises bare Exception
+            if isinstance(error.__context__, urllib.error.HTTPError):
+                error.__context__.close()  # it holds the connection, which get_file leaves open
+            raise OSError(
+                f"Expected to fetch the {entry.name!r} weights from {entry.url}. Received: "
+                f"{error}. Without a network, put the file at {path} yourself, or use "
+                "weights=None for a fresh network."
+            ) from error
+        _check_digest(partial, entry.digest, f"It came from {entry.url} and was not kept.")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def imagenet_weights(entry: WeightsEntry, classes: int | None, build: Build) -> Path:
+    """A set as a `.weights.h5` with all its classifiers: from the cache, or converted into it.
+
+    Args:
+        entry: of the manifest.
+        classes: 1001 to keep TF-Slim's background; default the variant's.
+        build: makes the model of a spec, auxiliary classifiers included where the spec has any.
+
+    Raises:
+        OSError: it cannot be fetched.
+        ValueError: the file is not the published one.
+    """
+    spec = VARIANTS[entry.variant]
+    classes = spec.classes if classes is None else classes
+    name = f"{entry.name}_{classes}_v{_CONVERSION}.weights.h5"
+    path = cache_folder() / name
+    if path.is_file():
+        return path
+    published = fetch(entry)
+    try:
+        source = read_source(published, classes=classes)
+        arrays = converted(source)
+        spec = replace(spec, classes=classes)
+        model = build(spec if _has_heads(arrays, spec) else replace(spec, aux=()))
+        assign(model, arrays)
+    except ValueError as error:
+        raise ValueError(f"{error}\nDelete {published} to fetch it again.") from error
+    partial = path.with_name(f".partial-{os.getpid()}-{name}")
+    try:
+        model.save_weights(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _has_heads(arrays: dict, spec: NetworkSpec) -> bool:
+    return any(name.startswith(f"{aux.name}_") for aux in spec.aux for name in arrays)
+
+
+def _check_digest(path: Path, digest: Digest | None, remedy: str) -> None:
+    if digest is None:
+        return  # the keys and shapes are all there is to check, when it is converted
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, digest.algorithm).hexdigest()
+    if not found.startswith(digest.value):
+        raise ValueError(
+            f"Expected the {digest.algorithm} {digest.value} (source: {digest.source}). Received: "
+            f"{found} of {path}. The file is damaged or another one. {remedy}"
+        )

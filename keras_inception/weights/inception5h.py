@@ -1,0 +1,114 @@
+"""Google's frozen graph `tensorflow_inception_graph.pb` (DeepDream, Lucid), or its zip.
+
+The graph is read as a message, never run. Node names are the released file's.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from keras_inception.spec import LRNSpec, NetworkSpec
+from keras_inception.variants import INCEPTION5H
+from keras_inception.weights.source import (
+    Arrays,
+    Source,
+    check_lrn,
+    pair_units,
+    with_classes,
+    with_heads_of,
+)
+
+_MEMBER = "tensorflow_inception_graph.pb"
+_PARTS = (
+    "_1x1",
+    "_3x3_bottleneck",
+    "_3x3",
+    "_5x5_bottleneck",
+    "_5x5",
+    "_pool_reduce",
+)
+
+
+def read(path: Path) -> Arrays:
+    """All floating-point constants of rank 1 or more.
+
+    Raises:
+        ValueError: not a frozen graph.
+    """
+    return _arrays(_parse(path))
+
+
+def source(path: Path, spec: NetworkSpec | None) -> Source:
+    """Read a graph for a spec, by default `inception5h`; its own LRN nodes must agree with it."""
+    graph = _parse(path)
+    arrays = _arrays(graph)
+    spec = spec or with_classes(INCEPTION5H, arrays, "softmax2_b", 0)
+    check_lrn(path, spec, [_lrn(node) for node in graph.node if node.op == "LRN"])
+    names = with_heads_of(arrays, name_map(spec), spec)
+    return Source(path=path, spec=spec, arrays=arrays, names=names, channels_first=False)
+
+
+def name_map(spec: NetworkSpec) -> dict[str, str]:
+    """This package's variables -> the graph's constants."""
+    units = pair_units(
+        spec,
+        stem=("conv2d0", "conv2d1", "conv2d2"),
+        module=lambda name: f"mixed{name}",
+        parts=_PARTS,
+    )
+    nodes = {f"{own}_conv": node for own, node in units.items()}
+    nodes["predictions_logits"] = "softmax2"
+    for index, aux in enumerate(spec.aux):
+        nodes[f"{aux.name}_proj_conv"] = f"head{index}_bottleneck"
+        nodes[f"{aux.name}_dense"] = f"nn{index}"
+        nodes[f"{aux.name}_logits"] = f"softmax{index}"
+    return {
+        f"{own}/{variable}": f"{node}_{letter}"
+        for own, node in nodes.items()
+        for variable, letter in (("kernel", "w"), ("bias", "b"))
+    }
+
+
+def _parse(path: Path) -> Any:
+    import tensorflow as tf
+    from google.protobuf import message
+
+    graph = tf.compat.v1.GraphDef()
+    try:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                data = archive.read(_MEMBER)
+        else:
+            data = path.read_bytes()
+        graph.ParseFromString(data)
+    except (message.DecodeError, zipfile.BadZipFile, KeyError) as error:
+        raise ValueError(
+            f"Expected a frozen graph, or a zip that holds {_MEMBER!r}. "
+            f"Received: {str(path)!r} ({error})"
+        ) from error
+    return graph
+
+
+def _arrays(graph: Any) -> Arrays:
+    import tensorflow as tf
+
+    arrays = {}
+    for node in graph.node:
+        tensor = node.attr["value"].tensor if node.op == "Const" else None
+        if tensor is not None and tensor.tensor_shape.dim and tensor.dtype == tf.float32:
+            arrays[node.name] = tf.make_ndarray(tensor)
+    return arrays
+
+
+def _lrn(node: Any) -> LRNSpec:
+    """TensorFlow's alpha is not divided by the window."""
+    window_size = 2 * node.attr["depth_radius"].i + 1
+    return LRNSpec(
+        name="norm",
+        window_size=window_size,
+        alpha_per_window=node.attr["alpha"].f * window_size,
+        beta=node.attr["beta"].f,
+        bias=node.attr["bias"].f,
+    )

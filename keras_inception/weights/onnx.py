@@ -1,0 +1,290 @@
+"""An ONNX file of GoogLeNet with LRN: the ONNX model zoo's, or an export of the same network.
+
+The layers are told by walking the graph from its output to its input along the spec, whatever
+they are named. Weights may be initializers or constants, reshaped or transposed on their way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_inception.spec import ConvSpec, LRNSpec, ModuleSpec, NetworkSpec, PoolSpec
+from keras_inception.variants import PAPER, PAPER_FLOOR
+from keras_inception.weights.source import Arrays, Source, check_lrn
+
+# Nodes that pass their first input on.
+_PASSING = ("Dropout", "Identity", "Flatten", "Reshape", "Squeeze", "Cast")
+
+
+def read(path: Path) -> Arrays:
+    """All floating-point initializers and constants of rank 1 or more, under their names.
+
+    Raises:
+        ImportError: onnx is not installed.
+        ValueError: not an ONNX model.
+    """
+    graph = _Graph(path, _parse(path))
+    return {
+        name: array
+        for name, array in graph.constants.items()
+        if array.ndim and np.issubdtype(array.dtype, np.floating)
+    }
+
+
+def source(path: Path, spec: NetworkSpec | None) -> Source:
+    """Read a graph for a spec, by default `paper`, or `paper_floor` if its pools round down."""
+    walk = _Walk(_Graph(path, _parse(path)), spec or PAPER)
+    names = walk.run()
+    if spec is None:
+        spec = {"ceil": PAPER, "valid": PAPER_FLOOR}[walk.rounding]
+        spec = replace(spec, classes=walk.arrays[names["predictions_logits/bias"]].size)
+    elif {pool.padding for pool in _pools(spec)} != {walk.rounding}:
+        raise ValueError(
+            f"Expected pools of padding {walk.rounding!r}, as in {str(path)!r}. Received: "
+            f"spec={spec.name!r} of {sorted({pool.padding for pool in _pools(spec)})}."
+        )
+    check_lrn(path, spec, list(reversed(walk.lrn)))
+    return Source(path=path, spec=spec, arrays=walk.arrays, names=names, channels_first=True)
+
+
+def _pools(spec: NetworkSpec) -> list[PoolSpec]:
+    stem = [layer for layer in spec.stem if isinstance(layer, PoolSpec)]
+    return stem + [stage.downsample for stage in spec.stages if stage.downsample]
+
+
+def _parse(path: Path) -> Any:
+    try:
+        import onnx
+        from google.protobuf import message
+    except ImportError as error:
+        raise ImportError(
+            f"Expected the package 'onnx', to read {str(path)!r}. Received: it is not installed. "
+            "Install it: pip install onnx"
+        ) from error
+    try:
+        graph = onnx.load(path).graph
+    except (message.DecodeError, onnx.checker.ValidationError, OSError) as error:
+        raise ValueError(f"Expected an ONNX model. Received: {str(path)!r} ({error})") from error
+    if not graph.node:
+        raise ValueError(f"Expected an ONNX model with nodes. Received: {str(path)!r}")
+    return graph
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """Who makes which tensor, and which tensors are constants."""
+
+    path: Path
+    proto: Any
+
+    @cached_property
+    def producers(self) -> dict[str, Any]:
+        return {output: node for node in self.proto.node for output in node.output}
+
+    @cached_property
+    def constants(self) -> Arrays:
+        from onnx import numpy_helper
+
+        arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.proto.initializer}
+        for node in self.proto.node:
+            if node.op_type == "Constant" and node.attribute[0].name == "value":
+                arrays[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+            known = [arrays.get(name) for name in node.input]
+            if node.op_type == "Reshape" and known[0] is not None and known[1] is not None:
+                arrays[node.output[0]] = known[0].reshape(known[1])
+            elif node.op_type == "Transpose" and known[0] is not None:
+                arrays[node.output[0]] = known[0].transpose(attribute(node, "perm"))
+            elif node.op_type == "Identity" and known[0] is not None:
+                arrays[node.output[0]] = known[0]
+        return arrays
+
+    def producer(self, tensor: str, *kinds: str, where: str) -> Any:
+        """The node behind a tensor, which must be of one of the kinds; passing nodes skipped."""
+        node = self.producers.get(tensor)
+        while node is not None and node.op_type in _PASSING and node.op_type not in kinds:
+            node = self.producers.get(node.input[0])
+        while node is not None and node.op_type == "If" and "If" not in kinds:
+            # torch exports a squeeze as a choice between two nodes of one input.
+            inner = attribute(node, "then_branch").node[-1]
+            node = self.producers.get(inner.input[0])
+        if node is None or node.op_type not in kinds:
+            received = "an input" if node is None else f"{node.op_type} ({node.name or tensor})"
+            raise ValueError(
+                f"Expected {' or '.join(kinds)} for {where} of GoogLeNet. Received: {received} in "
+                f"{str(self.path)!r}. Only float GoogLeNets with LRN can be read."
+            )
+        return node
+
+
+def attribute(node: Any, name: str, default: Any = None) -> Any:
+    """An attribute of a node as Python numbers."""
+    import onnx
+
+    found = [onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name]
+    return found[0] if found else default
+
+
+@dataclass
+class _Walk:
+    graph: _Graph
+    spec: NetworkSpec
+    names: dict[str, str] = field(default_factory=dict)
+    arrays: Arrays = field(default_factory=dict)
+    lrn: list[LRNSpec] = field(default_factory=list)  # from the output to the input
+    rounding: Any = None
+
+    def run(self) -> dict[str, str]:
+        """Walk from the first output to the input; this package's variables -> tensors."""
+        tensor = self._head(self.graph.proto.output[0].name)
+        for stage in reversed(self.spec.stages):
+            for module in reversed(stage.modules):
+                tensor = self._module(tensor, module)
+            if stage.downsample:
+                tensor = self._strided_pool(tensor, stage.downsample)
+        for layer in reversed(self.spec.stem):
+            if isinstance(layer, ConvSpec):
+                tensor = self._conv(tensor, layer.name, layer.kernel_size, layer.stride)
+            elif isinstance(layer, PoolSpec):
+                tensor = self._strided_pool(tensor, layer)
+            else:
+                tensor = self._lrn(tensor, layer.name)
+        if tensor not in {put.name for put in self.graph.proto.input}:
+            raise ValueError(
+                f"Expected the first convolution to take the graph's input. Received: {tensor!r} "
+                f"in {str(self.graph.path)!r}."
+            )
+        return self.names
+
+    def _take(self, own: str, tensor: str, array: np.ndarray | None) -> None:
+        if array is None:
+            raise ValueError(
+                f"Expected constant weights for {own!r}. Received: {tensor!r}, which the graph "
+                f"computes, in {str(self.graph.path)!r}."
+            )
+        self.names[own] = tensor
+        self.arrays[tensor] = array
+
+    def _head(self, tensor: str) -> str:
+        node = self.graph.producer(tensor, "Softmax", "Gemm", "MatMul", "Add", where="the head")
+        if node.op_type == "Softmax":
+            node = self.graph.producer(node.input[0], "Gemm", "MatMul", "Add", where="the head")
+        bias = node.input[-1]
+        if node.op_type == "Add":
+            bias = next((name for name in node.input if name in self.graph.constants), bias)
+            inner = next(name for name in node.input if name != bias)
+            node = self.graph.producer(inner, "MatMul", where="the head's dense layer")
+        kernel = self.graph.constants.get(node.input[1])
+        if kernel is not None and not attribute(node, "transB", 0):
+            kernel = kernel.T  # this reader's layout is O x I
+        self._take("predictions_logits/kernel", node.input[1], kernel)
+        self._take("predictions_logits/bias", bias, self.graph.constants.get(bias))
+        pool = self.graph.producer(
+            node.input[0], "AveragePool", "GlobalAveragePool", "ReduceMean", where="the head's pool"
+        )
+        if pool.op_type == "AveragePool" and (
+            attribute(pool, "count_include_pad", 0) or min(attribute(pool, "kernel_shape")) < 6
+        ):
+            raise self._unlike("average over the whole grid", pool)
+        return pool.input[0]
+
+    def _module(self, tensor: str, module: ModuleSpec) -> str:
+        concat = self.graph.producer(tensor, "Concat", where=f"module {module.name}")
+        inputs = set()
+        branches: Iterator[str] = iter(concat.input)
+        expected = 2 + len(module.spatial)
+        if len(concat.input) != expected:
+            raise self._unlike(f"{expected} branches in module {module.name}", concat)
+        inputs.add(self._conv(next(branches), f"{module.name}_1x1", 1))
+        for name, branch in zip(module.spatial_names, module.spatial, strict=True):
+            unit = f"{module.name}_{name}"
+            reduced = self._conv(next(branches), unit, branch.kernel_size)
+            inputs.add(self._conv(reduced, f"{unit}_reduce", 1))
+        pooled = self._conv(next(branches), f"{module.name}_pool_proj", 1)
+        pool = self.graph.producer(pooled, "MaxPool", where=f"the pool of module {module.name}")
+        if _geometry(pool) != ([3, 3], [1, 1], [1, 1, 1, 1]):
+            raise self._unlike("a 3x3 pool of stride 1", pool)
+        inputs.add(pool.input[0])
+        if len(inputs) != 1:
+            raise self._unlike(f"branches of one input in module {module.name}", concat)
+        return inputs.pop()
+
+    def _conv(self, tensor: str, name: str, size: int, stride: int = 1) -> str:
+        relu = self.graph.producer(tensor, "Relu", where=name)
+        conv = self.graph.producer(relu.input[0], "Conv", where=name)
+        pads = [size // 2] * 4
+        if len(conv.input) != 3 or attribute(conv, "group", 1) != 1:
+            raise self._unlike("a convolution with a bias", conv)
+        kernel = self.graph.constants.get(conv.input[1])
+        if kernel is not None and kernel.shape[2:] != (size, size):
+            raise self._unlike(f"a {size}x{size} convolution for {name}", conv)
+        if _geometry(conv)[1:] != ([stride] * 2, pads):
+            raise self._unlike(f"stride {stride} and padding {pads} for {name}", conv)
+        self._take(f"{name}_conv/kernel", conv.input[1], kernel)
+        self._take(f"{name}_conv/bias", conv.input[2], self.graph.constants.get(conv.input[2]))
+        return conv.input[0]
+
+    def _strided_pool(self, tensor: str, layer: PoolSpec) -> str:
+        pool = self.graph.producer(tensor, "MaxPool", where=layer.name)
+        kernel, strides, pads = _geometry(pool)
+        if kernel != [layer.size] * 2 or strides != [layer.stride] * 2 or pads[:2] != [0, 0]:
+            raise self._unlike(f"a {layer.size}x{layer.size}/{layer.stride} pool", pool)
+        # Padding at the end makes room for the window that rounding up adds.
+        rounding = "ceil" if attribute(pool, "ceil_mode", 0) or pads[2:] != [0, 0] else "valid"
+        if self.rounding not in (None, rounding):
+            raise self._unlike(f"all pools of padding {self.rounding!r}", pool)
+        self.rounding = rounding
+        return pool.input[0]
+
+    def _lrn(self, tensor: str, name: str) -> str:
+        node = self.graph.producer(tensor, "LRN", "Div", where=name)
+        if node.op_type == "Div":
+            return self._spelled_out_lrn(node, name)
+        self._found_lrn(*(attribute(node, key) for key in ("size", "alpha", "beta", "bias")))
+        return node.input[0]
+
+    def _spelled_out_lrn(self, div: Any, name: str) -> str:
+        """torch's local_response_norm: x / (bias + alpha * mean(x^2))^beta, in single steps."""
+        constants = self.graph.constants
+        power = self.graph.producer(div.input[1], "Pow", where=name)
+        add = self.graph.producer(power.input[0], "Add", where=name)
+        (bias,) = (constants[put] for put in add.input if put in constants)
+        (summed,) = (put for put in add.input if put not in constants)
+        scaled = self.graph.producer(summed, "Mul", where=name)
+        (alpha,) = (constants[put] for put in scaled.input if put in constants)
+        (mean,) = (put for put in scaled.input if put not in constants)
+        pool = self.graph.producer(mean, "AveragePool", where=name)
+        window = attribute(pool, "kernel_shape")
+        padded = self.graph.producer(pool.input[0], "Pad", "Unsqueeze", "Mul", where=name)
+        while padded.op_type != "Mul":
+            padded = self.graph.producer(padded.input[0], "Pad", "Unsqueeze", "Mul", where=name)
+        if set(padded.input) != {div.input[0]} or sorted(window)[:-1] != [1] * (len(window) - 1):
+            raise self._unlike("local response normalization", div)
+        beta = constants[power.input[1]]
+        self._found_lrn(max(window), float(alpha), float(beta), float(bias))
+        return div.input[0]
+
+    def _found_lrn(self, size: int, alpha: float, beta: float, bias: float) -> None:
+        self.lrn.append(
+            LRNSpec(name="norm", window_size=size, alpha_per_window=alpha, beta=beta, bias=bias)
+        )
+
+    def _unlike(self, expected: str, node: Any) -> ValueError:
+        return ValueError(
+            f"Expected {expected}, as GoogLeNet has. Received: {node.op_type} "
+            f"{node.name or node.output[0]!r} with {list(node.input)} and "
+            f"{[a.name for a in node.attribute]} in {str(self.graph.path)!r}."
+        )
+
+
+def _geometry(node: Any) -> tuple[list[int], list[int], list[int]]:
+    return (
+        list(attribute(node, "kernel_shape", [])),
+        list(attribute(node, "strides", [1, 1])),
+        list(attribute(node, "pads", [0, 0, 0, 0])),
+    )

@@ -1,0 +1,67 @@
+"""This package's own files: `.weights.h5` and `.keras`, read by layer name and without a model."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import h5py
+
+from keras_inception.spec import NetworkSpec
+from keras_inception.weights.source import Arrays, Source
+
+_MEMBER = "model.weights.h5"  # in a .keras file
+_KERNEL = ("kernel", "bias")
+_BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+
+
+def read(path: Path) -> Arrays:
+    """All weights of layers; seeds of dropout and the optimizer's state are left out.
+
+    Raises:
+        ValueError: not a file of Keras 3, or one whose layers have no names.
+    """
+    try:
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive:
+                data = io.BytesIO(archive.read(_MEMBER))
+            with h5py.File(data) as file:
+                return _arrays(file, path)
+        with h5py.File(path) as file:
+            return _arrays(file, path)
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"Expected a `.weights.h5` or `.keras` file of Keras 3. Received: {str(path)!r} "
+            f"({error})"
+        ) from error
+
+
+def source(path: Path, spec: NetworkSpec | None) -> Source:
+    """Read a file; the names are this package's already."""
+    arrays = read(path)
+    names = {name: name for name in arrays}
+    return Source(path=path, spec=spec, arrays=arrays, names=names, channels_first=False)
+
+
+def _arrays(file: h5py.File, path: Path) -> Arrays:
+    arrays = {}
+    for group in file["layers"].values():
+        variables = group.get("vars")
+        if variables is None or not len(variables):
+            continue
+        layer = variables.attrs.get("name")
+        if layer is None:
+            raise ValueError(
+                f"Expected layers with names in {str(path)!r}. Received: one without, as Keras "
+                "before 3.12 wrote them. Load it with that Keras and save it with this one."
+            )
+        labels = _BATCH_NORM[-len(variables) :] if layer.endswith("_bn") else _KERNEL
+        if len(variables) > len(labels):
+            raise ValueError(
+                f"Expected at most {len(labels)} weights in layer {layer!r}. "
+                f"Received: {len(variables)} in {str(path)!r}."
+            )
+        for index in range(len(variables)):
+            arrays[f"{layer}/{labels[index]}"] = variables[str(index)][()]
+    return arrays

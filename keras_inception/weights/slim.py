@@ -1,0 +1,121 @@
+"""TF-Slim's checkpoint of `inception_v1`: a folder, a prefix, or the released tarball.
+
+The released file is of the old one-file format, TF-Slim's trainer writes the newer one of three
+files; both are read without a session. Names: tf_slim/nets/inception_v1.py.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+import tempfile
+from pathlib import Path
+
+from keras_inception.spec import NetworkSpec
+from keras_inception.variants import SLIM
+from keras_inception.weights.source import Arrays, Source, pair_units, with_classes
+
+_SCOPE = "InceptionV1/"
+_LOGITS = f"{_SCOPE}Logits/Conv2d_0c_1x1"
+_BACKGROUND_CLASSES = 1001
+_STEM = tuple(_SCOPE + name for name in ("Conv2d_1a_7x7", "Conv2d_2b_1x1", "Conv2d_2c_3x3"))
+_PARTS = (
+    "Branch_0/Conv2d_0a_1x1",
+    "Branch_1/Conv2d_0a_1x1",
+    "Branch_1/Conv2d_0b_3x3",
+    "Branch_2/Conv2d_0a_1x1",
+    "Branch_2/Conv2d_0b_3x3",
+    "Branch_3/Conv2d_0b_1x1",
+)
+# The one scope that breaks the pattern.
+_ODD = {
+    f"{_SCOPE}Mixed_5b/Branch_2/Conv2d_0b_3x3": f"{_SCOPE}Mixed_5b/Branch_2/Conv2d_0a_3x3",
+}
+# What a trainer saves beside the network: its step, and the optimizer's and the averages' slots.
+_TRAINING_STATE = re.compile(
+    r"global_step$|.*/(RMSProp(_1)?|Momentum|Adam(_1)?|ExponentialMovingAverage)$"
+)
+
+
+def read(path: Path) -> Arrays:
+    """All variables of the network in a checkpoint; the state of training is left out.
+
+    Raises:
+        ValueError: no checkpoint there, several, or a damaged one.
+    """
+    if not path.name.endswith((".tar.gz", ".tgz", ".tar")):
+        return _read_checkpoint(_prefix(path))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with tarfile.open(path) as archive:
+                archive.extractall(folder, filter="data")
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise ValueError(
+                f"Expected a tarball of a TF-Slim checkpoint. Received: {str(path)!r} ({error})"
+            ) from error
+        return _read_checkpoint(_prefix(Path(folder)))
+
+
+def source(path: Path, spec: NetworkSpec | None, classes: int | None) -> Source:
+    """Read a checkpoint for a spec, by default `slim`.
+
+    The background, row 0 of 1001 classes, is dropped unless `classes` is 1001.
+    """
+    arrays = read(path)
+    if classes != _BACKGROUND_CLASSES:
+        for name in (f"{_LOGITS}/weights", f"{_LOGITS}/biases"):
+            if name in arrays and arrays[name].shape[-1] == _BACKGROUND_CLASSES:
+                arrays[name] = arrays[name][..., 1:]
+    kernel = arrays.get(f"{_LOGITS}/weights")
+    if kernel is not None and kernel.shape[:2] == (1, 1):
+        arrays[f"{_LOGITS}/weights"] = kernel[0, 0]  # a 1x1 convolution there, dense here
+    spec = spec or with_classes(SLIM, arrays, f"{_LOGITS}/biases", -1)
+    return Source(path=path, spec=spec, arrays=arrays, names=name_map(spec), channels_first=False)
+
+
+def name_map(spec: NetworkSpec) -> dict[str, str]:
+    """This package's variables -> TF-Slim's; its Mixed_3b is the paper's 3a."""
+    units = pair_units(
+        spec,
+        stem=_STEM,
+        module=lambda name: f"{_SCOPE}Mixed_{name[0]}{chr(ord(name[1]) + 1)}/",
+        parts=_PARTS,
+    )
+    names = {}
+    for own, scope in units.items():
+        scope = _ODD.get(scope, scope)
+        names[f"{own}_conv/kernel"] = f"{scope}/weights"
+        for variable in ("beta", "moving_mean", "moving_variance"):
+            names[f"{own}_bn/{variable}"] = f"{scope}/BatchNorm/{variable}"
+    names["predictions_logits/kernel"] = f"{_LOGITS}/weights"
+    names["predictions_logits/bias"] = f"{_LOGITS}/biases"
+    return names
+
+
+def _read_checkpoint(prefix: Path) -> Arrays:
+    import tensorflow as tf
+
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        names = sorted(reader.get_variable_to_shape_map())
+        return {name: reader.get_tensor(name) for name in names if not _TRAINING_STATE.match(name)}
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"Expected a TF-Slim checkpoint. Received: {str(prefix)!r} ({error})"
+        ) from error
+
+
+def _prefix(path: Path) -> Path:
+    """What `load_checkpoint` wants: the one file, or the name in front of `.index`."""
+    if path.suffix == ".index":
+        return path.with_suffix("")
+    if not path.is_dir():
+        return path
+    prefixes = sorted({file.with_suffix("") for file in path.rglob("*.index")})
+    prefixes = prefixes or sorted(path.rglob("*.ckpt"))
+    if len(prefixes) != 1:
+        raise ValueError(
+            f"Expected one checkpoint in {str(path)!r}. "
+            f"Received: {[prefix.name for prefix in prefixes]}. Give the path of one."
+        )
+    return prefixes[0]

@@ -1,0 +1,211 @@
+"""Evaluation by many crops: the pixels against Pillow's, the means against NumPy's; the command."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from keras_inception.cli import app
+from keras_inception.data import FileSplit, Split, crop_views, evaluation_batches, open_data
+from keras_inception.evaluate import Evaluation, crop_scores, table_3
+from keras_inception.network import build_network
+from keras_inception.variants import variant_spec
+
+
+def lying(channels: int = 3) -> Split:
+    """Three images of 30 x 42 pixels."""
+    random = np.random.default_rng(0)
+    return Split(random.integers(0, 256, (3, 30, 42, channels), np.uint8), np.array([0, 1, 0]))
+
+
+def by_pillow(plane: np.ndarray, size: int) -> list[np.ndarray]:
+    """Section 7's 72 crops of one channel of 30 x 42 for an input of 28, by Pillow and by hand.
+
+    The sizes of 28 / 224 = 1/8 of the paper's: 32, 36, 40, 44; 42 / 30 = 1.4 of them: 44, 50, 56,
+    61. Squares begin at 0, at half of the rest, and at the rest.
+    """
+    image = Image.fromarray(plane.astype(np.float32))
+    crops = []
+    for side, width in ((32, 44), (36, 50), (40, 56), (44, 61)):
+        resized = image.resize((width, side), Image.Resampling.BILINEAR)
+        for left in (0, (width - side) // 2, width - side):
+            square = resized.crop((left, 0, left + side, side))
+            rest = side - size
+            half = rest // 2
+            for top, start in ((0, 0), (0, rest), (rest, 0), (rest, rest), (half, half)):
+                crops.append(square.crop((start, top, start + size, top + size)))
+            crops.append(square.resize((size, size), Image.Resampling.BILINEAR))
+    return [np.asarray(crop) for crop in crops]
+
+
+def test_the_144_crops_are_those_that_pillow_cuts():
+    split = lying()
+    views = [views for _, views in crop_views(split, 28, 3, "144", views_at_once=36 * 3)]
+    assert [view.shape for view in views] == [(3, 36, 28, 28, 3)] * 4
+    for image, pixels in enumerate(split.images):
+        planes = [by_pillow(pixels[..., channel], 28) for channel in range(3)]
+        expected = np.stack(planes, axis=-1)  # 72 x 28 x 28 x 3
+        plain = np.concatenate([view[image, :18] for view in views])
+        mirrored = np.concatenate([view[image, 18:] for view in views])
+        np.testing.assert_allclose(plain, expected, atol=0.05)
+        np.testing.assert_allclose(mirrored, expected[:, :, ::-1], atol=0.05)
+
+
+def test_ten_crops_and_one():
+    split = lying()
+    ((_, ten),) = crop_views(split, 28, 3, "10", views_at_once=30)
+    ((_, one),) = crop_views(split, 28, 3, "1")
+    assert ten.shape == (3, 10, 28, 28, 3)
+    # The centred square of the first scale holds crops 6 to 10 of the 144; its centre is the tenth.
+    expected = by_pillow(split.images[1, ..., 2], 28)
+    np.testing.assert_allclose(ten[1, :5, ..., 2], expected[6:11], atol=0.05)
+    np.testing.assert_allclose(one[1, 0, ..., 2], expected[10], atol=0.05)
+    np.testing.assert_array_equal(ten[:, 5:], ten[:, :5, :, ::-1])
+
+
+def test_whole_is_what_the_evaluation_stream_gives():
+    spec = variant_spec("nano")
+    split = lying(channels=1)
+    images, _ = next(iter(evaluation_batches(split, spec, 3)))
+    ((_, whole),) = crop_views(split, 28, 1, "whole")
+    np.testing.assert_allclose((images.numpy() + 1) * 127.5, whole[:, 0], atol=1e-3)
+
+
+def test_files_come_one_scale_of_one_image_at_a_time(tmp_path):
+    for name in "ab":
+        for number, size in enumerate(((300, 200), (200, 300))):
+            path = tmp_path / name / f"{number}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.full((*size, 3), 90, np.uint8)).save(path)
+    data = open_data(f"dir:{tmp_path}")
+    assert isinstance(data.train, FileSplit)
+    shapes = [views.shape for _, views in crop_views(data.train, 32, 3, "144")]
+    assert shapes == [(1, 36, 32, 32, 3)] * 4 * len(data.train)
+
+
+def brightness_model(slope: float) -> keras.Model:
+    """Two classes; the logit of class 1 is `slope` times the crop's mean top left pixel."""
+    inputs = keras.Input((28, 28, 1), name="pixels_inception5h")
+    corner = keras.layers.Cropping2D(((0, 27), (0, 27)))(inputs)
+    outputs = keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(corner))
+    model = keras.Model(inputs, outputs)
+    model.set_weights([np.array([[0.0, slope]]), np.zeros(2)])
+    return model
+
+
+def test_scores_are_the_mean_softmax_over_crops():
+    split = lying(channels=1)
+    expected = []
+    for pixels in split.images[..., 0]:
+        crops = by_pillow(pixels, 28)
+        corners = [crop[0, column] - 117 for crop in crops for column in (0, -1)]
+        ones = 1 / (1 + np.exp(-0.02 * np.array(corners, np.float64)))
+        expected.append([1 - ones.mean(), ones.mean()])
+    done: list[int] = []
+    scores = crop_scores(brightness_model(0.02), split, "144", batch_size=50, progress=done.append)
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    assert sum(done) == 3
+
+
+def test_an_input_that_is_no_square_is_refused():
+    model = keras.Sequential([keras.Input((28, 32, 1)), keras.layers.Flatten()])
+    with pytest.raises(ValueError, match="fixed square input"):
+        crop_scores(model, lying(channels=1), "10")
+
+
+def result(top_5: float) -> Evaluation:
+    return Evaluation(100, 0.5, top_5, 1.0, np.zeros((2, 2)))
+
+
+def test_table_3_in_the_papers_numbers():
+    rows = table_3(
+        [
+            (1, "1", result(1 - 0.1007)),
+            (1, "144", result(1 - 0.0789)),
+            (7, "10", result(1 - 0.0762)),
+            (7, "144", result(1 - 0.0667)),
+        ]
+    )
+    assert [(row.models, row.crops, row.cost) for row in rows] == [
+        (1, 1, 1),
+        (1, 144, 144),
+        (7, 10, 70),
+        (7, 144, 1008),
+    ]
+    assert [row.top_5_error for row in rows] == pytest.approx([0.1007, 0.0789, 0.0762, 0.0667])
+    assert rows[0].compared_to_base is None
+    differences = [row.compared_to_base for row in rows[1:]]
+    assert differences == pytest.approx([-0.0218, -0.0245, -0.0340])  # as printed
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, Path, Path]:
+    """A folder of twelve pictures in two classes, and two models of them."""
+    root = tmp_path_factory.mktemp("command")
+    random = np.random.default_rng(1)
+    for name in "ab":
+        for number in range(6):
+            path = root / "pictures" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (30, 42), np.uint8)).save(path)
+    (root / "pictures" / "a" / "broken.png").write_bytes(b"")
+    for run, slope in (("one", 0.02), ("two", -0.01)):
+        (root / run).mkdir()
+        brightness_model(slope).save(root / run / "model.keras")
+        (root / run / "labels.txt").write_text("a\nb\n")
+    return root / "pictures", root / "one", root / "two"
+
+
+def test_an_ensemble_by_two_kinds_of_crops(trained, tmp_path):
+    pictures, one, two = trained
+    arguments = ["evaluate", str(one), str(two), "--data", f"dir:{pictures}", "--crops", "1"]
+    answer = CliRunner().invoke(app, [*arguments, "--crops", "10", "--out", str(tmp_path / "out")])
+    assert answer.exit_code == 0, answer.output
+    assert "1 files are left out" in answer.stderr
+    assert "broken.png: zero bytes" in answer.stderr
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert [(row["models"], row["crop"], row["cost"]) for row in document["rows"]] == [
+        (1, "1", 1),
+        (1, "10", 10),
+        (2, "1", 2),
+        (2, "10", 20),
+    ]
+    test = open_data(f"dir:{pictures}").test
+    models = [brightness_model(slope) for slope in (0.02, -0.01)]
+    mean = np.mean([crop_scores(model, test, "10") for model in models], axis=0)
+    loss = -np.log(mean[np.arange(len(test)), test.labels]).mean()
+    assert document["rows"][3]["loss"] == pytest.approx(loss)
+    assert document["rows"][3]["images"] == len(test) == 2
+    assert (tmp_path / "out" / "confusion_matrix.png").stat().st_size > 1_000
+
+
+def test_mistakes_are_told_in_a_line(trained):
+    pictures, one, _ = trained
+    for arguments, told in (
+        (["--crops", "12"], "Expected --crops whole, 1, 10 or 144"),
+        (["--data", "sample"], "Expected a model of the 10 classes"),
+        (["--data", f"dir:{pictures}", "--strict"], "zero bytes"),
+    ):
+        answer = CliRunner().invoke(app, ["evaluate", str(one), *arguments])
+        assert answer.exit_code == 2
+        assert told in answer.stderr
+
+
+def test_the_evaluation_of_training_is_that_of_whole_images():
+    """A real network on the sample: both ways give the same accuracy."""
+    spec = variant_spec("nano")
+    keras.utils.set_random_seed(0)
+    model = build_network(spec)
+    sample = open_data("sample").test
+    split = Split(sample.images[:20], sample.labels[:20])
+    images, _ = next(iter(evaluation_batches(split, spec, 20)))
+    np.testing.assert_allclose(
+        crop_scores(model, split, "whole"), model.predict_on_batch(images), atol=1e-6
+    )

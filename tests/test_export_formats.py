@@ -1,0 +1,145 @@
+"""The other formats, each run by its own runtime, and the job that writes, times and chooses."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import tiny_spec
+
+from keras_inception.data import load_sample
+from keras_inception.export import (
+    FORMATS,
+    Images,
+    export_model,
+    folder_images,
+    sample_images,
+)
+from keras_inception.export.formats import require_packages
+from keras_inception.network import build_network
+from keras_inception.runtimes import load_network, require_package
+
+LABELS = ("a", "b", "c", "d", "e")
+NEEDS = {"onnx": "tf2onnx", "openvino": "openvino"}
+
+
+def network(norm: str = "lrn") -> keras.Model:
+    """An LRN network with one clear first class for each image."""
+    keras.utils.set_random_seed(1)
+    model = build_network(tiny_spec(norm=norm))
+    logits = model.get_layer("predictions_logits")
+    kernel, bias = logits.get_weights()
+    logits.set_weights([kernel * 8, bias])
+    return model
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    return sample_images((32, 32, 3), None)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_each_format_gives_the_model_s_scores(kind: str, images: Images, tmp_path: Path) -> None:
+    if kind in NEEDS:
+        pytest.importorskip(NEEDS[kind])
+    model = network()
+
+    rows = export_model(model, tmp_path / "out", [kind], images=images, labels=LABELS)
+
+    assert [row.kind for row in rows] == ["keras", kind]
+    loaded = load_network(rows[1].path)
+    assert (loaded.input_shape, loaded.labels) == ((32, 32, 3), LABELS)
+    expected = model.predict_on_batch(images.check[:40] / np.float32(127.5) - 1)
+    received = loaded.scores(images.check[:40].astype(np.float32))
+    exact = kind in ("saved_model", "onnx", "openvino", "litert")
+    np.testing.assert_allclose(received, expected, atol=1e-5 if exact else 0.1)
+    assert np.mean(received.argmax(1) == expected.argmax(1)) >= 0.95
+    one = loaded.scores(images.check[:1].astype(np.float32))  # another batch size
+    np.testing.assert_allclose(one, received[:1], atol=1e-5 if exact else 0.02)
+    assert rows[1].size == sum(
+        file.stat().st_size
+        for file in (tmp_path / "out").rglob("*")
+        if file.is_file() and file.parent / file.name != tmp_path / "out" / "labels.txt"
+    )
+
+
+def test_fastest_keeps_the_format_that_answers_soonest(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "keras_inception.export.job._interleaved_times",
+        lambda runs, image: {"keras": 1.0, "litert": 9.0, "litert-float16": 5.0},
+    )
+
+    rows = export_model(
+        network(),
+        tmp_path / "out",
+        ["litert", "litert-float16"],
+        images=images,
+        fastest=True,
+    )
+
+    assert [row.kind for row in rows] == ["keras", "litert-float16"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model_float16.tflite"]
+
+
+def test_a_format_that_differs_is_refused_and_removed(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(model: keras.Model) -> keras.Model:
+        other = network()
+        other.set_weights([weight * 0.9 for weight in model.get_weights()])
+        return other
+
+    monkeypatch.setattr("keras_inception.export.formats.folded", wrong)
+    with pytest.raises(ValueError, match="litert: expected scores within 1e-05"):
+        export_model(network(), tmp_path / "out", ["litert"], images=images)
+    assert not any((tmp_path / "out").iterdir())
+
+
+def test_a_missing_package_is_one_line() -> None:
+    with pytest.raises(ValueError, match=r"not installed: pip install \"keras-inception\[onnx\]\""):
+        require_package("a_package_that_nobody_has", "onnx")
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Expected a format among saved_model, .* Received: 'x'"):
+        require_packages("x")  # type: ignore[arg-type]
+
+
+def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(ValueError, match=r"Expected a run's folder.*Received: .*notes.txt"):
+        load_network(tmp_path / "notes.txt")
+
+
+def test_sample_images_know_the_truth_of_the_sample_s_classes_only() -> None:
+    data = load_sample()
+
+    own = sample_images((28, 28, 1), data.class_names)
+
+    np.testing.assert_array_equal(own.check, data.test.images[:500])
+    np.testing.assert_array_equal(own.truth, data.test.labels[:500])
+    assert sample_images((28, 28, 1), LABELS).truth is None
+
+
+def test_folders_named_after_classes_tell_the_truth(tmp_path: Path) -> None:
+    for index, label in enumerate(LABELS[:2]):
+        (tmp_path / label).mkdir()
+        for number in range(3):
+            keras.utils.save_img(
+                tmp_path / label / f"{number}.png",
+                np.full((9, 9, 3), index * 100 + number, np.uint8),
+                scale=False,
+            )
+
+    found = folder_images(tmp_path, (4, 4, 3), LABELS)
+
+    assert found.truth is not None
+    assert found.check.shape == (6, 4, 4, 3)
+    for image, label in zip(found.check, found.truth, strict=True):
+        assert image.max() // 100 == label
+    assert folder_images(tmp_path, (4, 4, 3), ["x", "y"]).truth is None
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(ValueError, match="without any"):
+        folder_images(tmp_path / "nothing", (4, 4, 3), None)

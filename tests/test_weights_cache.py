@@ -1,0 +1,217 @@
+"""Fetch once, convert once: against a web server on this machine, with a tiny network's file."""
+
+import functools
+import hashlib
+import http.server
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from typer.testing import CliRunner
+
+from keras_inception import GoogLeNet, googlenet
+from keras_inception.cli import app
+from keras_inception.network import build_network
+from keras_inception.variants import VARIANTS
+from keras_inception.weights import MANIFEST, cache, imagenet_entry
+from keras_inception.weights.manifest import Digest, WeightsEntry
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    """Files of a folder; one named cut-* breaks off in the middle."""
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_GET(self):
+        self.server.requests.append(self.path)
+        if "cut-" not in self.path:
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        self.wfile.write(b"only this much")
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    (tmp_path / "web").mkdir()
+    handler = functools.partial(_Handler, directory=tmp_path / "web")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        running.requests = []
+        running.folder = tmp_path / "web"
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def _entry(server, filename: str = "nano.weights.h5", **changes) -> WeightsEntry:
+    """A set as the manifest lists them, of the smallest network."""
+    entry = WeightsEntry(
+        name="toy",
+        variant="nano",
+        url=f"http://127.0.0.1:{server.server_port}/{filename}",
+        filename=filename,
+        digest=None,
+        pixels="tf",
+        classes=10,
+        class_index=None,
+        licence="none",
+        top_1=None,
+        top_5=None,
+        accuracy_source="none",
+    )
+    return replace(entry, **changes)
+
+
+def _publish(server, filename: str = "nano.weights.h5") -> dict[str, np.ndarray]:
+    model = build_network(VARIANTS["nano"])
+    model.save_weights(server.folder / filename)
+    return {weight.path: np.array(weight) for weight in model.weights}
+
+
+def _cached() -> list[str]:
+    folder = cache.cache_folder()
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def test_imagenet_weights_are_fetched_and_converted_once(server, monkeypatch):
+    arrays = _publish(server)
+    monkeypatch.setattr(googlenet, "imagenet_entry", lambda variant: _entry(server))
+    for _ in range(2):
+        model = GoogLeNet(weights="imagenet", variant="nano")
+        for weight in model.weights:
+            assert_array_equal(np.array(weight), arrays[weight.path])
+    assert server.requests == ["/nano.weights.h5"]
+    assert _cached() == ["nano.weights.h5", "toy_10_v1.weights.h5"]
+    features = GoogLeNet(weights="imagenet", variant="nano", include_top=False, pooling="avg")
+    assert features.output_shape == (None, 104)  # nano's 4b: 32 + 40 + 16 + 16
+
+
+def test_a_published_hash_is_checked(server):
+    _publish(server)
+    data = (server.folder / "nano.weights.h5").read_bytes()
+    sha1, sha256 = hashlib.sha1(data).hexdigest(), hashlib.sha256(data).hexdigest()
+    for digest in (
+        Digest(algorithm="sha1", value=sha1, source="here"),
+        Digest(algorithm="sha256", value=sha256[:8], source="here"),
+    ):
+        assert cache.fetch(_entry(server, digest=digest)).read_bytes() == data
+    wrong = Digest(algorithm="sha256", value="0" * 8, source="the file's name")
+    with pytest.raises(ValueError, match=rf"sha256 00000000 \(source.*{sha256}.*Delete it"):
+        cache.fetch(_entry(server, digest=wrong))
+    (cache.cache_folder() / "nano.weights.h5").unlink()
+    with pytest.raises(ValueError, match="was not kept"):
+        cache.fetch(_entry(server, digest=wrong))
+    assert _cached() == []
+
+
+@pytest.mark.parametrize("filename", ["absent.weights.h5", "cut-nano.weights.h5"])
+def test_a_download_that_fails_leaves_nothing_and_says_what_to_do(server, filename):
+    entry = _entry(server, filename)
+    place = cache.cache_folder() / filename
+    with pytest.raises(OSError, match="Received") as refused:
+        cache.fetch(entry)
+    for part in (entry.url, f"put the file at {place}", "weights=None"):
+        assert part in str(refused.value)
+    assert _cached() == []
+
+
+def test_without_a_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(
+        googlenet,
+        "imagenet_entry",
+        lambda variant: replace(imagenet_entry(variant), url="http://127.0.0.1:9/file"),
+    )
+    with pytest.raises(
+        OSError, match=r"put the file at .*bvlc_googlenet\.caffemodel.*weights=None"
+    ):
+        GoogLeNet()
+
+
+def test_a_killed_download_is_not_taken_for_the_file(server):
+    arrays = _publish(server)
+    folder = cache.cache_folder()
+    folder.mkdir(parents=True)
+    (folder / ".partial-1-nano.weights.h5").write_bytes(b"half")
+    model = build_network(VARIANTS["nano"])
+    path = cache.imagenet_weights(_entry(server), None, build_network)
+    model.load_weights(path)
+    assert_array_equal(np.array(model.weights[0]), arrays[model.weights[0].path])
+
+
+def test_a_file_that_is_not_the_network_is_not_converted(server):
+    (server.folder / "nano.weights.h5").write_bytes(b"<html>moved</html>")
+    with pytest.raises(ValueError, match=r"(?s)Expected a `\.weights\.h5`.*Delete .* fetch it"):
+        cache.imagenet_weights(_entry(server), None, build_network)
+    build_network(VARIANTS["tiny"]).save_weights(server.folder / "tiny.weights.h5")
+    with pytest.raises(ValueError, match=r"(?s) - conv1_conv/kernel|missing.*Delete"):
+        cache.imagenet_weights(_entry(server, "tiny.weights.h5"), None, build_network)
+    assert not any(name.startswith("toy") for name in _cached())
+
+
+def test_every_set_of_the_manifest_fits_its_variant():
+    for entry in MANIFEST:
+        spec = VARIANTS[entry.variant]
+        assert entry.pixels == spec.pixels
+        assert entry.classes - spec.classes == (1 if entry.name == "slim" else 0)
+        assert entry.url.endswith(entry.filename)
+        assert (entry.top_1 is None) == (entry.accuracy_source == "not published")
+        if entry.digest:
+            full = {"sha1": 40, "sha256": 64}[entry.digest.algorithm]
+            assert len(entry.digest.value) in (8, full)
+            assert int(entry.digest.value, 16)
+    assert imagenet_entry("paper").name == "bvlc"
+    with pytest.raises(ValueError, match=r"paper, slim, torchvision.*variant='bn'"):
+        imagenet_entry("bn")
+
+
+def test_the_command_line_lists_every_set():
+    result = CliRunner().invoke(app, ["weights", "list"])
+    assert result.exit_code == 0
+    for entry in MANIFEST:
+        assert f"{entry.name}: {entry.url}\n" in result.output
+    assert "405fc5acd08a3bb12de8ee5e23a96bec22f08204" in result.output
+    assert "checked by keys and shapes" in result.output
+
+
+def test_the_command_line_converts(tmp_path):
+    source, target = tmp_path / "a.weights.h5", tmp_path / "b.keras"
+    build_network(VARIANTS["nano"]).save_weights(source)
+    command = ["weights", "convert", str(source), "--variant", "nano", "--to"]
+    result = CliRunner().invoke(app, [*command, str(target)])
+    assert result.exit_code == 0, result.output
+    again = GoogLeNet(weights=target, variant="nano")
+    for left, right in zip(
+        GoogLeNet(weights=source, variant="nano").get_weights(), again.get_weights(), strict=True
+    ):
+        assert_array_equal(left, right)
+    for bad in (target, tmp_path / "c.onnx", tmp_path / "none" / "c.keras"):
+        result = CliRunner().invoke(app, [*command, str(bad)])
+        assert result.exit_code == 2
+        assert "Expected" in result.output
+
+
+def test_verify_prints_the_top_5_of_three_photos(server, monkeypatch):
+    from keras_inception.weights import manifest
+
+    spec = replace(VARIANTS["tiny"], input_shape=(28, 28, 3))
+    monkeypatch.setitem(VARIANTS, "paper", replace(spec, classes=1000))
+    build_network(VARIANTS["paper"]).save_weights(server.folder / "good.weights.h5")
+    good = _entry(server, "good.weights.h5", name="good", variant="paper")
+    lost = _entry(server, "absent.weights.h5", name="lost")
+    monkeypatch.setattr(manifest, "MANIFEST", (good, lost))
+    result = CliRunner().invoke(app, ["weights", "verify", "good"])
+    assert result.exit_code == 0, result.output
+    for photo in ("cat.jpg", "espresso.jpg", "rocket.jpg"):
+        assert photo in result.output
+    assert len([line for line in result.output.splitlines() if line.count("│") == 4]) == 15
+    result = CliRunner().invoke(app, ["weights", "verify"])
+    assert result.exit_code == 1
+    assert "Not verified: lost" in result.output
+    result = CliRunner().invoke(app, ["weights", "verify", "unknown"])
+    assert result.exit_code == 2
