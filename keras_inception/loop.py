@@ -121,8 +121,8 @@ class TrainingLoop:
         self._trainer.restore(snapshot.arrays)
         self.progress = Progress(**snapshot.document["progress"])
 
-    def run(self) -> None:
-        """Train to the end.
+    def run(self, signals: StopSignals) -> None:
+        """Train to the end, or until a signal comes.
 
         Raises:
             TrainingInterruptedError: SIGTERM or SIGINT came, and a snapshot of this step is
@@ -139,10 +139,11 @@ class TrainingLoop:
         model.history.history = {name: [*past] for name, past in self.progress.history.items()}
         self._resumed_at = time.monotonic() - self.progress.seconds
         batches = iter(self._trainer.distribute(self._training_batches(self.progress.step)))
+        if signals.received is not None and not self._trainer.has_other_workers:
+            raise self._stopped(signals)  # or after a first step, in which all workers agree
         try:
-            with StopSignals() as signals:
-                while not self.progress.finished:
-                    self._epoch(batches, signals)
+            while not self.progress.finished:
+                self._epoch(batches, signals)
         except _LOST_WORKER as error:
             if not self._trainer.has_other_workers:
                 raise
@@ -171,10 +172,7 @@ class TrainingLoop:
             if stop or (not last and self._snapshots.is_due(progress.step)):
                 self._save_snapshot()
             if stop:
-                raise TrainingInterruptedError(
-                    f"Stopped after step {progress.step}, as asked.",
-                    by_hand=signals.received == signal.SIGINT,
-                )
+                raise self._stopped(signals)
         logs |= {f"val_{name}": value for name, value in self._leave_model().items()}
         self._callbacks.on_epoch_end(progress.epoch, logs)
         for name, value in logs.items():
@@ -222,6 +220,12 @@ class TrainingLoop:
     def _require_finite(self, state: dict[str, np.ndarray]) -> None:
         if not all(np.isfinite(values).all() for values in state.values()):
             raise self._diverged("a weight that is not finite")
+
+    def _stopped(self, signals: StopSignals) -> TrainingInterruptedError:
+        return TrainingInterruptedError(
+            f"Stopped after step {self.progress.step}, as asked.",
+            by_hand=signals.received == signal.SIGINT,
+        )
 
     def _diverged(self, what: str) -> TrainingDivergedError:
         return TrainingDivergedError(
@@ -284,7 +288,9 @@ def _filled_up(images: Any, labels: Any, rows: int) -> tuple[Any, ...]:
 class StopSignals:
     """Within it, the first SIGTERM (pre-emption) or SIGINT (Ctrl-C) is only noted.
 
-    A second one does what it did before. In a thread other than the main one, nothing changes.
+    An exception raised by a signal gets lost, or aborts the process, where TensorFlow builds and
+    traces: it calls Python from C++. A second signal does what it did before. In a thread other
+    than the main one, nothing changes.
     """
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ from keras_inception.data import ImageData, evaluation_batches, sample_pixels
 from keras_inception.evaluate import evaluate
 from keras_inception.export import export_saved_model
 from keras_inception.initial import initialize
-from keras_inception.loop import MODEL_FILE, Progress, TrainingLoop
+from keras_inception.loop import MODEL_FILE, Progress, StopSignals, TrainingLoop
 from keras_inception.preprocessing import preprocess_input
 from keras_inception.recipe import Recipe
 from keras_inception.snapshot import (
@@ -125,6 +125,7 @@ def train(
         if keras.backend.backend() != "tensorflow":
             progress = keras_fit.fit(spec, data, recipe, folder, init=init, callbacks=callbacks)
             return _finish(spec, data, recipe, folder, progress)
+        signals = stack.enter_context(StopSignals())
         total_steps = len(data.train) // recipe.batch_size * recipe.epochs
         trainer = Trainer(spec, recipe, strategy, total_steps=total_steps)
         if init is not None:
@@ -140,7 +141,7 @@ def train(
         )
         if snapshot is not None:
             loop.restore(snapshot)
-        loop.run()
+        loop.run(signals)
         if not chief:
             return TrainResult(trainer.deployed(spec), folder, {"history": loop.progress.history})
         return _finish(spec, data, recipe, folder, loop.progress)

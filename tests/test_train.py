@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +20,7 @@ from PIL import Image
 from keras_inception.data import ImageData, Split
 from keras_inception.export import parity
 from keras_inception.keras_fit import compile_model
+from keras_inception.loop import TrainingInterruptedError
 from keras_inception.network import build_network, inference_model
 from keras_inception.recipe import Recipe
 from keras_inception.spec import (
@@ -371,6 +374,20 @@ def test_an_interrupted_save_keeps_the_last_whole_model(tmp_path, monkeypatch):
     texts = {"spec.json", "recipe.json", "labels.txt", "history.csv"}
     assert left == texts | {"model.keras", "snapshots"}
     assert keras.models.load_model(folder / "model.keras").output_shape == (None, 4)
+
+
+def test_ctrl_c_before_the_first_step_is_noted_and_obeyed(tmp_path):
+    """TensorFlow may lose a KeyboardInterrupt while it builds; none is raised."""
+
+    class StopEarly(keras.callbacks.Callback):
+        def set_model(self, model: keras.Model) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(TrainingInterruptedError, match="Stopped after step 0") as caught:
+        train(one_module_spec(), DATA, RECIPE, tmp_path / "run", callbacks=[StopEarly()])
+    assert caught.value.by_hand
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
