@@ -243,7 +243,17 @@ def test_summary_options(tmp_path):
 
 
 def _start_training(folder: Path) -> subprocess.Popen:
-    arguments = ["train", "--variant", "nano", "--epochs", "40", "--out", folder]
+    arguments = [
+        "train",
+        "--variant",
+        "nano",
+        "--batch-size",
+        "500",
+        "--epochs",
+        "90",
+        "--out",
+        folder,
+    ]
     # A shell that runs the tests in the background has them ignore Ctrl-C; a process inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
