@@ -142,7 +142,8 @@ def test_what_training_shows(tmp_path, monkeypatch):
     cost = network_cost(quick_spec()).total
     assert lines[0] == (
         f"tiny_for_tests on 28 x 28 x 1, 10 classes: {cost.params:,} parameters, "
-        f"{cost.macs:,} multiply-adds, {cost.activations * 4 / 1e6:.1f} MB of activations per image."
+        f"{cost.macs:,} multiply-adds, "
+        f"{cost.activations * 4 / 1e6:.1f} MB of activations per image."
     )
     assert lines[1].startswith("64 training and 32 held-out images of fashion_mnist_sample")
     assert lines[1].endswith("2 epochs by the recipe [odd] name.")
