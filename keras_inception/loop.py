@@ -20,8 +20,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_inception.atomic import aside
 from keras_inception.data import FileSplit, ImageData, Split, evaluation_batches, training_batches
-from keras_inception.snapshot import Snapshot, Snapshots, aside
+from keras_inception.snapshot import Snapshot, Snapshots
 from keras_inception.spec import NetworkSpec
 from keras_inception.trainer import Trainer
 

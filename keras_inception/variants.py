@@ -179,9 +179,10 @@ TORCHVISION = NetworkSpec(
     dropout_rate=0.2,
 )
 
-# Google's tensorflow_inception_graph.pb (DeepDream, Lucid): SAME padding, TensorFlow's own LRN
-# defaults with alpha 1e-4 (radius 5, undivided: 1.1e-3 over a window of 11), other widths in
-# 4a and 5a, 1008 classes in an order of their own.
+# Google's tensorflow_inception_graph.pb (DeepDream, Lucid), as the graph definition in notebooks of
+# TensorFlow's DeepDream tutorial prints it: SAME padding; LRN of depth_radius 5, bias 2, alpha 1e-4
+# (undivided: 1.1e-3 over a window of 11), beta .5; other widths in 4a and 5a; 1008 classes in an
+# order of their own.
 _INCEPTION5H_4A = table_1_module(
     "4a",
     filters_1x1=192,
@@ -206,7 +207,7 @@ INCEPTION5H = replace(
     stem=_stem(
         conv_padding="same",
         pool_padding="same",
-        lrn=LRNSpec(name="norm", window_size=11, alpha_per_window=1.1e-3, beta=0.5),
+        lrn=LRNSpec(name="norm", window_size=11, alpha_per_window=1.1e-3, beta=0.5, bias=2.0),
     ),
     stages=_stages(
         tuple({"4a": _INCEPTION5H_4A, "5a": _INCEPTION5H_5A}.get(m.name, m) for m in _TABLE_1),

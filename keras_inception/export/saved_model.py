@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_inception.atomic import aside
 from keras_inception.export.decode import decode_images
 from keras_inception.export.inference import Precision, folded
 from keras_inception.export.parity import Agreement, agreement, require_agreement
@@ -77,8 +77,7 @@ def export_saved_model(
     _check_fit(model, samples, labels)
     folder.parent.mkdir(parents=True, exist_ok=True)
     names = [str(index) for index in range(model.output_shape[-1])] if labels is None else labels
-    beside = folder.with_name(f".partial-{folder.name}")
-    try:
+    with aside(folder) as beside:
         with tempfile.TemporaryDirectory() as assets:
             labels_file = Path(assets, LABELS_FILE)
             labels_file.write_text("\n".join(names) + "\n", encoding="utf-8")
@@ -89,9 +88,6 @@ def export_saved_model(
         for name, text in {PREPROCESSING_FILE: preprocessing_json(model), **documents}.items():
             (beside / name).write_text(text, encoding="utf-8")
         write_warmup(beside, samples[0])
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return found
 
 
