@@ -57,7 +57,7 @@ def test_mistakes_in_the_arguments():
     assert_mistake(run("train", "--nonsense"), "--nonsense", "See keras-inception train --help.")
     assert_mistake(run("train", "--epochs", "abc"), "'--epochs'", "valid integer")
     assert_mistake(run("fly"), "'fly'")
-    assert_mistake(run("predict"), "MODEL")
+    assert_mistake(run("predict"), "argument 'model'")
     assert_mistake(run("weights"), "See keras-inception weights --help.")
 
 
