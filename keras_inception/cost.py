@@ -283,8 +283,16 @@ PRINTED_SUM = ("6798K", "1502M")  # of the rows above; the paper prints no sum
 
 
 def table_1(spec: NetworkSpec = PAPER) -> list[TableRow]:
-    """The rows of Table 1 that hold weights, for `spec`, beside what the paper prints."""
+    """The rows of Table 1 that hold weights, for `spec`, beside what the paper prints.
+
+    What the paper prints is "" for a network that is not Table 1's: of other modules, or for
+    images of another size.
+    """
     cost = network_cost(spec)
+    of_paper = spec.input_shape == PAPER.input_shape and [m.name for m in spec.modules] == [
+        module.name for module in PAPER.modules
+    ]
+    printed = _PRINTED if of_paper else {}
     layers = {layer.name: layer for layer in cost.layers}
     rows = []
     convolutions = [layer.name for layer in spec.stem if isinstance(layer, ConvSpec)]
@@ -293,11 +301,11 @@ def table_1(spec: NetworkSpec = PAPER) -> list[TableRow]:
             continue  # Table 1 prints conv2 together with its 1x1 reduction
         reduce = [layers[f"{name}_reduce"]] if f"{name}_reduce" in convolutions else []
         columns = {"3x3 reduce": reduce[0].output_shape[-1]} if reduce else {}
-        rows.append(_row(name, [*reduce, layers[name]], columns))
+        rows.append(_row(name, [*reduce, layers[name]], columns, printed))
     for module in spec.modules:
         own = [layer for layer in cost.layers if layer.group == module.name]
-        rows.append(_row(module.name, own, _module_columns(module)))
-    rows.append(_row("linear", [layers["predictions"]], {}))
+        rows.append(_row(module.name, own, _module_columns(module), printed))
+    rows.append(_row("linear", [layers["predictions"]], {}, printed))
     return rows
 
 
@@ -308,11 +316,16 @@ def _module_columns(module: ModuleSpec) -> dict[str, int | None]:
     return columns | {"pool proj": module.filters_pool_proj}
 
 
-def _row(name: str, layers: list[LayerCost], filters: Mapping[str, int | None]) -> TableRow:
+def _row(
+    name: str,
+    layers: list[LayerCost],
+    filters: Mapping[str, int | None],
+    printed: Mapping[str, tuple[str, str]],
+) -> TableRow:
     cost = Cost.of(layers)
-    printed = _PRINTED.get(name, ("", ""))
     shape = layers[-1].output_shape
-    return TableRow(name, shape, dict(filters), cost.weights, cost.macs, *printed)
+    texts = printed.get(name, ("", ""))
+    return TableRow(name, shape, dict(filters), cost.weights, cost.macs, *texts)
 
 
 class Growth(NamedTuple):

@@ -58,8 +58,8 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
             channels is possible.
         pooling: None, "avg" or "max", only without the top.
         classes: number of classes. The default, 1000, stands for the spec's own where that is
-            given or differs: 1008 for "inception5h", 10 for "small", "tiny" and "nano". 1001
-            with "slim" keeps the background of its weights as class 0.
+            given or differs: 1008 for "inception5h", 10 for "medium", "small", "tiny" and "nano".
+            1001 with "slim" keeps the background of its weights as class 0.
         classifier_activation: activation of the classifier; None returns logits.
         name: of the model.
         variant: one of `keras_inception.VARIANTS`; default the network of a public file, and

@@ -19,6 +19,17 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
     return tuple((line[:9], line[10:]) for line in lines)
 
 
+def class_names(count: int) -> tuple[str, ...] | None:
+    """The names of the classes of an ImageNet classifier; None for another number of classes.
+
+    Args:
+        count: 1000, or 1001 with TF-Slim's background first.
+    """
+    named = (_BACKGROUND, *imagenet_classes())
+    skipped = len(named) - count
+    return tuple(name for _, name in named[skipped:]) if skipped in (0, 1) else None
+
+
 def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
     """The most probable ImageNet classes of each image, as `keras.applications` gives them.
 

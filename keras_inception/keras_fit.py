@@ -13,13 +13,13 @@ from typing import Any
 
 import keras
 
+from keras_inception.atomic import aside
 from keras_inception.data import ImageData, evaluation_batches, training_batches
 from keras_inception.initial import initialize
-from keras_inception.loop import MODEL_FILE, Progress, TrainingDivergedError
+from keras_inception.loop import MODEL_FILE, Progress, TrainingDivergedError, write_history
 from keras_inception.network import build_network, freeze_until, inference_model
 from keras_inception.optimizer import image_losses, is_correct, make_optimizer
 from keras_inception.recipe import Recipe
-from keras_inception.snapshot import aside
 from keras_inception.spec import NetworkSpec
 
 
@@ -119,10 +119,12 @@ def fit(
         shuffle=False,  # the stream has an order of its own
         callbacks=[_LeaveModel(inference_model(network), folder), *callbacks],
     ).history
+    history = _as_the_loop_names_it(history)
+    write_history(folder, history)
     return Progress(
         step=steps_per_epoch * len(history["loss"]),
         epoch=len(history["loss"]),
-        history=_as_the_loop_names_it(history),
+        history=history,
         finished=True,
     )
 

@@ -20,8 +20,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_inception.atomic import aside
 from keras_inception.data import FileSplit, ImageData, Split, evaluation_batches, training_batches
-from keras_inception.snapshot import Snapshot, Snapshots, aside
+from keras_inception.snapshot import Snapshot, Snapshots
 from keras_inception.spec import NetworkSpec
 from keras_inception.trainer import Trainer
 
@@ -180,14 +181,15 @@ class TrainingLoop:
         progress.sums = {}
         progress.epoch += 1
         progress.finished = model.stop_training or progress.epoch == self._trainer.recipe.epochs
-        self._write_history()
+        if self._folder is not None:
+            write_history(self._folder, progress.history)
         self._save_snapshot()
 
     def _leave_model(self) -> dict[str, float]:
         """Evaluate the averaged weights and keep the models of this epoch."""
         trainer = self._trainer
         self._require_finite(trainer.state())
-        with trainer.averaged(trainer.distribute(self._training_batches(0))):
+        with trainer.averaged(self._training_batches(0)):
             evaluation = trainer.evaluate(trainer.distribute(self._evaluation_batches))
             self._save_model(MODEL_FILE)
         if trainer.average:
@@ -207,15 +209,6 @@ class TrainingLoop:
         self.progress.seconds = time.monotonic() - self._resumed_at
         document = {"identity": self._identity, "progress": asdict(self.progress)}
         self._snapshots.save(self.progress.step, Snapshot(document, state))
-
-    def _write_history(self) -> None:
-        if self._folder is None:
-            return
-        history = self.progress.history
-        with aside(self._folder / HISTORY_FILE) as path, path.open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["epoch", *history])
-            rows.writerows(enumerate(zip(*history.values(), strict=True), start=1))
 
     def _require_finite(self, state: dict[str, np.ndarray]) -> None:
         if not all(np.isfinite(values).all() for values in state.values()):
@@ -283,6 +276,14 @@ def _filled_up(images: Any, labels: Any, rows: int) -> tuple[Any, ...]:
     return tuple(
         tf.ensure_shape(part, [rows, *part.shape[1:]]) for part in (images, labels, weights)
     )
+
+
+def write_history(folder: Path, history: dict[str, list[float]]) -> None:
+    """Leave the metrics as `history.csv`: a column each, a row for each epoch."""
+    epochs = zip(*history.values(), strict=True)
+    rows = [(epoch, *metrics) for epoch, metrics in enumerate(epochs, start=1)]
+    with aside(folder / HISTORY_FILE) as path, path.open("w", newline="") as file:
+        csv.writer(file).writerows([("epoch", *history), *rows])
 
 
 class StopSignals:

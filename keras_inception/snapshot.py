@@ -1,28 +1,23 @@
-"""Snapshots that survive being killed, a full disk and bit rot, and the lock of a run's folder.
+"""Snapshots that survive being killed, a full disk and bit rot.
 
-A snapshot is one file, written aside, flushed to the disk and renamed: at any moment the folder
-holds the last complete ones. No model; arrays and JSON only.
+A snapshot is one file, written aside: at any moment the folder holds the last complete ones. No
+model; arrays and JSON only.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_inception.atomic import aside
+
 KEPT = 2
-LOCK_FILE = ".lock"
-# How names of files that are not complete begin.
-PARTIAL = ".partial-"
 _DOCUMENT = "document"
 
 
@@ -110,52 +105,3 @@ def _read(path: Path) -> Snapshot:
         document = json.loads(arrays[_DOCUMENT].item())
         names = [name for name in arrays.files if name != _DOCUMENT]
         return Snapshot(document, {name: arrays[name] for name in names})
-
-
-@contextmanager
-def aside(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the place of `path` only when all went well.
-
-    What was written is on the disk before it gets its name, and the name is on the disk after.
-    """
-    beside = path.with_name(f"{PARTIAL}{path.name}")
-    try:
-        yield beside
-        _flush(beside)
-        beside.replace(path)
-        _flush(path.parent)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file aside and rename it."""
-    with aside(path) as beside:
-        beside.write_text(text, encoding="utf-8")
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def only_run_in(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder; the system lets go of it when the process ends.
-
-    Raises:
-        ValueError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"Expected a folder in which no other run is going on. Received: {str(folder)!r}, "
-                "which a running process has locked. Wait for it, or choose another folder."
-            ) from None
-        yield

@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_inception import keras_fit, plots
+from keras_inception.atomic import LOCK_FILE, PARTIAL, aside, only_run_in, write_text
 from keras_inception.cost import network_cost
 from keras_inception.data import ImageData, evaluation_batches, sample_pixels
 from keras_inception.evaluate import evaluate
@@ -30,14 +31,7 @@ from keras_inception.initial import initialize
 from keras_inception.loop import MODEL_FILE, Progress, StopSignals, TrainingLoop
 from keras_inception.preprocessing import preprocess_input
 from keras_inception.recipe import Recipe
-from keras_inception.snapshot import (
-    LOCK_FILE,
-    PARTIAL,
-    Snapshots,
-    aside,
-    only_run_in,
-    write_text,
-)
+from keras_inception.snapshot import Snapshots
 from keras_inception.spec import NetworkSpec
 from keras_inception.strategy import is_chief
 from keras_inception.trainer import Trainer, check_strategy

@@ -180,7 +180,7 @@ class Trainer:
         return self.strategy.reduce("SUM", values, axis=None)
 
     @contextmanager
-    def averaged(self, training_batches: Any) -> Iterator[None]:
+    def averaged(self, training_batches: ShardedBatches) -> Iterator[None]:
         """Within it the model has the averaged weights, and its own again afterwards.
 
         Batch normalization gets statistics of its own for them: the means, over the first
@@ -197,7 +197,7 @@ class Trainer:
             ):
                 weight.assign(average.numpy())
             if self._normalizations:
-                self._estimate_statistics(training_batches)
+                self._estimate_statistics(self.distribute(training_batches))
             yield
         finally:
             for variable, value in zip(variables, own, strict=True):

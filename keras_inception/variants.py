@@ -121,7 +121,7 @@ PAPER = NetworkSpec(
 )
 
 # The paper's network with pools rounded down (grids of 55, 27, 13 and 6 in the place of 56, 28, 14
-# and 7), as the ONNX zoo's older conversions of BVLC's weights compute it.
+# and 7), as the light Inception v1 of the package onnx computes it.
 PAPER_FLOOR = replace(
     PAPER,
     name="paper_floor",
@@ -179,9 +179,10 @@ TORCHVISION = NetworkSpec(
     dropout_rate=0.2,
 )
 
-# Google's tensorflow_inception_graph.pb (DeepDream, Lucid): SAME padding, TensorFlow's own LRN
-# defaults with alpha 1e-4 (radius 5, undivided: 1.1e-3 over a window of 11), other widths in
-# 4a and 5a, 1008 classes in an order of their own.
+# Google's tensorflow_inception_graph.pb (DeepDream, Lucid), as the graph definition in notebooks of
+# TensorFlow's DeepDream tutorial prints it: SAME padding; LRN of depth_radius 5, bias 2, alpha 1e-4
+# (undivided: 1.1e-3 over a window of 11), beta .5; other widths in 4a and 5a; 1008 classes in an
+# order of their own.
 _INCEPTION5H_4A = table_1_module(
     "4a",
     filters_1x1=192,
@@ -206,7 +207,7 @@ INCEPTION5H = replace(
     stem=_stem(
         conv_padding="same",
         pool_padding="same",
-        lrn=LRNSpec(name="norm", window_size=11, alpha_per_window=1.1e-3, beta=0.5),
+        lrn=LRNSpec(name="norm", window_size=11, alpha_per_window=1.1e-3, beta=0.5, bias=2.0),
     ),
     stages=_stages(
         tuple({"4a": _INCEPTION5H_4A, "5a": _INCEPTION5H_5A}.get(m.name, m) for m in _TABLE_1),
@@ -301,6 +302,16 @@ BN_QUARTER = _narrowed(
 # Small inputs, 28 to 64 pixels: the stem pools once, so that 28 x 28 still has a 14 x 14 grid for
 # stage 3. Fewer and wider modules than Table 1 scaled down, whose reductions would starve.
 # fmt: off
+_MEDIUM_MODULES = (
+    table_1_module("3a", filters_1x1=32, filters_3x3_reduce=32, filters_3x3=64,
+                   filters_5x5_reduce=16, filters_5x5=24, filters_pool_proj=24),
+    table_1_module("3b", filters_1x1=48, filters_3x3_reduce=40, filters_3x3=64,
+                   filters_5x5_reduce=16, filters_5x5=24, filters_pool_proj=24),
+    table_1_module("4a", filters_1x1=64, filters_3x3_reduce=64, filters_3x3=128,
+                   filters_5x5_reduce=16, filters_5x5=32, filters_pool_proj=32),
+    table_1_module("4b", filters_1x1=96, filters_3x3_reduce=64, filters_3x3=128,
+                   filters_5x5_reduce=16, filters_5x5=48, filters_pool_proj=48),
+)
 _SMALL_MODULES = (
     table_1_module("3a", filters_1x1=32, filters_3x3_reduce=32, filters_3x3=48,
                    filters_5x5_reduce=16, filters_5x5=16, filters_pool_proj=16),
@@ -329,15 +340,18 @@ _NANO_MODULES = (
 # fmt: on
 
 
-def _small(name: str, modules: tuple[ModuleSpec, ...]) -> NetworkSpec:
+_SMALL_STEM = (
+    ConvSpec(name="conv1", filters=32, kernel_size=3),
+    PoolSpec(name="pool1"),
+    ConvSpec(name="conv2", filters=32, kernel_size=3),
+)
+
+
+def _small(name: str, modules: tuple[ModuleSpec, ...], stem: tuple[StemLayer, ...]) -> NetworkSpec:
     return NetworkSpec(
         name=name,
         input_shape=(28, 28, 1),
-        stem=(
-            ConvSpec(name="conv1", filters=32, kernel_size=3),
-            PoolSpec(name="pool1"),
-            ConvSpec(name="conv2", filters=32, kernel_size=3),
-        ),
+        stem=stem,
         stages=_stages(modules, PoolSpec(name="pool2")),
         batch_norm=BatchNormSpec(momentum=0.9),  # small data sets mean few steps
         dropout_rate=0.3,
@@ -345,9 +359,11 @@ def _small(name: str, modules: tuple[ModuleSpec, ...]) -> NetworkSpec:
     )
 
 
-SMALL = _small("small", _SMALL_MODULES)
-TINY = _small("tiny", _TINY_MODULES)
-NANO = _small("nano", _NANO_MODULES)
+# Both convolutions of the stem see every pixel: half of the cost, and worth it (docs/results.md).
+MEDIUM = _small("medium", _MEDIUM_MODULES, (_SMALL_STEM[0], _SMALL_STEM[2], _SMALL_STEM[1]))
+SMALL = _small("small", _SMALL_MODULES, _SMALL_STEM)
+TINY = _small("tiny", _TINY_MODULES, _SMALL_STEM)
+NANO = _small("nano", _NANO_MODULES, _SMALL_STEM)
 
 VARIANTS: dict[str, NetworkSpec] = {
     spec.name: spec
@@ -361,6 +377,7 @@ VARIANTS: dict[str, NetworkSpec] = {
         TORCHVISION,
         INCEPTION5H,
         NAIVE,
+        MEDIUM,
         SMALL,
         TINY,
         NANO,

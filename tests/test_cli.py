@@ -53,10 +53,27 @@ def test_help(command):
     assert "Usage" in result.output
 
 
-def test_unknown_option_is_a_mistake():
-    result = run("train", "--nonsense")
-    assert result.exit_code == 2
-    assert "--nonsense" in result.output
+def test_mistakes_in_the_arguments():
+    assert_mistake(run("train", "--nonsense"), "--nonsense", "See keras-inception train --help.")
+    assert_mistake(run("train", "--epochs", "abc"), "'--epochs'", "valid integer")
+    assert_mistake(run("fly"), "'fly'")
+    assert_mistake(run("predict"), "argument 'model'")
+    assert_mistake(run("weights"), "See keras-inception weights --help.")
+
+
+def test_no_arguments_show_the_commands():
+    result = run()
+    assert result.exit_code == 0
+    assert "summary" in result.output
+
+
+def test_ctrl_c_in_a_command_that_leaves_nothing(monkeypatch):
+    def interrupt(spec: NetworkSpec, auxiliary: bool) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_inception.cli.summary.network_cost", interrupt)
+    result = run("summary", "--layers")
+    assert (result.exit_code, result.stderr) == (1, "Stopped.\n")
 
 
 def test_unknown_variant():

@@ -120,6 +120,12 @@ def test_table_1_sums() -> None:
     assert PRINTED_SUM == (f"{printed_params:.0f}K", f"{printed_ops}M") == ("6798K", "1502M")
 
 
+def test_nothing_is_printed_beside_a_network_that_is_not_table_1s() -> None:
+    assert all(row.printed_params for row in table_1(VARIANTS["naive"]))
+    others = (VARIANTS["small"], replace(VARIANTS["paper"], input_shape=(192, 192, 3)))
+    assert not any(row.printed_params or row.printed_ops for s in others for row in table_1(s))
+
+
 def test_table_1_grids_and_filters() -> None:
     rows = {row.type: row for row in table_1()}
     assert {name: row.output_shape for name, row in rows.items()} == {

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from keras_inception.data import load_sample
 
 
+@pytest.mark.slow
 def test_train_with_no_arguments(tmp_path: Path):
     command = Path(sys.executable).with_name("keras-inception")
     result = subprocess.run([command, "train"], cwd=tmp_path, capture_output=True, text=True)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from processes import ENVIRONMENT
 
-from keras_inception.snapshot import KEPT, Snapshot, Snapshots, aside, only_run_in, write_text
+from keras_inception.atomic import aside, only_run_in, write_text
+from keras_inception.snapshot import KEPT, Snapshot, Snapshots
 
 
 def some_snapshot(step: int) -> Snapshot:
@@ -106,6 +107,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_twenty_kills_in_a_loop_of_writes(tmp_path):
     """Each new process reads what the killed one left, finds it whole, and writes on."""
     moments = random.Random(0)

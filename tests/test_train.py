@@ -1,5 +1,6 @@
 """Training: the folder of a run, its numbers, the recipe's optimizer and losses, refusals."""
 
+import csv
 import json
 import math
 import os
@@ -162,6 +163,14 @@ def test_the_history_ends_at_the_final_accuracy(result):
         ("accuracy", "loss", "val_accuracy", "val_loss"), 2
     )
     assert history["val_accuracy"][-1] == pytest.approx(result.metrics["top_1"])
+
+
+def test_history_csv_is_the_history_of_the_metrics(result):
+    with (result.folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row.pop("epoch") for row in rows] == [str(n + 1) for n in range(RECIPE.epochs)]
+    columns = {name: [float(row[name]) for row in rows] for name in rows[0]}
+    assert columns == metrics_of(result.folder)["history"]
 
 
 def test_it_learns(result):

@@ -36,12 +36,14 @@ def trainer_of(recipe: Recipe, *, total_steps: int = 10, **spec: bool) -> Traine
     return Trainer(one_module_spec(**spec), recipe, ONE_DEVICE, total_steps=total_steps)
 
 
-def batches_of(trainer: Trainer, **spec: bool):
-    return trainer.distribute(
-        lambda index, count: training_batches(
-            noise().train, one_module_spec(**spec), trainer.recipe
-        )
+def sharded_batches_of(trainer: Trainer, **spec: bool):
+    return lambda index, count: training_batches(
+        noise().train, one_module_spec(**spec), trainer.recipe
     )
+
+
+def batches_of(trainer: Trainer, **spec: bool):
+    return trainer.distribute(sharded_batches_of(trainer, **spec))
 
 
 def weights_of(model: keras.Model) -> list[np.ndarray]:
@@ -170,12 +172,11 @@ def test_averages_by_hand():
 def test_averaged_weights_get_statistics_of_their_own():
     """After one pass with momentum 0 each, moving mean and variance are the batches' means."""
     trainer = trainer_of(replace(SGD, average="uniform"), batch_norm=True, aux=False)
-    batches = batches_of(trainer, batch_norm=True, aux=False)
-    iterator = iter(batches)
+    iterator = iter(batches_of(trainer, batch_norm=True, aux=False))
     for _ in range(4):
         trainer.step(next(iterator))
     before = trainer.state()
-    with trainer.averaged(batches):
+    with trainer.averaged(sharded_batches_of(trainer, batch_norm=True, aux=False)):
         for weight, average in zip(
             trainer.model.trainable_weights, trainer.average.variables, strict=True
         ):

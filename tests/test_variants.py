@@ -42,7 +42,7 @@ LARGE = (
     *("paper", "paper_floor", "bn", "slim", "torchvision", "inception5h", "naive"),
     *("bn_half", "bn_quarter"),
 )
-SMALL = ("small", "tiny", "nano")
+SMALL = ("medium", "small", "tiny", "nano")
 
 
 def _columns(module: ModuleSpec) -> tuple[int | None, ...]:
@@ -270,7 +270,7 @@ def test_cheaper_members_differ_from_bn_in_widths_only(name: str) -> None:
         assert sum(filter(None, _columns(cheaper))) < sum(filter(None, _columns(own)))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ["small", "tiny", "nano"])
 def test_small_members_pool_once_before_stage_3(name: str) -> None:
     spec = VARIANTS[name]
     assert _stem(spec) == [
@@ -282,3 +282,14 @@ def test_small_members_pool_once_before_stage_3(name: str) -> None:
     assert _downsamples(spec) == [(3, 2, "same")]
     assert spec.batch_norm is not None
     assert spec.aux == ()
+
+
+def test_both_convolutions_of_medium_see_every_pixel() -> None:
+    spec, small = VARIANTS["medium"], VARIANTS["small"]
+    assert _stem(spec) == [
+        ("conv1", 32, 3, 1, "same"),
+        ("conv2", 32, 3, 1, "same"),
+        ("pool1", 3, 2, "same"),
+    ]
+    assert [module.name for module in spec.modules] == ["3a", "3b", "4a", "4b"]
+    assert replace(spec, name="small", stem=small.stem, stages=small.stages) == small

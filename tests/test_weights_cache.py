@@ -196,6 +196,20 @@ def test_the_command_line_converts(tmp_path):
         assert "Expected" in result.output
 
 
+def test_the_command_line_leaves_the_names_of_imagenets_classes(tmp_path):
+    """Beside a .keras file; names that somebody put there stay."""
+    spec = replace(VARIANTS["nano"], classes=1001)
+    build_network(spec).save_weights(tmp_path / "a.weights.h5")
+    command = ["weights", "convert", str(tmp_path / "a.weights.h5"), "--variant", "nano"]
+    command += ["--classes", "1001", "--to"]
+    assert CliRunner().invoke(app, [*command, str(tmp_path / "b.keras")]).exit_code == 0
+    labels = (tmp_path / "labels.txt").read_text().splitlines()
+    assert (len(labels), labels[0], labels[282]) == (1001, "background", "tabby")
+    (tmp_path / "labels.txt").write_text("mine")
+    assert CliRunner().invoke(app, [*command, str(tmp_path / "c.keras")]).exit_code == 0
+    assert (tmp_path / "labels.txt").read_text() == "mine"
+
+
 def test_verify_prints_the_top_5_of_three_photos(server, monkeypatch):
     from keras_inception.weights import manifest
 

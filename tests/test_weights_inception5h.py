@@ -1,7 +1,7 @@
 """inception5h: TensorFlow 1's own operations under the released graph's node names.
 
-The closest independent writer there is: the graph is built and run by tf.compat.v1, from the list
-of nodes and widths that public ports of the released file print.
+The closest independent writer there is: the graph is built and run by tf.compat.v1, from the nodes,
+attributes and shapes that notebooks of TensorFlow's DeepDream tutorial print of the released file.
 """
 
 import zipfile
@@ -76,7 +76,7 @@ class _Writer:
         return v1.nn.max_pool(x, [1, 3, 3, 1], [1, stride, stride, 1], "SAME", name=name)
 
     def lrn(self, x, name: str):
-        return v1.nn.lrn(x, depth_radius=5, bias=1.0, alpha=1e-4, beta=self.beta, name=name)
+        return v1.nn.lrn(x, depth_radius=5, bias=2.0, alpha=1e-4, beta=self.beta, name=name)
 
     def module(self, x, name: str):
         one, reduce3, three, reduce5, five, projection = MODULES[name]
@@ -171,7 +171,7 @@ def test_the_graphs_own_lrn_must_agree_with_the_spec(tmp_path):
     path = tmp_path / "graph.pb"
     data = _Writer(beta=0.75).graph()
     path.write_bytes(data)
-    message = r"'inception5h', .*0\.5, 1\.0\).*Received: .*0\.75, 1\.0\)"
+    message = r"'inception5h', .*0\.5, 2\.0\).*Received: .*0\.75, 2\.0\)"
     with pytest.raises(ValueError, match=message):
         GoogLeNet(weights=path)
     stem = tuple(

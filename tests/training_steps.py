@@ -107,7 +107,7 @@ def main() -> None:
 
         batches = iter(trainer.distribute(training))
         metrics = [list(trainer.step(next(batches))[0].values()) for _ in range(STEPS)]
-        with trainer.averaged(trainer.distribute(training)):
+        with trainer.averaged(training):
             evaluation = list(trainer.evaluate(trainer.distribute(held_out)).values())
             averages = trainer.deployed(spec).get_weights()
         weights = trainer.deployed(spec).get_weights()

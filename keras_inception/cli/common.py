@@ -2,27 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from keras_inception.cost import network_cost
 from keras_inception.spec import NetworkSpec
 from keras_inception.variants import variant_spec
 
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Commands(TyperGroup):
+    """The commands. A mistake in the arguments is told as any other; Ctrl-C ends with 1."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command and end the process; no arguments ask for help."""
+        words = list(sys.argv[1:] if args is None else args)
+        try:
+            code = super().main(
+                words or ["--help"], _PROGRAM, complete_var, False, windows_expand_args, **extra
+            )
+        except typer.TyperException as error:
+            context = getattr(error, "ctx", None)
+            help_of = context.command_path if context else _PROGRAM
+            _tell_mistake(f"{error.format_message().rstrip('.')}. See {help_of} --help.")
+            sys.exit(error.exit_code)
+        if code == _STOPPED_BY_HAND:
+            errors.print("Stopped.")
+        sys.exit(1 if code == _STOPPED_BY_HAND else code)
+
+
+_PROGRAM = "keras-inception"
+# What Typer gives for Ctrl-C.
+_STOPPED_BY_HAND = 130
+
 app = typer.Typer(
+    cls=Commands,
     help="GoogLeNet and the Inception v1 family: count, train, predict.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Variant = Annotated[str, typer.Option(help="A named network; `summary --list` shows them all.")]
 SpecFile = Annotated[
@@ -36,9 +72,12 @@ def mistakes() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        message = " ".join(str(error).split())
-        errors.print(f"[bold red]Error:[/] {escape(message)}")
+        _tell_mistake(str(error))
         raise typer.Exit(2) from None
+
+
+def _tell_mistake(message: str) -> None:
+    errors.print(f"[bold red]Error:[/] {escape(' '.join(message.split()))}")
 
 
 def chosen_spec(variant: str, path: Path | None) -> NetworkSpec:

@@ -59,7 +59,8 @@ def _table_1(spec: NetworkSpec) -> Table:
     table.add_column("grid")
     for column in (*branches, "params", "MACs"):
         table.add_column(column.replace(" ", "\n"), justify="right")
-    for column in ("paper params", "paper ops"):
+    printed = any(row.printed_ops for row in rows)
+    for column in ("paper params", "paper ops") if printed else ():
         table.add_column(column.replace(" ", "\n"), justify="right", style="dim")
     for row in rows:
         widths = [row.filters.get(column, "") for column in branches]
@@ -69,13 +70,11 @@ def _table_1(spec: NetworkSpec) -> Table:
             *("none" if width is None else str(width) for width in widths),
             f"{row.weights / 1024:.1f}K",
             f"{row.macs / 1e6:.1f}M",
-            row.printed_params,
-            row.printed_ops,
+            *((row.printed_params, row.printed_ops) if printed else ()),
         )
     weights, macs = sum(row.weights for row in rows), sum(row.macs for row in rows)
     table.add_section()
-    printed = PRINTED_SUM if any(row.printed_ops for row in rows[:-1]) else ("", "")
-    sums = (f"{weights / 1024:.1f}K", f"{macs / 1e6:.1f}M", *printed)
+    sums = (f"{weights / 1024:.1f}K", f"{macs / 1e6:.1f}M", *(PRINTED_SUM if printed else ()))
     table.add_row("sum", "", *[""] * len(branches), *sums)
     return table
 

@@ -11,12 +11,13 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from keras_inception.atomic import aside, write_text
 from keras_inception.cli.common import console, mistakes
 
 if TYPE_CHECKING:
     from keras_inception.weights.manifest import WeightsEntry
 
-app = typer.Typer(help="Public weights: list, convert, verify.", no_args_is_help=True)
+app = typer.Typer(help="Public weights: list, convert, verify.")
 
 
 @app.command("list")
@@ -53,7 +54,11 @@ def convert(
         bool, typer.Option("--auxiliary", help="Keep the auxiliary classifiers.")
     ] = False,
 ) -> None:
-    """Public weights into a file of this package."""
+    """Public weights into a file of this package.
+
+    Beside a .keras file of ImageNet's classes, their names are left in labels.txt, which `predict`
+    and `export` read; a labels.txt that is there stays as it is.
+    """
     with mistakes():
         if not to.name.endswith((".weights.h5", ".keras")):
             raise ValueError(f"Expected --to FILE.weights.h5 or FILE.keras. Received: {str(to)!r}")
@@ -62,16 +67,23 @@ def convert(
         if not to.resolve().parent.is_dir():
             raise ValueError(f"Expected a folder that exists. Received: --to {str(to)!r}")
         from keras_inception.googlenet import GoogLeNet
+        from keras_inception.imagenet import class_names
         from keras_inception.preprocessing import model_preprocessing
+        from keras_inception.runtimes import LABELS_FILE
 
         try:
             model = GoogLeNet(weights=source, variant=variant, auxiliary=auxiliary, classes=classes)
         except ImportError as error:  # of the package that reads this format
             raise ValueError(str(error)) from error
-        if to.suffix == ".keras":
-            model.save(to)
-        else:
-            model.save_weights(to)
+        with aside(to) as partial:
+            if to.suffix == ".keras":
+                model.save(partial)
+            else:
+                model.save_weights(partial)
+        names = class_names(model.get_layer("predictions").output.shape[-1])
+        labels_file = to.with_name(LABELS_FILE)
+        if to.suffix == ".keras" and names and not labels_file.exists():
+            write_text(labels_file, "\n".join(names) + "\n")
     console.print(
         f"{escape(str(to))}: {model.count_params():,} numbers, pixels in the convention "
         f"{model_preprocessing(model)!r}."

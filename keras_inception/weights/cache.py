@@ -11,6 +11,7 @@ from pathlib import Path
 
 import keras
 
+from keras_inception.atomic import aside
 from keras_inception.spec import NetworkSpec
 from keras_inception.variants import VARIANTS
 from keras_inception.weights.assign import assign
@@ -41,10 +42,7 @@ def fetch(entry: WeightsEntry) -> Path:
         _check_digest(path, entry.digest, f"Delete it to fetch it again from {entry.url}.")
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    # get_file writes in place: a name of its own, so that a killed download is never taken for
-    # the file, nor two at once for one another's.
-    partial = path.with_name(f".partial-{os.getpid()}-{entry.filename}")
-    try:
+    with aside(path) as partial:  # get_file writes in place
         try:
             keras.utils.get_file(
                 partial.name, entry.url, cache_dir=path.parent, cache_subdir="", force_download=True
@@ -58,9 +56,6 @@ def fetch(entry: WeightsEntry) -> Path:
                 "weights=None for a fresh network."
             ) from error
         _check_digest(partial, entry.digest, f"It came from {entry.url} and was not kept.")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
@@ -91,12 +86,8 @@ def imagenet_weights(entry: WeightsEntry, classes: int | None, build: Build) -> 
         assign(model, arrays)
     except ValueError as error:
         raise ValueError(f"{error}\nDelete {published} to fetch it again.") from error
-    partial = path.with_name(f".partial-{os.getpid()}-{name}")
-    try:
+    with aside(path) as partial:
         model.save_weights(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

@@ -1,0 +1,42 @@
+"""Under JAX, Keras's own fit trains the same recipe, data-parallel over virtual CPU devices."""
+
+from dataclasses import replace
+
+import pytest
+from numpy.testing import assert_allclose
+from processes import saved_weights, start, wait_for_all
+from training_job import RECIPE
+from training_steps import noise, one_module_spec
+
+from keras_inception import keras_fit
+
+
+def test_two_devices_of_jax_take_the_steps_of_one(tmp_path):
+    wait_for_all(
+        [
+            start("jax_job.py", devices, tmp_path / str(devices), KERAS_BACKEND="jax")
+            for devices in (1, 2)
+        ]
+    )
+    one, two = (saved_weights(tmp_path / str(devices)) for devices in (1, 2))
+    assert_allclose(two, one, rtol=0, atol=1e-5)
+    assert {path.name for path in (tmp_path / "2").iterdir()} == {
+        "confusion_matrix.png",
+        "history.csv",
+        "labels.txt",
+        "metrics.json",
+        "model.keras",
+        "recipe.json",
+        "spec.json",
+        "training_curve.png",
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"average": "uniform"}, {"micro_batches": 2}, {"precision": "mixed_bfloat16"}],
+)
+def test_what_only_the_training_step_does_is_refused(tmp_path, change):
+    recipe = replace(RECIPE, average="none")
+    with pytest.raises(ValueError, match="which need KERAS_BACKEND=tensorflow"):
+        keras_fit.fit(one_module_spec(), noise(), replace(recipe, **change), tmp_path)
