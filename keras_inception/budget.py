@@ -22,7 +22,7 @@ _BISECTIONS = 24
 class Budget:
     """Upper bounds for one image and one network; None leaves a quantity free.
 
-    Fields:
+    Attributes:
         macs: multiply-adds of one image, counted as in `cost`.
         params: trainable parameters.
     """

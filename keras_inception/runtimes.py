@@ -33,7 +33,7 @@ EXPECTED = (
 class Network:
     """A loaded network.
 
-    Fields:
+    Attributes:
         scores: float32 pixels in [0, 255], N x h x w x C, RGB or grey -> float32 N x classes.
         input_shape: (height, width, channels).
         labels: the names of the classes; their numbers where no labels.txt lies beside the file.

@@ -31,7 +31,7 @@ _MAP_PIXELS = 64  # an activation map is shown at least this large
 class Limits:
     """What the server refuses.
 
-    Fields:
+    Attributes:
         upload_bytes: of one image; more is 413.
         pixels: width x height of one image; more is 400, told from its header.
         seconds: until an answer; later is 503.

@@ -34,7 +34,7 @@ _FLAT = 1e-12  # a gradient below counts as none
 class Ascent:
     """How pixels climb a gradient.
 
-    Fields:
+    Attributes:
         steps: at each octave.
         step_size: change of a pixel in a step, in levels of 255: root mean square over the image.
         octaves: sizes at which the image is climbed, the smallest first.

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Fine-tune on a folder of your own images
 #
-# A trained network learns new classes from a few dozen images each, its lower stages frozen. The
+# A trained network learns new classes from a few images each, its lower stages frozen. The
 # folder is made here out of the embedded sample, so that the notebook runs anywhere; put your own
 # in its place: one folder for each class, images of any size and format in them.
 
@@ -44,15 +44,15 @@ logging.getLogger("tensorflow").setLevel(logging.ERROR)
 # %% [markdown]
 # ## A folder of images
 #
-# Three classes, 30 images of each. The network of the next section never sees them.
+# Three classes, ten images of each. The network of the next section never sees them.
 
 # %%
-NEW = ("Bag", "Pullover", "Sandal")
+NEW = ("Coat", "Sandal", "Sneaker")
 sample = load_sample()
 OWN = WORK / "my images"
 for name in NEW:
     (OWN / name).mkdir(parents=True)
-    rows = np.flatnonzero(sample.train.labels == sample.class_names.index(name))[:30]
+    rows = np.flatnonzero(sample.train.labels == sample.class_names.index(name))[:10]
     for row in rows:
         Image.fromarray(sample.train.images[row, ..., 0]).save(OWN / name / f"{row}.png")
 
@@ -93,10 +93,10 @@ print(f"{start.metrics['top_1']:.1%} on its own seven classes")
 # is, the statistics of batch normalization included. In a shell:
 #
 #     keras-inception train --variant nano --data "dir:my images" --init start/model.keras \
-#         --freeze-until 4a --epochs 20 --batch-size 16
+#         --freeze-until 4a --epochs 20 --batch-size 8
 
 # %%
-recipe = replace(RECIPES["quick"], epochs=20, batch_size=16, base_learning_rate=0.05)
+recipe = replace(RECIPES["quick"], epochs=20, batch_size=8, base_learning_rate=0.05)
 spec = fitted_to_data(VARIANTS["nano"], own)
 tuned = train(
     spec,
@@ -110,7 +110,7 @@ for name, result in (("fine-tuned", tuned), ("from scratch", scratch)):
     print(f"{name:13} {result.metrics['top_1']:.1%} of {result.metrics['images']} held-out images")
 
 # %% [markdown]
-# Eighteen held-out images say little. The sample has many more of the three classes:
+# Six held-out images say little. The sample has many more of the three classes:
 
 # %%
 for name in ("tuned", "scratch"):

@@ -27,6 +27,7 @@ import base64
 import io
 import json
 import logging
+import socket
 import subprocess
 import sys
 import tempfile
@@ -100,13 +101,16 @@ print(json.dumps(body, indent=2))
 # `keras-inception serve RUN` shows a page and answers programs.
 
 # %%
+with socket.socket() as probe:  # a port that nobody has
+    probe.bind(("127.0.0.1", 0))
+    PORT = probe.getsockname()[1]
 COMMAND = [sys.executable, "-c", "from keras_inception.cli import main; main()"]
 server = subprocess.Popen(
-    [*COMMAND, "serve", str(run), "--port", "8765"],
+    [*COMMAND, "serve", str(run), "--port", str(PORT)],
     stdout=subprocess.DEVNULL,
     stderr=subprocess.DEVNULL,
 )
-ADDRESS = "http://127.0.0.1:8765"
+ADDRESS = f"http://127.0.0.1:{PORT}"
 
 
 def post(path: str, content: bytes) -> dict:

@@ -15,8 +15,8 @@
 #
 # Class activation maps, the branches of a module at their scales, images that please a filter, and
 # DeepDream, whose first network was a GoogLeNet. `keras_inception.visualize` works for any network
-# of the family; here for one that learned the embedded sample in a minute. With ImageNet weights
-# (`GoogLeNet()`) the same cells show eyes, wheels and fur.
+# of the family; here for one that learned the embedded sample in a minute. The same calls take
+# `GoogLeNet()` with ImageNet weights.
 
 # %%
 import os

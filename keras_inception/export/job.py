@@ -34,7 +34,7 @@ _TIMED_CALLS = 15
 class Exported:
     """One row of an export's table.
 
-    Fields:
+    Attributes:
         path: of the result; None where it is not kept.
         size: bytes on disk.
         accuracy: share of right first classes on the checked images; None without the truth.
