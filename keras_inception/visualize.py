@@ -231,7 +231,9 @@ def _gradient(model: keras.Model, tensor: Any, channels: Sequence[int] | None) -
 
     network = _of_any_size(keras.Model(model.input, tensor))
 
-    @tf.function(input_signature=[tf.TensorSpec((None, None, None, image_shape(model)[2]))])
+    pixels_of_any_size = tf.TensorSpec((None, None, None, image_shape(model)[2]))
+
+    @tf.function(input_signature=[pixels_of_any_size], autograph=False)
     def gradient(pixels: Any) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(pixels)

@@ -93,10 +93,10 @@ print(f"{start.metrics['top_1']:.1%} on its own seven classes")
 # is, the statistics of batch normalization included. In a shell:
 #
 #     keras-inception train --variant nano --data "dir:my images" --init start/model.keras \
-#         --freeze-until 4a --epochs 20 --batch-size 8
+#         --freeze-until 4a --epochs 8 --batch-size 8
 
 # %%
-recipe = replace(RECIPES["quick"], epochs=20, batch_size=8, base_learning_rate=0.05)
+recipe = replace(RECIPES["quick"], epochs=8, batch_size=8, base_learning_rate=0.05)
 spec = fitted_to_data(VARIANTS["nano"], own)
 tuned = train(
     spec,

@@ -7,12 +7,14 @@ branches.png, feature_images.png and deep_dream.png to docs/images. TensorFlow o
 """
 
 from importlib import resources
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import keras
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from keras_inception import RECIPES, VARIANTS, visualize
 from keras_inception.data import ImageData, load_sample
@@ -99,7 +101,9 @@ def _deep_dream(model: keras.Model) -> None:
 
 
 def _save(figure: Figure, name: str) -> None:
-    figure.savefig(IMAGES / name, dpi=100)
+    drawn = BytesIO()
+    figure.savefig(drawn, dpi=100)
+    Image.open(drawn).convert("RGB").quantize(64).save(IMAGES / name, optimize=True)
 
 
 if __name__ == "__main__":
