@@ -103,7 +103,7 @@ def _deep_dream(model: keras.Model) -> None:
 def _save(figure: Figure, name: str) -> None:
     drawn = BytesIO()
     figure.savefig(drawn, dpi=100)
-    Image.open(drawn).convert("RGB").quantize(64).save(IMAGES / name, optimize=True)
+    Image.open(drawn).convert("RGB").quantize(256).save(IMAGES / name, optimize=True)
 
 
 if __name__ == "__main__":
