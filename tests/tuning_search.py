@@ -3,7 +3,7 @@
     python tests/tuning_search.py KIND FOLDER [FIELD=JSON ...]
 
 KIND is "plain" or "mended". Each trial writes a line "begin ID PID" and "end ID PID" to
-FOLDER.log. Chief, worker or alone as the environment variables of KerasTuner say.
+FOLDER.log, or the file in `log`. Chief, worker or alone as the environment variables of KerasTuner say.
 """
 
 import json
@@ -27,6 +27,7 @@ DEFAULTS = {
     "high": 1.0,
     "search": "same",
     "failures": 3,
+    "log": "",
 }
 
 
@@ -43,7 +44,7 @@ def main() -> None:
 
 def evaluate(tuner: BaseTuner, trial, folder: Path, options) -> dict[str, float]:
     number = str(int(trial.trial_id))
-    log = folder.with_suffix(".log")
+    log = Path(options["log"] or folder.with_suffix(".log"))
     note(log, f"begin {number} {os.getpid()}")
     seconds = options["slow"].get(number, options["seconds"])
     for _ in range(round(seconds / 0.05)):

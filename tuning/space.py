@@ -11,15 +11,21 @@ as "3,5". Builds nothing.
 
 from __future__ import annotations
 
+import json
 import math
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from keras_inception.budget import NetworkBound, fit_to_budget
+from keras_inception.budget import Budget, NetworkBound, fit_to_budget
 from keras_inception.spec import BranchSpec, ConvSpec, ModuleSpec, NetworkSpec, StageSpec
+from keras_inception.validation import json_document, require_keys
+from keras_inception.variants import BN, SMALL
+from tuning.latency import LatencyBudget, LatencyModel
 
+SCHEMA_VERSION = 1
+_SMALL_SIZE = 64
 GRID = 1 / 64
 # How far each kind of hyperparameter reaches on both sides of neutral, in octaves.
 WIDTH_REACH = 1.0
@@ -184,6 +190,31 @@ class Space:
         heads = tuple(head for head in self.base.aux if head.after in kept)
         return replace(self.base, stages=tuple(stages), aux=heads)
 
+    def to_json(self) -> str:
+        """JSON text; `from_json` gives an equal space back."""
+        document = {item.name: getattr(self, item.name) for item in fields(self)}
+        document["base"] = json.loads(self.base.to_json())
+        document["budget"] = asdict(self.budget)  # type: ignore[call-overload]
+        return json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Space:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: not JSON, another schema version, or refused values.
+        """
+        data = json_document(text, "space", SCHEMA_VERSION)
+        require_keys(cls, data)
+        return cls(
+            **data
+            | {
+                "base": NetworkSpec.from_json(json.dumps(data["base"])),
+                "budget": _budget_from(data["budget"]),
+                "kernels": tuple(data["kernels"]),
+            }
+        )
+
     def declare(self, hp: Any) -> dict[str, Value]:
         """Register the dimensions with KerasTuner's hyperparameters, and take their values."""
         values: dict[str, Value] = {}
@@ -199,6 +230,29 @@ class Space:
                     item.name, item.low, item.high, step=GRID, default=item.neutral
                 )
         return values
+
+
+def base_network(
+    input_shape: tuple[int, int, int], classes: int, base: NetworkSpec | None = None
+) -> NetworkSpec:
+    """A network to search around, without auxiliary classifiers.
+
+    Args:
+        input_shape: (height, width, channels).
+        classes: of the data.
+        base: its form; None: `small` up to 64 pixels, `bn` above.
+    """
+    form = base or (SMALL if min(input_shape[:2]) <= _SMALL_SIZE else BN)
+    return replace(form, input_shape=input_shape, classes=classes, aux=())
+
+
+def _budget_from(data: dict[str, Any]) -> NetworkBound:
+    if "model" not in data:
+        return Budget(**data)
+    budget = data["budget"] and Budget(**data["budget"])
+    return LatencyBudget(
+        milliseconds=data["milliseconds"], model=LatencyModel(**data["model"]), budget=budget
+    )
 
 
 def _octaves(name: str, reach: float) -> Dimension:
