@@ -37,6 +37,12 @@ ROWS: list[tuple[int, set[str]]] = [
     (4, {"train"}),
     (4, {"design"}),
     (4, {PUBLIC}),
+    (5, {"tuning.latency", "tuning.launcher"}),
+    (5, {"tuning.space"}),
+    (5, {"tuning.oracle", "tuning.training", "tuning.hypermodel"}),
+    (5, {"tuning.tpe", "tuning.service", "tuning.trials"}),
+    (5, {"tuning.oracles", "tuning.tuner"}),
+    (5, {"tuning.search"}),
     (5, {"tuning"}),
     (6, {"cli"}),
 ]
@@ -69,6 +75,15 @@ PACKAGES: dict[str, set[str]] = {
     "keras_fit": {"keras"},
     "train": {"keras", "numpy", "tensorflow"},
     "design": {"keras", "numpy", "matplotlib"},
+    "tuning.latency": {"numpy", "scipy", "tensorflow"},
+    "tuning.oracle": {"keras_tuner"},
+    "tuning.training": {"keras", "numpy", "tensorflow"},
+    "tuning.hypermodel": {"keras", "keras_tuner", "tensorflow"},
+    "tuning.tpe": {"keras_tuner", "optuna"},
+    "tuning.service": {"keras_tuner", "grpc"},
+    "tuning.oracles": {"keras_tuner"},
+    "tuning.tuner": {"keras_tuner"},
+    "tuning.search": {"keras_tuner", "tensorflow"},
     "cli": {"typer", "rich"},
 }
 PLACES = {room: place for place, (_, rooms) in enumerate(ROWS) for room in rooms}

@@ -3,7 +3,7 @@
     python tests/tuning_search.py KIND FOLDER [FIELD=JSON ...]
 
 KIND is "plain" or "mended". Each trial writes a line "begin ID PID" and "end ID PID" to
-FOLDER.log, or the file in `log`. Chief, worker or alone as the environment variables of KerasTuner say.
+FOLDER.log, or the file in `log`. Chief, worker or alone as KerasTuner's environment variables say.
 """
 
 import json

@@ -45,6 +45,8 @@ class WholeFiles(keras_tuner.Oracle):
     it forgets a trial whose file was written when oracle.json was not.
     """
 
+    ongoing_trials: dict[str, Trial]
+
     def save(self) -> None:
         """Write oracle.json aside and rename it."""
         write_text(Path(self._get_oracle_fname()), json.dumps(self.get_state()))
@@ -97,6 +99,8 @@ class Leases(keras_tuner.Oracle):
     `MOST_LOSSES` processes with it (out of memory, say) has failed. Workers get IDLE, not STOPPED,
     while trials are out that may come back.
     """
+
+    ongoing_trials: dict[str, Trial]
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from tuning.tpe import TPE
 Kind = Literal["tpe", "bayesian", "random", "hyperband"]
 
 # For BayesianOptimization: fewer random trials at first than 3 a dimension, noisier and bolder.
-GAUSSIAN_SETTINGS = {"num_initial_points": 15, "alpha": 0.05, "beta": 1.0}
+GAUSSIAN_SETTINGS: dict[str, Any] = {"num_initial_points": 15, "alpha": 0.05, "beta": 1.0}
 # A round keeps one in so many.
 REDUCTION = 3
 

@@ -59,7 +59,9 @@ class TPE(keras_tuner.Oracle):
             seed=self.seed + len(self.trials),
         )
         objectives = [self.objective, *([self._second] if self._second else [])]
-        directions = ["maximize" if item.direction == "max" else "minimize" for item in objectives]
+        directions: list[Any] = [
+            "maximize" if item.direction == "max" else "minimize" for item in objectives
+        ]
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(sampler=sampler, directions=directions)
         for trial in self.trials.values():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,8 +196,11 @@ def _input_channels(spec: NetworkSpec, shapes: dict[str, tuple[int, ...]]) -> di
     return channels
 
 
-def date_of(folder: Path) -> str:
-    """The day of the newest trial."""
-    files = list(folder.glob("trial_*/trial.json"))
-    newest = max((file.stat().st_mtime for file in files), default=time.time())
-    return time.strftime("%Y-%m-%d", time.localtime(newest))
+def stage_rows(trials: Sequence[SearchedTrial]) -> dict[str, dict[str, list[float]]]:
+    """By quantity ("3x3 : 5x5", "spatial", "reduce 3x3", ...) and stage, one number a network."""
+    rows: dict[str, dict[str, list[float]]] = {}
+    for trial in trials:
+        for stage, shares in stage_shares(trial.spec).items():
+            for name, value in shares.items():
+                rows.setdefault(name, {}).setdefault(stage, []).append(value)
+    return rows
