@@ -18,7 +18,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from keras_inception import VARIANTS, AuxSpec, LRNSpec, Recipe
+from keras_inception import RECIPES, VARIANTS, AuxSpec, LRNSpec
 from keras_inception.data import open_data
 from keras_inception.train import train
 
@@ -37,18 +37,15 @@ SPEC = replace(
     initializer="caffe_xavier",
     bias_initial_value=0.2,
 )
-# The rate of BVLC's quick solver, .01 for 32 images; the staircase hardly falls in six epochs.
-RECIPE = Recipe(
+# The paper's, but for the crops of large photographs.
+RECIPE = replace(
+    RECIPES["paper"],
     name="paper_28",
     epochs=EPOCHS,
     batch_size=64,
-    optimizer="sgd",
-    base_learning_rate=0.08,
-    schedule="staircase",
-    warmup=0.0,
-    weight_decay=2e-3,
-    average="uniform",
-    average_start=0.5,
+    crop="none",
+    photometric=False,
+    shift=2,
 )
 
 

@@ -179,7 +179,8 @@ def decode_image(source: Path | BinaryIO, channels: int) -> np.ndarray:
             upright.info.pop("transparency", None)
             image = upright.convert("RGB" if channels == 3 else "L")
     except UNREADABLE as error:
-        raise ValueError(str(error)) from error
+        # Without the path, which an OSError of the system repeats.
+        raise ValueError(getattr(error, "strerror", None) or str(error)) from error
     return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
 
 

@@ -21,6 +21,8 @@ from keras_inception.preprocessing import model_preprocessing, preprocess_input
 Scores = Callable[[np.ndarray], np.ndarray]
 
 LABELS_FILE = "labels.txt"
+# Where in a file of OpenVINO it stands in what it is to compute: "f32" or "bf16".
+OPENVINO_PRECISION = ["keras_inception", "inference_precision"]
 EXPECTED = (
     "a run's folder with its model.keras, a .keras file, a SavedModel's folder, or a .tflite, "
     ".onnx or .xml (OpenVINO) file of `keras-inception export`"
@@ -201,8 +203,12 @@ def _openvino(path: Path) -> tuple[Scores, Any]:
     require_package("openvino", "openvino")
     import openvino
 
-    # float32: OpenVINO takes bfloat16 by itself where the CPU has it.
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    core = openvino.Core()
+    model = core.read_model(path)
+    # OpenVINO would take bfloat16 by itself where the CPU has it.
+    known = model.has_rt_info(OPENVINO_PRECISION)
+    precision = model.get_rt_info(OPENVINO_PRECISION).astype(str) if known else "f32"
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
     shape = tuple(dim.get_length() for dim in list(compiled.input(0).get_partial_shape())[1:])
     return lambda pixels: np.array(compiled(pixels)[0]), shape
 

@@ -121,7 +121,7 @@ PAPER = NetworkSpec(
 )
 
 # The paper's network with pools rounded down (grids of 55, 27, 13 and 6 in the place of 56, 28, 14
-# and 7), as the ONNX zoo's older conversions of BVLC's weights compute it.
+# and 7), as the light Inception v1 of the package onnx computes it.
 PAPER_FLOOR = replace(
     PAPER,
     name="paper_floor",

@@ -3,6 +3,7 @@
 The tests of `predict` and of training itself are in their own files; here it is what a user types.
 """
 
+import json
 import os
 import re
 import signal
@@ -226,6 +227,26 @@ def test_predict_shows_whole_names_and_the_best_labels(saved_run):
     assert answers == [[label, f"{score:.4f}"] for label, score in expected]
     of_file = run("predict", saved_run / "model.keras", image)
     assert of_file.stdout == result.stdout
+
+
+def test_predict_takes_paths_on_standard_input_and_gives_json_lines(saved_run):
+    """One that is no image is told in its place, and makes the exit code 2."""
+    image, missing = saved_run / "Prüfling.png", saved_run / "nowhere.png"
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(image)
+    result = CliRunner().invoke(
+        app,
+        ["predict", str(saved_run), "-", "--json", "--top", "2"],
+        input=f"{image}\n\n{missing}\n{image}\n",
+    )
+    assert result.exit_code == 2
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["image"] for line in lines] == [str(image), str(missing), str(image)]
+    expected = Predictor.load(saved_run / "model.keras").predict(image, 2)
+    answers = [(answer["label"], answer["score"]) for answer in lines[2]["labels"]]
+    assert [label for label, _ in answers] == [label for label, _ in expected]
+    assert [score for _, score in answers] == pytest.approx([score for _, score in expected])
+    assert "nowhere.png" in lines[1]["error"]
+    assert result.stderr.count("nowhere.png") == 1
 
 
 @pytest.mark.parametrize("table", [(), ("--layers",)])

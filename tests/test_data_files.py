@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from keras_inception.data import (
     FileSplit,
+    Split,
     evaluation_batches,
     open_data,
     sample_pixels,
@@ -198,6 +199,28 @@ def test_a_grey_folder_has_one_channel(tmp_path):
     assert data.image_shape == (48, 64, 1)
     images, _ = taken(training_batches(data.train, tiny_spec(channels=1), PLAIN), 1)
     assert images.shape == (4, 32, 32, 1)
+
+
+def test_files_give_what_the_same_images_in_memory_give(tmp_path):
+    """Order, mirroring and shifts included; PNGs of the network's size, so that nothing is lost."""
+    for number in range(8):
+        save(picture(32, 32, seed=number), tmp_path / "train" / "ab"[number % 2] / f"{number}.png")
+        save(picture(32, 32, seed=number), tmp_path / "test" / "ab"[number % 2] / f"{number}.png")
+    files = open_data(f"dir:{tmp_path}").train
+    pixels = np.stack([np.asarray(Image.open(file.path)) for file in files.files])
+    memory = Split(pixels, files.labels)
+    recipe = replace(PLAIN, flip=True, shift=2)
+    (images, labels), (expected, right) = (
+        taken(training_batches(split, tiny_spec(), recipe), 6) for split in (files, memory)
+    )
+    np.testing.assert_array_equal(labels, right)
+    np.testing.assert_array_equal(images, expected)
+    plain, _ = taken(training_batches(files, tiny_spec(), PLAIN), 6)
+    unmoved, _ = taken(training_batches(files, tiny_spec(), replace(PLAIN, flip=True)), 6)
+    mirrored = [np.array_equal(a, b[:, ::-1]) for a, b in zip(unmoved, plain, strict=True)]
+    same = [np.array_equal(a, b) for a, b in zip(unmoved, plain, strict=True)]
+    assert np.logical_xor(mirrored, same).all()
+    assert 6 <= sum(mirrored) <= 18  # of 24
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

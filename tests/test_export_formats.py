@@ -15,12 +15,12 @@ from keras_inception.export import (
     folder_images,
     sample_images,
 )
-from keras_inception.export.formats import require_packages
+from keras_inception.export.formats import require_packages, write_format
 from keras_inception.network import build_network
 from keras_inception.runtimes import load_network, require_package
 
 LABELS = ("a", "b", "c", "d", "e")
-NEEDS = {"onnx": "tf2onnx", "openvino": "openvino"}
+NEEDS = {"onnx": "tf2onnx", "openvino": "openvino", "openvino-bfloat16": "openvino"}
 
 
 def network(norm: str = "lrn") -> keras.Model:
@@ -79,8 +79,36 @@ def test_fastest_keeps_the_format_that_answers_soonest(
         fastest=True,
     )
 
-    assert [row.kind for row in rows] == ["keras", "litert-float16"]
+    kept = {row.kind: row.path for row in rows}
+    assert kept == {
+        "keras": None,
+        "litert": None,
+        "litert-float16": tmp_path / "out" / "model_float16.tflite",
+    }
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model_float16.tflite"]
+
+
+def test_fastest_passes_over_what_does_not_agree(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "keras_inception.export.job._interleaved_times",
+        lambda runs, image: {"keras": 1.0, "litert": 9.0, "litert-float16": 5.0},
+    )
+
+    def write(model: keras.Model, path: Path, kind: str, *, calibration: np.ndarray) -> None:
+        other = network()
+        if kind == "litert-float16":
+            other.set_weights([weight * -1 for weight in model.get_weights()])
+        write_format(other, path, kind, calibration=calibration)
+
+    monkeypatch.setattr("keras_inception.export.job.write_format", write)
+    rows = export_model(
+        network(), tmp_path / "out", ["litert", "litert-float16"], images=images, fastest=True
+    )
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.tflite"]
+    assert rows[2].path is None
+    assert rows[2].agreement.same_first < 0.99
 
 
 def test_a_format_that_differs_is_refused_and_removed(

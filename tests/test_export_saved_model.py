@@ -350,7 +350,7 @@ def test_agreement_counts_first_classes_and_the_largest_difference() -> None:
     assert found.images == 3
     assert found.largest_difference == pytest.approx(0.7)
     assert found.same_first == pytest.approx(2 / 3)
-    with pytest.raises(ValueError, match=r"first class on 95%.*66\.7%"):
+    with pytest.raises(ValueError, match=r"first class on 98%.*66\.7%"):
         require_agreement(found, "It", "int8")
 
 

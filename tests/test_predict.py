@@ -1,6 +1,7 @@
 """From image files to labels: loading, the order of the labels, and what is refused."""
 
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -10,7 +11,7 @@ from conftest import tiny_spec
 from PIL import Image
 
 from keras_inception.network import build_network
-from keras_inception.predict import Predictor
+from keras_inception.predict import Predictor, image_files
 
 NAMES = ("Hemd", "Kleid", "Stiefel", "größer", "x y")
 
@@ -162,3 +163,38 @@ def test_a_network_without_classifier_or_size_is_refused(tmp_path):
     build_network(tiny_spec(size=None)).save(tmp_path / "any.keras")
     with pytest.raises(ValueError, match=r"fixed input size .*any.*input_shape=\(None, None, 3\)"):
         Predictor.load(tmp_path / "any.keras")
+
+
+# Many files
+
+
+def test_thousands_of_files_are_read_one_batch_at_a_time(saved, picture, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not an image")
+    taken = []
+
+    def paths() -> Iterator[Path]:
+        for number in range(2000):
+            taken.append(number)
+            yield broken if number == 1234 else picture
+
+    answers = Predictor.load(saved).stream(paths(), top=1, batch_size=16)
+    (label, score), *_ = next(answers).labels
+    assert len(taken) == 16
+    expected = scores_of(saved, picture)
+    assert label == NAMES[expected.argmax()]
+    assert score == pytest.approx(expected.max(), abs=1e-6)
+    rest = list(answers)
+    assert len(rest) == 1999
+    assert [number for number, answer in enumerate(rest, start=1) if answer.error] == [1234]
+    assert {answer.labels[0][0] for answer in rest if not answer.error} == {label}
+
+
+def test_folders_are_searched_in_order_and_files_taken_as_they_are(tmp_path):
+    for name in ("b/2.JPG", "b/deep/1.png", "a.webp", "notes.txt"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = image_files([tmp_path / "in", tmp_path / "in" / "notes.txt"])
+    names = [path.relative_to(tmp_path / "in").as_posix() for path in found]
+    assert names == ["a.webp", "b/2.JPG", "b/deep/1.png", "notes.txt"]

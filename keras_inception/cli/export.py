@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from keras_inception.cli.common import console, mistakes
+from keras_inception.cli.common import console, mistakes, model_path
 
 
 def export(
@@ -19,7 +19,8 @@ def export(
         typer.Option(
             "--format",
             help="saved_model (default), saved_model-bfloat16, onnx, openvino, litert, "
-            "litert-float16, litert-int8; all; or fastest. May be given several times.",
+            "openvino-bfloat16, litert-float16, litert-int8; all; or fastest. May be given several "
+            "times.",
         ),
     ] = None,
     out: Annotated[
@@ -39,12 +40,7 @@ def export(
 ) -> None:
     """Write a model in formats that serve it, each checked against the model on real images."""
     with mistakes():
-        path = model / "model.keras" if model.is_dir() else model
-        if path.suffix != ".keras" or not path.is_file():
-            raise ValueError(
-                "Expected a folder that holds model.keras, or a .keras file. "
-                f"Received: {str(model)!r}"
-            )
+        path = model_path(model)
     from keras_inception.export import (
         FORMATS,
         available_formats,
@@ -86,7 +82,8 @@ def export(
             fastest=fastest,
         )
     console.print(_table(rows))
-    console.print(f"Everything is in [bold]{escape(str(folder))}[/].")
+    kept = ", ".join(row.path.name for row in rows if row.path)
+    console.print(f"[bold]{escape(str(folder))}[/] holds {escape(kept)}.")
 
 
 def _table(rows: list[Any]) -> Table:

@@ -68,12 +68,16 @@ class Draws:
 
 
 def augmented(images: Any, recipe: Recipe, draws: Draws) -> Any:
-    """Shift, mirror and distort images as the recipe says."""
+    """Mirror, shift and distort images as the recipe says."""
+    if recipe.flip:
+        # The rows of one image, and a vector of conditions: several times as fast in TensorFlow as
+        # a batch and broadcast conditions.
+        rows = tf.reshape(images, (-1, *images.shape[2:]))
+        mirrored = tf.reshape(tf.reverse(rows, [1]), tf.shape(images))
+        chosen = draws.uniform(Purpose.FLIP, 1)[:, 0] < 0.5
+        images = tf.compat.v1.where(chosen, mirrored, images)
     if recipe.shift:
         images = shifted(images, recipe.shift, draws)
-    if recipe.flip:
-        mirrored = draws.uniform(Purpose.FLIP, 1)[:, :, None, None] < 0.5
-        images = tf.where(mirrored, tf.reverse(images, [2]), images)
     if recipe.photometric:
         images = photometric(images, draws)
     return images

@@ -7,6 +7,7 @@ whenever it is asked for, order, augmentation and all, and on however many worke
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -20,8 +21,8 @@ from keras_inception.preprocessing import preprocess_input
 from keras_inception.recipe import Recipe
 from keras_inception.spec import NetworkSpec
 
-# Uniform numbers of `random_window`, and one that chooses the interpolation.
-_CROP_DRAWS = 23
+# Uniform numbers of `random_window`, one that chooses the interpolation, and one that mirrors.
+_CROP_DRAWS, _ROW_DRAWS = 23, 24
 # tf.random.experimental.index_shuffle puts this constant before the user's seed.
 _SHUFFLE_KEY = 498247692
 
@@ -67,28 +68,32 @@ def training_batches(
         index = step * recipe.batch_size + first + tf.range(rows, dtype=tf.int64)
         return step, _shuffled(index, count, recipe.seed)
 
+    def row_draws(step: Any) -> Any:
+        crop = draws(step).uniform(Purpose.CROP, _CROP_DRAWS)
+        flip = draws(step).uniform(Purpose.FLIP, 1)
+        return tf.concat([crop, flip if recipe.flip else tf.ones_like(flip)], axis=1)
+
+    in_memory = split if isinstance(split, Split) and recipe.crop == "none" else None
+    # Images that are decoded one by one are mirrored there, before they grow to the input's size.
+    batch_recipe = recipe if in_memory is not None else replace(recipe, flip=False)
+
     def finished(step: Any, positions: Any, images: Any) -> tuple[Any, Any]:
         images = tf.ensure_shape(images, (rows, *size, channels))
-        images = augmented(images, recipe, draws(step))
+        images = augmented(images, batch_recipe, draws(step))
         own = tf.gather(labels, positions)
         if recipe.mixup:
             images, own = mixed_up(images, own, spec.classes, recipe.mixup, draws(step))
         return _network_input(images, spec), own
 
     chosen_rows = tf.data.Dataset.counter(start_step, dtype=tf.int64).map(chosen)
-    if isinstance(split, Split) and recipe.crop == "none":
-        pixels = tf.constant(split.images)
+    if in_memory is not None:
+        pixels = tf.constant(in_memory.images)
         images = chosen_rows.map(
             lambda step, positions: _centred(tf.gather(pixels, positions), size), _PARALLEL
         )
     else:
         images = _decoded_rows(
-            chosen_rows.map(
-                lambda step, positions: (
-                    positions,
-                    draws(step).uniform(Purpose.CROP, _CROP_DRAWS),
-                )
-            ),
+            chosen_rows.map(lambda step, positions: (positions, row_draws(step))),
             split,
             size,
             channels,
@@ -134,7 +139,7 @@ def evaluation_batches(
     else:
         positions = tf.data.Dataset.range(begin, end).batch(batch_size)
         images = _decoded_rows(
-            positions.map(lambda rows: (rows, tf.zeros((tf.size(rows), _CROP_DRAWS)))),
+            positions.map(lambda rows: (rows, tf.ones((tf.size(rows), _ROW_DRAWS)))),
             split,
             size,
             channels,
@@ -175,7 +180,7 @@ def sample_pixels(split: AnySplit, spec: NetworkSpec, count: int) -> np.ndarray:
     if isinstance(split, Split):
         return np.asarray(network_pixels(split.images[:count], spec))
     rows = tf.data.Dataset.from_tensors(
-        (tf.range(count, dtype=tf.int64), tf.zeros((count, _CROP_DRAWS)))
+        (tf.range(count, dtype=tf.int64), tf.ones((count, _ROW_DRAWS)))
     )
     images = _decoded_rows(rows, split, size, channels, random=False).batch(count)
     return np.asarray(_data_format(images.get_single_element()))
@@ -245,9 +250,11 @@ def _decoded_rows(
     types = (tf.string, tf.int32, tf.int32, tf.int32)
 
     def parts(positions: Any, uniforms: Any) -> Any:
-        return *tf.numpy_function(read, (positions, uniforms), types), uniforms[:, -1]
+        return *tf.numpy_function(read, (positions, uniforms), types), uniforms[
+            :, _CROP_DRAWS - 1 :
+        ]
 
-    def image(content: Any, window: Any, orientation: Any, ratio: Any, uniform: Any) -> Any:
+    def image(content: Any, window: Any, orientation: Any, ratio: Any, uniforms: Any) -> Any:
         window = tf.ensure_shape(window, (4,))
         pixels = tf.cond(
             orientation == PIXELS,
@@ -255,7 +262,8 @@ def _decoded_rows(
             lambda: _jpeg_window(content, window, orientation, ratio, channels),
         )
         pixels.set_shape((None, None, channels))
-        return _interpolated(pixels, size, uniform) if random else _resized(pixels, size)
+        pixels = tf.cond(uniforms[1] < 0.5, lambda: tf.reverse(pixels, [1]), lambda: pixels)
+        return _interpolated(pixels, size, uniforms[0]) if random else _resized(pixels, size)
 
     return rows.map(parts, _PARALLEL).unbatch().map(image, _PARALLEL)
 
@@ -274,7 +282,7 @@ def _reader(
         for position, numbers in zip(positions.tolist(), uniforms.tolist(), strict=True):
             height, width = split.size_of(position)
             window = (
-                random_window(height, width, numbers[:-1])
+                random_window(height, width, numbers)
                 if random
                 else centre_window(height, width, *size)
             )

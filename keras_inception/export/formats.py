@@ -16,13 +16,19 @@ import tensorflow as tf
 
 from keras_inception.export.inference import folded
 from keras_inception.export.saved_model import constant_function
-from keras_inception.runtimes import image_shape, network_input, require_package
+from keras_inception.runtimes import (
+    OPENVINO_PRECISION,
+    image_shape,
+    network_input,
+    require_package,
+)
 
 Format = Literal[
     "saved_model",
     "saved_model-bfloat16",
     "onnx",
     "openvino",
+    "openvino-bfloat16",
     "litert",
     "litert-float16",
     "litert-int8",
@@ -35,6 +41,7 @@ FILES: dict[Format, str] = {
     "saved_model-bfloat16": "saved_model_bfloat16",
     "onnx": "model.onnx",
     "openvino": "model.xml",
+    "openvino-bfloat16": "model_bfloat16.xml",
     "litert": "model.tflite",
     "litert-float16": "model_float16.tflite",
     "litert-int8": "model_int8.tflite",
@@ -42,6 +49,7 @@ FILES: dict[Format, str] = {
 # What a format computes in, for the check.
 PRECISIONS: dict[Format, str] = {
     "saved_model-bfloat16": "bfloat16",
+    "openvino-bfloat16": "bfloat16",
     "litert-float16": "float16",
     "litert-int8": "int8",
 }
@@ -57,8 +65,9 @@ def require_packages(kind: Format) -> None:
     """
     if kind not in FORMATS:
         raise ValueError(f"Expected a format among {', '.join(FORMATS)}. Received: {kind!r}")
-    for package in {"onnx": ("tf2onnx", "onnxruntime"), "openvino": ("openvino",)}.get(kind, ()):
-        require_package(package, kind)
+    extra = kind.removesuffix("-bfloat16")
+    for package in {"onnx": ("tf2onnx", "onnxruntime"), "openvino": ("openvino",)}.get(extra, ()):
+        require_package(package, extra)
 
 
 def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: np.ndarray) -> None:
@@ -80,10 +89,11 @@ def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: n
             opset=_ONNX_OPSET,
             output_path=str(path),
         )
-    elif kind == "openvino":
+    elif kind in ("openvino", "openvino-bfloat16"):
         import openvino
 
         converted = openvino.convert_model(function.get_concrete_function())
+        converted.set_rt_info("bf16" if kind == "openvino-bfloat16" else "f32", OPENVINO_PRECISION)
         openvino.save_model(converted, path, compress_to_fp16=False)
     else:
         path.write_bytes(_litert(function, kind, calibration))

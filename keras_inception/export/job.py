@@ -6,7 +6,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -35,6 +35,7 @@ class Exported:
     """One row of an export's table.
 
     Fields:
+        path: of the result; None where it is not kept.
         size: bytes on disk.
         accuracy: share of right first classes on the checked images; None without the truth.
         milliseconds: for one image, median of calls one image at a time.
@@ -69,7 +70,8 @@ def export_model(
         labels: the names of the classes; default their numbers.
         features: endpoints of the SavedModel's signature `features`.
         documents: texts to lie beside each SavedModel, by file name.
-        fastest: keep only the format that answers one image soonest on this machine.
+        fastest: keep only the format that answers one image soonest on this machine, of those
+            that agree with the model.
 
     Returns:
         A row for the Python model ("keras", in graph mode), then one for each format.
@@ -101,13 +103,17 @@ def export_model(
         else:
             write_format(model, path, kind, calibration=images.calibration)
     rows = _table(model, folder, kinds, images)
-    if fastest:
-        best = min(rows[1:], key=lambda row: row.milliseconds)
-        for row in rows[1:]:
-            if row is not best and row.path is not None:
-                _remove(row.path)
-        rows = [rows[0], best]
-    return rows
+    refusals = {row.kind: _refusal(row) for row in rows}
+    kept = [row for row in rows[1:] if not refusals[row.kind]]
+    if fastest and kept:
+        kept = [min(kept, key=lambda row: row.milliseconds)]
+    for row in rows:
+        if row not in kept and row.path is not None:
+            _remove(row.path)
+    refused = next(filter(None, refusals.values()), None)
+    if refused and not (fastest and kept):
+        raise refused
+    return [row if row in kept else replace(row, path=None) for row in rows]
 
 
 def available_formats() -> tuple[Format, ...]:
@@ -138,17 +144,22 @@ def _table(
         received = expected if kind == "keras" else _all_scores(scores, images.check)
         found = agreement(expected, received)
         path = paths.get(kind)  # type: ignore[call-overload]
-        try:
-            require_agreement(found, kind, PRECISIONS.get(kind, "float32"))  # type: ignore[call-overload]
-        except ValueError:
-            _remove(path)
-            raise
         accuracy = None
         if images.truth is not None:
             accuracy = float(np.mean(received.argmax(axis=1) == images.truth))
         size = 0 if path is None else _size(path)
         rows.append(Exported(kind, path, size, found, accuracy, times[kind]))
     return rows
+
+
+def _refusal(row: Exported) -> ValueError | None:
+    """Why a format is not kept, if it is not."""
+    precision = PRECISIONS.get(row.kind, "float32")  # type: ignore[call-overload]
+    try:
+        require_agreement(row.agreement, row.kind, precision)
+    except ValueError as error:
+        return error
+    return None
 
 
 def _all_scores(scores: Scores, images: np.ndarray) -> np.ndarray:
