@@ -43,6 +43,8 @@ ROWS: list[tuple[int, set[str]]] = [
     (5, {"tuning.tpe", "tuning.service", "tuning.trials"}),
     (5, {"tuning.oracles", "tuning.tuner"}),
     (5, {"tuning.search"}),
+    (5, {"tuning.trust", "tuning.pictures", "tuning.hparams"}),
+    (5, {"tuning.report"}),
     (5, {"tuning"}),
     (6, {"cli"}),
 ]
@@ -84,6 +86,10 @@ PACKAGES: dict[str, set[str]] = {
     "tuning.oracles": {"keras_tuner"},
     "tuning.tuner": {"keras_tuner"},
     "tuning.search": {"keras_tuner", "tensorflow"},
+    "tuning.trust": {"scipy", "tensorflow"},
+    "tuning.pictures": {"numpy", "matplotlib"},
+    "tuning.hparams": {"tensorflow", "tensorboard"},
+    "tuning.report": {"numpy", "plotly", "sklearn"},
     "cli": {"typer", "rich"},
 }
 PLACES = {room: place for place, (_, rooms) in enumerate(ROWS) for room in rooms}

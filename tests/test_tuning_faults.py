@@ -195,9 +195,9 @@ def test_a_late_worker_told_to_overwrite(search) -> None:
     one.start("late", overwrite=True)
     one.wait(lambda: "0" not in one.trials())
 
-    ours = search("mended", seconds=1.0)
+    ours = search("mended", seconds=4.0, lease=20.0)
     chief, early = ours.start("chief"), ours.start("early")
-    ours.wait(lambda: ours.counts("end")["1"])
+    ours.wait(lambda: ours.counts("end")["0"])
     late = ours.start("late", overwrite=True)
     succeed(chief, early, late)
     assert ours.trials() == ALL_SIX

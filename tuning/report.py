@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as plotly
-import plotly.io
+import plotly.graph_objects as go
+from plotly.io import to_html
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
@@ -120,7 +120,7 @@ def _page(
         figures.append(_importance_figure(weights))
     figures += _stage_figures(best[:BEST])
     parts = [
-        plotly.io.to_html(figure, full_html=False, include_plotlyjs=index == 0)
+        to_html(figure, full_html=False, include_plotlyjs=index == 0)
         for index, figure in enumerate(figures)
     ]
     title = f"Search of {search['space']['base']['name']} on {search['data']['name']}"
@@ -167,8 +167,8 @@ def _hover(trial: SearchedTrial) -> str:
     return "<br>".join(lines)
 
 
-def _points(trials: Sequence[SearchedTrial], x: list[float], name: str) -> plotly.Scatter:
-    return plotly.Scatter(
+def _points(trials: Sequence[SearchedTrial], x: list[float], name: str) -> go.Scatter:
+    return go.Scatter(
         x=x,
         y=[trial.accuracy for trial in trials],
         mode="markers",
@@ -179,19 +179,19 @@ def _points(trials: Sequence[SearchedTrial], x: list[float], name: str) -> plotl
     )
 
 
-def _progress_figure(trials: Sequence[SearchedTrial]) -> plotly.Figure:
+def _progress_figure(trials: Sequence[SearchedTrial]) -> go.Figure:
     completed = [trial for trial in trials if trial.status == "COMPLETED"]
     numbers = [float(trial.number) for trial in completed]
     best = np.maximum.accumulate([trial.accuracy for trial in completed]).tolist()
-    figure = plotly.Figure([_points(completed, numbers, "trial")])
+    figure = go.Figure([_points(completed, numbers, "trial")])
     figure.add_scatter(x=numbers, y=best, mode="lines", line_shape="hv", name="best so far")
     return _titled(figure, "Progress", "trial", "validation accuracy")
 
 
-def _pareto_figure(trials: Sequence[SearchedTrial]) -> plotly.Figure:
+def _pareto_figure(trials: Sequence[SearchedTrial]) -> go.Figure:
     completed = [trial for trial in trials if trial.status == "COMPLETED"]
     front = pareto_front(trials)
-    figure = plotly.Figure([_points(completed, [trial.macs for trial in completed], "trial")])
+    figure = go.Figure([_points(completed, [trial.macs for trial in completed], "trial")])
     figure.add_scatter(
         x=[trial.macs for trial in front],
         y=[trial.accuracy for trial in front],
@@ -201,20 +201,18 @@ def _pareto_figure(trials: Sequence[SearchedTrial]) -> plotly.Figure:
     return _titled(figure, "Accuracy against multiply-adds", "multiply-adds", "validation accuracy")
 
 
-def _importance_figure(weights: dict[str, float]) -> plotly.Figure:
+def _importance_figure(weights: dict[str, float]) -> go.Figure:
     names = list(weights)[::-1]
-    figure = plotly.Figure(
-        [plotly.Bar(x=[weights[name] for name in names], y=names, orientation="h")]
-    )
+    figure = go.Figure([go.Bar(x=[weights[name] for name in names], y=names, orientation="h")])
     return _titled(figure, "Importance of the hyperparameters", "share", "")
 
 
-def _stage_figures(best: Sequence[SearchedTrial]) -> list[plotly.Figure]:
+def _stage_figures(best: Sequence[SearchedTrial]) -> list[go.Figure]:
     figures = []
     for name, by_stage in stage_rows(best).items():
-        figure = plotly.Figure(
+        figure = go.Figure(
             [
-                plotly.Box(y=values, name=f"stage {stage}", boxpoints="all", showlegend=False)
+                go.Box(y=values, name=f"stage {stage}", boxpoints="all", showlegend=False)
                 for stage, values in by_stage.items()
             ]
         )
@@ -223,7 +221,7 @@ def _stage_figures(best: Sequence[SearchedTrial]) -> list[plotly.Figure]:
     return figures
 
 
-def _titled(figure: plotly.Figure, title: str, x: str, y: str) -> plotly.Figure:
+def _titled(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
     return figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, height=420)
 
 

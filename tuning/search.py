@@ -34,6 +34,8 @@ from tuning.training import TrialResult, at_resolution, hold_out, part_of, train
 from tuning.trials import SEARCH_FILE, best_first, read_trials
 from tuning.tuner import MendedTuner, is_worker
 
+# What may be measured before a search, and lies in its folder.
+LATENCY_FILE, TRUST_FILE = "latency.json", "trust.json"
 # The directions in which the numbers of a trial are better.
 OBJECTIVES = {"val_accuracy": "max", "val_loss": "min", "macs": "min", "params": "min"}
 VALIDATION_SHARE = 1 / 6
@@ -178,7 +180,7 @@ def search(
     identity = plan.identity(data)
     text = json.dumps(identity, sort_keys=True)
     if not is_worker():
-        _claim(folder, identity)
+        claim(folder, identity)
     tuner = NetworkTuner(
         plan,
         part_of(hold_out(data, plan.validation_share, plan.seed), plan.data_fraction, plan.seed),
@@ -194,19 +196,29 @@ def search(
     return over
 
 
-def _claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Write the identity of a new search; refuse a folder of another one, or of something else."""
+def claim(folder: Path, identity: dict[str, Any]) -> None:
+    """Write the identity of a new search into its folder.
+
+    Raises:
+        ValueError: the folder is another search's, or holds something else.
+    """
     file = folder / SEARCH_FILE
     if file.exists():
         require_same(json.loads(file.read_text(encoding="utf-8")), identity, "search", folder)
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or _others(folder)):
         raise ValueError(
             f"Expected a new folder, or one of a search. Received: {str(folder)!r}, which holds "
             "other files. Choose another one."
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps(identity, indent=2) + "\n")
+
+
+def _others(folder: Path) -> list[Path]:
+    """What was not put there in preparation of a search."""
+    own = (LATENCY_FILE, TRUST_FILE)
+    return [item for item in folder.iterdir() if item.name not in own and item.name[0] != "."]
 
 
 def best_spec(folder: Path) -> NetworkSpec | None:

@@ -19,11 +19,10 @@ import tensorflow as tf
 
 from keras_inception.atomic import write_text
 from keras_inception.data import ImageData
-from tuning.search import SearchPlan
+from tuning.search import TRUST_FILE, SearchPlan
 from tuning.space import GRID, Space, Value
 from tuning.training import at_resolution, hold_out, part_of, train_candidate
 
-TRUST_FILE = "trust.json"
 SEEDS = 3
 
 
