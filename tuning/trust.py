@@ -56,7 +56,9 @@ class Trust:
         if not file.exists():
             return None
         data = json.loads(file.read_text(encoding="utf-8"))
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in data.items()})
+        for name in ("cheap", "full", "seeds"):
+            data[name] = tuple(data[name])
+        return cls(**data)
 
 
 def judge(cheap: Sequence[float], full: Sequence[float], seeds: Sequence[float]) -> Trust:
@@ -121,12 +123,13 @@ def measure_trust(
         {},
         *(random_point(plan.space, draw) for _ in range(networks - 1)),
     ]
-    cheap, full, seeds = [], [], []
+    cheap: list[float] = []
+    full: list[float] = []
     for number, values in enumerate(points):
         for accuracies, is_cheap in ((cheap, True), (full, False)):
             accuracies.append(accuracy(values, plan.recipe.seed, is_cheap))
             told(f"network {number}, {'cheap' if is_cheap else 'full'}", accuracies[-1])
-    seeds.append(cheap[0])
+    seeds = [cheap[0]]
     for seed in range(plan.recipe.seed + 1, plan.recipe.seed + SEEDS):
         seeds.append(accuracy({}, seed, True))
         told(f"network 0, cheap, seed {seed}", seeds[-1])

@@ -70,6 +70,9 @@ def tune(
     ] = None,
     stem: Annotated[bool, typer.Option("--stem", help="Search the stem's width.")] = False,
     against: Annotated[str | None, typer.Option(help="A second objective: macs or params.")] = None,
+    least_share: Annotated[
+        float, typer.Option(help="With --against: the least share of the budget to search.")
+    ] = 0.25,
     rounds: Annotated[
         str | None,
         typer.Option(help="Successive halving: epochs at the end of each round, as 2,6,18."),
@@ -115,7 +118,7 @@ def tune(
     with mistakes():
         spec, recipe = chosen_spec(variant, spec_file), chosen_recipe(recipe_name)
         recipe = replace(recipe, **recipe_changes(changes or []))
-        round_epochs = tuple(int(epochs) for epochs in rounds.split(",")) if rounds else ()
+        round_epochs = _rounds(rounds)
         if join and budget_ms:
             raise ValueError(
                 "Expected --budget-ms on one machine, whose times it means. Received: --join too"
@@ -143,7 +146,7 @@ def tune(
                 depth=depth,
                 kernels=tuple(kernels or ()),
                 stem=stem,
-                least_share=0.25 if against else 1.0,
+                least_share=least_share if against else 1.0,
             ),
             recipe=recipe,
             oracle=oracle,  # type: ignore[arg-type]
@@ -189,6 +192,13 @@ def tune_report(
     """Write report.html, pictures, leaderboard.csv and TensorBoard's HParams of a search."""
     with mistakes():
         _tell_result(folder)
+
+
+def _rounds(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(epochs) for epochs in text.split(",")) if text else ()
+    except ValueError:
+        raise ValueError(f"Expected --rounds such as 2,6,18. Received: {text!r}") from None
 
 
 def _size(spec: NetworkSpec, data: Any) -> tuple[int, int, int]:
