@@ -1,6 +1,6 @@
-"""Files and folders that are whole or not there, and the lock of a folder. Standard library only.
+"""Files and folders that are whole or not there, folders that can be written, and their lock.
 
-What is written is written aside, flushed to the disk, and renamed.
+What is written is written aside, flushed to the disk, and renamed. Standard library only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 LOCK_FILE = ".lock"
 # How names of files and folders that are not complete begin.
@@ -39,6 +40,23 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file aside and rename it."""
     with aside(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def make_writable(folder: Path) -> None:
+    """Make a folder, or see that the one that is there can be written.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"Expected a folder that can be written. Received: {str(folder)!r} "
+            f"({error.strerror}). Choose another one."
+        ) from error
 
 
 def _flush(path: Path) -> None:

@@ -32,7 +32,7 @@ class NetworkBound(Protocol):
 class Budget:
     """Upper bounds for one image and one network; None leaves a quantity free.
 
-    Fields:
+    Attributes:
         macs: multiply-adds of one image, counted as in `cost`.
         params: trainable parameters.
     """

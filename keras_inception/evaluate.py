@@ -24,7 +24,7 @@ _CROP_COUNTS: dict[Crops, int] = {"whole": 1, "1": 1, "10": 10, "144": 144}
 class Evaluation:
     """Results on a labelled set.
 
-    Fields:
+    Attributes:
         top_1, top_5: shares of images whose label is the first, or among the first five.
         loss: mean cross-entropy in nats.
         confusion: classes x classes counts; row = true class, column = predicted class.
@@ -156,7 +156,7 @@ def crop_scores(
 class TableRow:
     """A row of the paper's Table 3.
 
-    Fields:
+    Attributes:
         models, crops: how many.
         cost: evaluations of a network for each image, models times crops.
         top_5_error: share of images whose label is not among the first five.

@@ -58,7 +58,7 @@ class TrainingDivergedError(FloatingPointError):
 class Progress:
     """Where a run stands.
 
-    Fields:
+    Attributes:
         step: training steps taken.
         epoch: complete epochs.
         sums: of each metric over the steps of the epoch that is not complete.

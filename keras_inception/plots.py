@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -59,4 +60,7 @@ def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], path: Pa
                     shade = "white" if shares[row, column] > 0.5 else "black"
                     text = str(confusion[row, column])
                     axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=8)
-    figure.savefig(path, dpi=120, format="png")
+    with warnings.catch_warnings():
+        # Letters that no installed font has are drawn as boxes; the names are in labels.txt.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+        figure.savefig(path, dpi=120, format="png")

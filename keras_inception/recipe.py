@@ -34,7 +34,7 @@ Crop = Literal["none", "paper"]
 class Recipe:
     """How to train.
 
-    Fields:
+    Attributes:
         epochs: passes over the training images.
         batch_size: images per step, over all devices together.
         micro_batches: equal parts into which each device cuts its share of a batch, computed one

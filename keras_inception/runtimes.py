@@ -33,7 +33,7 @@ EXPECTED = (
 class Network:
     """A loaded network.
 
-    Fields:
+    Attributes:
         scores: float32 pixels in [0, 255], N x h x w x C, RGB or grey -> float32 N x classes.
         input_shape: (height, width, channels).
         labels: the names of the classes; their numbers where no labels.txt lies beside the file.
@@ -82,7 +82,7 @@ def load_network(path: Path) -> Network:
 def image_shape(model: keras.Model) -> tuple[Any, ...]:
     """(height, width, channels) of a model's input, in whichever data format it computes."""
     shape = tuple(model.input_shape[1:])
-    return (*shape[1:], shape[0]) if _is_channels_first(model) else shape
+    return (*shape[1:], shape[0]) if is_channels_first(model) else shape
 
 
 def network_input(model: keras.Model, pixels: Any) -> Any:
@@ -92,13 +92,14 @@ def network_input(model: keras.Model, pixels: Any) -> Any:
         ValueError: a model that does not name its convention.
     """
     inputs = preprocess_input(pixels, "channels_last", convention=model_preprocessing(model))
-    if not _is_channels_first(model):
+    if not is_channels_first(model):
         return inputs
     transpose = np.transpose if isinstance(inputs, np.ndarray) else keras.ops.transpose
     return transpose(inputs, (0, 3, 1, 2))
 
 
-def _is_channels_first(model: keras.Model) -> bool:
+def is_channels_first(model: keras.Model) -> bool:
+    """Whether a model computes on N x C x h x w, whatever the global setting is now."""
     return any(getattr(layer, "data_format", None) == "channels_first" for layer in model.layers)
 
 

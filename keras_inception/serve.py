@@ -21,6 +21,7 @@ from keras_inception.network import feature_extractor
 from keras_inception.predict import Predictor
 from keras_inception.preprocessing import read_image
 from keras_inception.runtimes import load_keras, network_input, require_package
+from keras_inception.visualize import branch_names
 
 PAGE = Path(__file__).parent / "assets" / "serve.html"
 _MAP_PIXELS = 64  # an activation map is shown at least this large
@@ -30,7 +31,7 @@ _MAP_PIXELS = 64  # an activation map is shown at least this large
 class Limits:
     """What the server refuses.
 
-    Fields:
+    Attributes:
         upload_bytes: of one image; more is 413.
         pixels: width x height of one image; more is 400, told from its header.
         seconds: until an answer; later is 503.
@@ -52,7 +53,7 @@ class Model:
         self._features = None
         if file.suffix == ".keras":
             model = load_keras(file)
-            self._features = feature_extractor(model, _branches(model))
+            self._features = feature_extractor(model, branch_names(model))
 
     def answer(self, contents: bytes, top: int, limits: Limits, *, maps: bool) -> dict[str, Any]:
         """Labels of an image file, and of its branches the mean activation over channels.
@@ -159,12 +160,6 @@ def _check_pixels(contents: bytes, most: int) -> None:
         raise ValueError(
             f"Expected an image of at most {most:,} pixels. Received: {width} x {height}"
         )
-
-
-def _branches(model: keras.Model) -> list[str]:
-    """The branches of every module, by their endpoints: "3a_1x1", "3a_3x3", "3a_pool_proj"."""
-    modules = [layer for layer in model.layers if isinstance(layer, keras.layers.Concatenate)]
-    return [tensor._keras_history.operation.name for module in modules for tensor in module.input]
 
 
 def _as_png(activation: np.ndarray) -> str:

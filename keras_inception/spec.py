@@ -155,7 +155,7 @@ class BranchSpec:
 class ModuleSpec:
     """One Inception module: branches side by side, concatenated on the channels.
 
-    Fields:
+    Attributes:
         name: the paper's name, such as "3a"; also the endpoint of the module's output.
         filters_1x1: filters of the 1x1 branch; 0 leaves the branch out.
         spatial: the spatial branches, in the order of concatenation.
@@ -275,7 +275,7 @@ class BatchNormSpec:
 class NetworkSpec:
     """A whole network: stem, stages of modules, auxiliary classifiers, head.
 
-    Fields:
+    Attributes:
         input_shape: (height, width, channels); height and width may be None.
         stem: every layer before the first module, in order. It may be the first
             convolution alone: the paper calls its traditional stem "not strictly necessary".

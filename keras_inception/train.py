@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import keras
@@ -22,7 +21,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_inception import keras_fit, plots
-from keras_inception.atomic import LOCK_FILE, PARTIAL, aside, only_run_in, write_text
+from keras_inception.atomic import (
+    LOCK_FILE,
+    PARTIAL,
+    aside,
+    make_writable,
+    only_run_in,
+    write_text,
+)
 from keras_inception.cost import network_cost
 from keras_inception.data import ImageData, evaluation_batches, sample_pixels
 from keras_inception.evaluate import evaluate
@@ -179,15 +185,7 @@ def prepare_run(
 
 
 def _prepare_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"Expected a folder that can be written. Received: {str(folder)!r} "
-            f"({error.strerror}). Choose another one."
-        ) from error
+    make_writable(folder)
     if (folder / METRICS_FILE).exists():
         raise ValueError(
             "Expected a new or empty folder, or a run that did not end. Received: "

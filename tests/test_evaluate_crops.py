@@ -168,7 +168,7 @@ def test_an_ensemble_by_two_kinds_of_crops(trained, tmp_path):
     arguments = ["evaluate", str(one), str(two), "--data", f"dir:{pictures}", "--crops", "1"]
     answer = CliRunner().invoke(app, [*arguments, "--crops", "10", "--out", str(tmp_path / "out")])
     assert answer.exit_code == 0, answer.output
-    assert "1 files are left out" in answer.stderr
+    assert "1 file is left out" in answer.stderr
     assert "broken.png: zero bytes" in answer.stderr
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert [(row["models"], row["crop"], row["cost"]) for row in document["rows"]] == [
@@ -192,6 +192,7 @@ def test_mistakes_are_told_in_a_line(trained):
         (["--crops", "12"], "Expected --crops whole, 1, 10 or 144"),
         (["--data", "sample"], "Expected a model of the 10 classes"),
         (["--data", f"dir:{pictures}", "--strict"], "zero bytes"),
+        (["--out", str(pictures / "a" / "broken.png")], "Expected a folder that can be written"),
     ):
         answer = CliRunner().invoke(app, ["evaluate", str(one), *arguments])
         assert answer.exit_code == 2

@@ -98,8 +98,8 @@ def test_confusion_matrix_of_many_classes_is_a_picture_of_shares(tmp_path, drawn
 
 
 def test_any_class_name_is_drawn_as_it_is(tmp_path, drawn):
-    names = ("$^{ and $", r"a\$b^{", "x" * 60, "T-shirt/top", "größer", "a_b")
-    plots.confusion_matrix(np.eye(6, dtype=int), names, tmp_path / "matrix.png")
+    names = ("$^{ and $", r"a\$b^{", "x" * 60, "T-shirt/top", "größer", "a_b", "猫")
+    plots.confusion_matrix(np.eye(7, dtype=int), names, tmp_path / "matrix.png")
     assert min(opened(tmp_path / "matrix.png").size) > 400
     bounds = drawn[0].axes[0].get_window_extent()
     assert bounds.width > 100  # the matrix is not squeezed out by a long name

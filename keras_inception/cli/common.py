@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from keras_inception.cost import network_cost
 from keras_inception.recipe import RECIPES, Recipe
 from keras_inception.spec import NetworkSpec
 from keras_inception.variants import variant_spec
+
+if TYPE_CHECKING:
+    from keras_inception.data import ImageData
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -60,6 +63,7 @@ app = typer.Typer(
     cls=Commands,
     help="GoogLeNet and the Inception v1 family: count, train, predict.",
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # paragraphs of the docstrings are set anew
     add_completion=False,
 )
 
@@ -156,3 +160,19 @@ def cost_line(spec: NetworkSpec) -> str:
         f"{total.params:,} parameters, {total.macs:,} multiply-adds, "
         f"{total.activation_bytes() / 1e6:.1f} MB of activations per image."
     )
+
+
+# Files that cannot be read are listed up to so many.
+_MOST_LISTED = 20
+
+
+def tell_left_out(data: ImageData) -> None:
+    """Every file of a data set that is in neither part, and why; the first of many."""
+    if not data.unreadable:
+        return
+    count = len(data.unreadable)
+    errors.print(f"[bold]{count} {'file is' if count == 1 else 'files are'} left out:[/]")
+    for path, reason in data.unreadable[:_MOST_LISTED]:
+        errors.print(f"  {escape(path)}: {escape(reason)}")
+    if count > _MOST_LISTED:
+        errors.print(f"  and {count - _MOST_LISTED} more")

@@ -22,6 +22,7 @@ from keras_inception.cli.common import (
     cost_line,
     errors,
     mistakes,
+    model_path,
 )
 from keras_inception.cli.display import TrainingDisplay
 from keras_inception.cost import network_cost
@@ -67,10 +68,12 @@ def design(
     `train --spec`, and report.md with its pictures.
     """
     with mistakes():
+        if model_folder:
+            model_path(model_folder)
         spec = chosen_spec(variant, spec_file or (model_folder and model_folder / "spec.json"))
         folder = out or Path("saved_models") / f"design-{datetime.now():%Y%m%d-%H%M%S}"
         _check(folder, model_folder, layer_by_layer)
-        sizes = tuple(int(size) for size in kernels.split(","))
+        sizes = _sizes(kernels)
     console.print("Loading TensorFlow ...")
     import keras
 
@@ -135,6 +138,15 @@ def _check(folder: Path, model_folder: Path | None, layer_by_layer: bool) -> Non
         raise ValueError(
             "Expected --model or --layer-by-layer, which trains networks of its own. Received: both"
         )
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"Expected --kernels of whole numbers, such as 1,3,5. Received: {text!r}"
+        ) from None
 
 
 def _budget(spec: NetworkSpec, macs: int | None, params: int | None) -> Budget:

@@ -13,15 +13,14 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from keras_inception.cli.common import console, errors, mistakes, model_path
+from keras_inception.atomic import make_writable
+from keras_inception.cli.common import console, mistakes, model_path, tell_left_out
 from keras_inception.crops import Crops
 
 if TYPE_CHECKING:
     from keras_inception.data import ImageData
     from keras_inception.evaluate import TableRow
     from keras_inception.predict import Predictor
-
-_MOST_LISTED = 20
 
 
 def evaluate(
@@ -36,7 +35,9 @@ def evaluate(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Crops at once.")] = 64,
-    strict: Annotated[bool, typer.Option(help="Refuse data with unreadable files.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End at the first image that cannot be read.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for metrics.json and confusion_matrix.png.")
     ] = None,
@@ -45,6 +46,8 @@ def evaluate(
     with mistakes():
         chosen = [_crops(name) for name in crops or ["whole"]]
         paths = [model_path(model) for model in models]
+        if out is not None:
+            make_writable(out)
     from keras_inception import plots
     from keras_inception.data import open_data
     from keras_inception.evaluate import crop_scores, evaluate_scores, table_3
@@ -55,7 +58,7 @@ def evaluate(
         predictors = [Predictor.load(path) for path in paths]
         for predictor, path in zip(predictors, paths, strict=True):
             _check_classes(predictor, path, data)
-    _tell_unreadable(data)
+    tell_left_out(data)
     results = []
     with Progress(console=console, transient=True) as progress, mistakes():
         for name in chosen:
@@ -75,7 +78,6 @@ def evaluate(
     rows = table_3(results)
     console.print(_table(rows, results, data))
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         document = [
             {"crop": name, **asdict(row), **evaluation.summary(data.class_names)}
             for row, (_, name, evaluation) in zip(rows, results, strict=True)
@@ -103,16 +105,6 @@ def _check_classes(predictor: Predictor, path: Path, data: ImageData) -> None:
             f"order. Received: {str(path)!r} of {len(names)} classes {list(names[:5])}..., data of "
             f"{list(data.class_names[:5])}..."
         )
-
-
-def _tell_unreadable(data: ImageData) -> None:
-    if not data.unreadable:
-        return
-    errors.print(f"[bold]{len(data.unreadable)} files are left out:[/]")
-    for path, reason in data.unreadable[:_MOST_LISTED]:
-        errors.print(f"  {escape(path)}: {escape(reason)}")
-    if len(data.unreadable) > _MOST_LISTED:
-        errors.print(f"  and {len(data.unreadable) - _MOST_LISTED} more")
 
 
 def _table(rows: list[TableRow], results: Any, data: ImageData) -> Table:

@@ -51,9 +51,10 @@ def predict(
     with mistakes():
         predictor = Predictor.load(model)
     paths: Any = _paths_from_stdin() if from_stdin else image_files(images)
-    failed = 0
+    failed = seen = 0
     waiting = []
     for answer in _with_progress(predictor.stream(paths, top, batch_size)):
+        seen += 1
         if answer.error:
             failed += 1
             errors.print(f"[bold red]Error:[/] {escape(' '.join(answer.error.split()))}")
@@ -66,6 +67,9 @@ def predict(
             waiting = []
     if waiting:
         console.print(_table(waiting))
+    if not seen:
+        with mistakes():
+            raise ValueError("Expected images. Received: none, neither as files nor in folders.")
     if failed:
         raise typer.Exit(2)
 

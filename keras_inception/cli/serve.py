@@ -20,7 +20,7 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; the default answers this machine only.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     upload_megabytes: Annotated[float, typer.Option(help="Largest image file.")] = 10.0,
     megapixels: Annotated[float, typer.Option(help="Largest picture.")] = 50.0,
     seconds: Annotated[float, typer.Option(help="Longest wait for an answer.")] = 30.0,

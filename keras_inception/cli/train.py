@@ -23,7 +23,9 @@ from keras_inception.cli.common import (
     cost_line,
     errors,
     mistakes,
+    model_path,
     recipe_changes,
+    tell_left_out,
 )
 from keras_inception.cli.display import TrainingDisplay
 
@@ -36,7 +38,7 @@ def train(
     variant: Variant = "small",
     spec_file: SpecFile = None,
     recipe_name: Annotated[
-        str, typer.Option("--recipe", help="A named recipe, or a recipe.json.")
+        str, typer.Option("--recipe", help=f"{', '.join(RECIPES)}, or a recipe.json.")
     ] = "quick",
     data_name: Annotated[
         str, typer.Option("--data", help="sample, tfds:NAME (any set of TFDS), or dir:PATH.")
@@ -54,12 +56,20 @@ def train(
             "--resume", help="Go on with the run in --out, or the newest that did not end."
         ),
     ] = False,
+    input_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Height and width in pixels; default those of the images if all have one size, "
+            "otherwise the variant's.",
+        ),
+    ] = None,
     strategy: Annotated[
         str,
         typer.Option(help="auto, cpu:N, mirrored, multi-worker, tpu or tpu:NAME."),
     ] = "auto",
     init: Annotated[
-        Path | None, typer.Option(help="Begin with the weights of this .keras file.")
+        Path | None, typer.Option(help="Begin with the weights of this run, or .keras file.")
     ] = None,
     freeze_until: Annotated[
         str | None, typer.Option(help="Leave every layer below this endpoint as it is.")
@@ -102,6 +112,7 @@ def train(
         }
         given = {key: value for key, value in given.items() if value is not None}
         recipe = replace(recipe, **recipe_changes(changes or []), **given)
+        init = None if init is None else model_path(init)
     with mistakes():
         devices = _devices(strategy)
         from keras_inception.data import open_data
@@ -110,7 +121,9 @@ def train(
 
         data = open_data(data_name, strict=strict)
         spec = fitted_to_data(spec, data)
-        folder = _folder(out, f"{spec.name}-{data.name}", resume)
+        if input_size is not None:
+            spec = replace(spec, input_shape=(input_size, input_size, spec.input_shape[2]))
+        folder = _folder(out, _run_name(spec.name, data.name), resume)
         prepare_run(spec, data, recipe, folder, strategy=devices)
         callbacks = []
         if tensorboard or profile:
@@ -118,6 +131,7 @@ def train(
 
             callbacks = tensorboard_callbacks(folder, spec, data, recipe, profile=profile)
     console.print(cost_line(spec))
+    tell_left_out(data)
     console.print(
         f"{len(data.train):,} training and {len(data.test):,} held-out images of "
         f"{escape(data.name)}; {recipe.epochs} epochs by the recipe {escape(recipe.name)}."
@@ -168,12 +182,19 @@ def _devices(name: str) -> Any:
     return None
 
 
+def _run_name(network: str, data: str) -> str:
+    """One folder's name: "dir:/my/images" is "dir-my-images" in it."""
+    plain = re.sub(r"[^\w.]+", "-", data).strip("-")
+    return f"{network}-{plain}"
+
+
 def _folder(out: Path | None, name: str, resume: bool) -> Path:
     if not resume:
         return out or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     runs = [out] if out else sorted(RUNS.glob(f"{name}-*"))
-    # The folder of snapshots goes when a run is finished.
-    unfinished = [run for run in runs if (run / "snapshots").is_dir()]
+    # The folder of snapshots goes when a run is finished. What ended before the first one, by a
+    # mistake in the arguments, has nothing to go on with.
+    unfinished = [run for run in runs if any((run / "snapshots").glob("*")) or run == out]
     if not unfinished:
         where = str(out) if out else f"{RUNS / name}-*"
         raise ValueError(f"Expected a run that did not end. Received: none in {where!r}")

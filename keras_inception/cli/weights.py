@@ -17,7 +17,7 @@ from keras_inception.cli.common import console, mistakes
 if TYPE_CHECKING:
     from keras_inception.weights.manifest import WeightsEntry
 
-app = typer.Typer(help="Public weights: list, convert, verify.")
+app = typer.Typer(help="Public weights: list, convert, verify.", rich_markup_mode="markdown")
 
 
 @app.command("list")

@@ -43,7 +43,7 @@ class Cluster:
 class Clustering:
     """Every channel's fullest cluster.
 
-    Fields:
+    Attributes:
         clusters: the different ones.
         weights: how many filters each stands for: (channels that are read from it) / (channels
             in it); 1 unless a channel has a fuller cluster elsewhere.

@@ -23,7 +23,7 @@ def open_data(
             - "sample": the embedded images;
             - "dir:PATH": image files, one folder for each class, or such folders in `train` and
               `test` (or `validation`, `val`, `valid`);
-            - "tfds:NAME[/CONFIG][:VERSION][?train=SPLIT&test=SPLIT]": a TensorFlow data set of
+            - `tfds:NAME[/CONFIG][:VERSION][?train=SPLIT&test=SPLIT]`: a TensorFlow data set of
               images and class labels, such as "tfds:fashion_mnist" or
               "tfds:cifar10:3.0.2?train=train[:80%]&test=train[80%:]". Prepared files are looked
               for in TFDS_DATA_DIR (default ~/tensorflow_datasets), else downloaded. The splits

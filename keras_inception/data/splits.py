@@ -143,7 +143,7 @@ AnySplit = Split | FileSplit
 class ImageData:
     """A classification data set: `train` to learn from, `test` held out.
 
-    Fields:
+    Attributes:
         note: how the held-out part came about, where the data set does not say it itself.
         unreadable: (path, reason) of every file that is in neither split, because it cannot be
             read as an image or belongs to no class.

@@ -31,7 +31,7 @@ _POOL = 3  # the window of a module's pooling branch
 class DesignOptions:
     """How activations become widths.
 
-    Fields:
+    Attributes:
         kernel_sizes: odd, among which the clusters' extents choose; 1 is always among them.
         threshold: the |correlation| that makes a cluster.
         step: the grid of widths.
@@ -60,7 +60,7 @@ class DesignOptions:
 class ModuleMeasurement:
     """What the activations at one module's input say.
 
-    Fields:
+    Attributes:
         module: its name.
         endpoint: where it was measured.
         grid: height and width of the activations there.

@@ -23,7 +23,7 @@ _MOST_CALIBRATION = 200
 class Images:
     """Real images of the network's size, uint8 N x h x w x C.
 
-    Fields:
+    Attributes:
         calibration: for the ranges of int8.
         check: on which each format is compared with the model.
         truth: the right classes of `check`, where they are known.

@@ -13,6 +13,7 @@ from types import MappingProxyType
 import keras
 import numpy as np
 
+from keras_inception.atomic import make_writable
 from keras_inception.export.formats import (
     FILES,
     FORMATS,
@@ -34,7 +35,7 @@ _TIMED_CALLS = 15
 class Exported:
     """One row of an export's table.
 
-    Fields:
+    Attributes:
         path: of the result; None where it is not kept.
         size: bytes on disk.
         accuracy: share of right first classes on the checked images; None without the truth.
@@ -81,11 +82,13 @@ def export_model(
             nothing of that format is left.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"Expected a new or empty folder. Received: {str(folder)!r}")
+        raise ValueError(
+            f"Expected a new or empty folder. Received: {str(folder)!r}. Choose another one."
+        )
     for kind in kinds:
         require_packages(kind)
     model = inference_model(model)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_writable(folder)
     if labels is not None:
         (folder / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
     for kind in kinds:

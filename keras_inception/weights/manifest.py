@@ -22,7 +22,7 @@ class Digest:
 class WeightsEntry:
     """One public set of weights.
 
-    Fields:
+    Attributes:
         name: for the command line and the cache.
         variant: the network it is for, with its pixel convention and class count.
         url, filename: of the published file.

@@ -19,7 +19,7 @@ _FLOAT32 = 1e-6
 class Source:
     """A file of weights, read.
 
-    Fields:
+    Attributes:
         path: of the file.
         spec: the network that the file holds; None where the file does not tell (our own).
         arrays: under the file's names, in the file's layout.

@@ -1,0 +1,111 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Quickstart
+#
+# What a GoogLeNet costs, how it is built, trained and asked, and how to look inside. On a CPU,
+# without downloads, in about a minute.
+
+# %%
+import os
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow tells much while it works
+
+# %%
+import logging
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+
+import keras_inception
+from keras_inception.data import open_data
+from keras_inception.predict import Predictor
+from keras_inception.train import fitted_to_data, train
+
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+# %% [markdown]
+# ## The architecture is data
+#
+# A *spec* says what a network is. It is counted before anything is built: here is the paper's
+# Table 1, the printed operations beside the multiply-adds that its widths really need.
+
+# %%
+paper = keras_inception.VARIANTS["paper"]
+print(f"{'':16}{'output':>16}{'multiply-adds':>16}  printed")
+for row in keras_inception.table_1(paper):
+    size = " x ".join(str(number) for number in row.output_shape)
+    print(f"{row.type:16}{size:>16}{row.macs:>16,}  {row.printed_ops}")
+print(keras_inception.network_cost(paper).total)
+
+# %% [markdown]
+# ## The network
+#
+# `GoogLeNet` takes the arguments of `keras.applications`. With a network connection, `GoogLeNet()`
+# fetches ImageNet weights; here the weights are fresh. Every module and branch is an endpoint, by
+# the paper's name, TF-Slim's or torchvision's.
+
+# %%
+model = keras_inception.GoogLeNet(weights=None)
+print(f"{model.count_params():,} parameters, output {model.output_shape}")
+print("the branches of 4a:", [name for name in keras_inception.endpoints(model) if "4a_" in name])
+
+features = keras_inception.feature_extractor(model, ["3a", "Mixed_4b", "inception5b", "4a_5x5"])
+for name, tensor in features.output.items():
+    print(f"{name:12} N x {' x '.join(str(size) for size in tensor.shape[1:])}")
+
+# %% [markdown]
+# ## Train a small one
+#
+# `nano` is the smallest named network, for images of 28 to 64 pixels. The data set is the embedded
+# sample of Fashion-MNIST; `open_data` also takes "tfds:NAME" and "dir:PATH". A *recipe* is the
+# training as data.
+
+# %%
+data = open_data("sample")
+spec = fitted_to_data(keras_inception.VARIANTS["nano"], data)
+recipe = replace(keras_inception.RECIPES["quick"], epochs=4)
+run = Path(tempfile.mkdtemp()) / "run"
+result = train(spec, data, recipe, run)
+print(f"{result.metrics['top_1']:.1%} of {result.metrics['images']:,} held-out images are right")
+print("left in the folder:", sorted(path.name for path in run.iterdir()))
+
+# %% [markdown]
+# ## Ask it
+
+# %%
+predictor = Predictor.load(run)
+pixels, labels = data.test.images[:8], data.test.labels[:8]
+figure, axes = plt.subplots(1, 8, figsize=(14, 2.4))
+for axis, image, label, ranked in zip(
+    axes, pixels, labels, predictor.answers(pixels, top=1), strict=True
+):
+    (answer, score), right = ranked[0], ranked[0][0] == data.class_names[label]
+    axis.imshow(image[..., 0], cmap="gray")
+    axis.set_title(f"{answer}\n{score:.0%}", color="green" if right else "red", fontsize=10)
+    axis.axis("off")
+plt.show()
+
+# %% [markdown]
+# The `.keras` file is an ordinary Keras model; the pixel convention travels in its input's name.
+
+# %%
+loaded = keras.models.load_model(run / "model.keras", compile=False)
+convention = keras_inception.model_preprocessing(loaded)
+scores = loaded.predict(keras_inception.preprocess_input(pixels, convention=convention), verbose=0)
+print(f"convention {convention!r}, scores {scores.shape}")
+print("the same answers:", [data.class_names[index] for index in np.argmax(scores, axis=1)])

@@ -1,0 +1,148 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # From SavedModel to a served answer
+#
+# A training leaves a SavedModel: the bytes of image files in, labels out, without Keras and
+# without this package. Here it is asked directly, in the JSON of TensorFlow Serving's protocol,
+# and through the local server.
+
+# %%
+import os
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow tells much while it works
+
+# %%
+import base64
+import io
+import json
+import logging
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+
+from keras_inception import RECIPES, VARIANTS
+from keras_inception.data import load_sample
+from keras_inception.train import train
+
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+# %%
+data = load_sample()
+run = Path(tempfile.mkdtemp()) / "run"
+train(VARIANTS["nano"], data, replace(RECIPES["quick"], epochs=3), run)
+SAVED = run / "saved_model"
+for path in sorted(path for path in SAVED.rglob("*") if path.is_file()):
+    print(f"{path.stat().st_size:>9,}  {path.relative_to(SAVED)}")
+
+# %% [markdown]
+# ## In another process, with TensorFlow alone
+#
+# The process refuses to import Keras or this package; it gets two PNG files and one file that is
+# no image. A bad image does not fail its batch.
+
+# %%
+REQUEST = Path(tempfile.mkdtemp())
+for number, row in enumerate((0, 1)):
+    Image.fromarray(data.test.images[row, ..., 0]).resize((90, 90)).save(REQUEST / f"{number}.png")
+(REQUEST / "2.png").write_text("no image")
+
+PROGRAM = """
+import sys
+sys.modules["keras"] = sys.modules["keras_inception"] = None  # importing them is an error now
+from pathlib import Path
+import tensorflow as tf
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+images = [path.read_bytes() for path in sorted(Path(sys.argv[2]).iterdir())]
+for name, values in serve(images=tf.constant(images)).items():
+    print(name, values.numpy()[:, :2].tolist() if values.ndim == 2 else values.numpy().tolist())
+"""
+done = subprocess.run(
+    [sys.executable, "-c", PROGRAM, str(SAVED), str(REQUEST)], capture_output=True, text=True
+)
+print(done.stdout or done.stderr)
+print("true:", [data.class_names[label] for label in data.test.labels[:2]])
+
+# %% [markdown]
+# ## What TensorFlow Serving is sent
+#
+# The folder is what its container loads (`docker run`, see docs/serving.md). A request holds the
+# files in base64:
+
+# %%
+body = {
+    "instances": [{"b64": base64.b64encode((REQUEST / "0.png").read_bytes()).decode()[:40] + "..."}]
+}
+print("POST /v1/models/googlenet:predict")
+print(json.dumps(body, indent=2))
+
+# %% [markdown]
+# ## The local server
+#
+# `keras-inception serve RUN` shows a page and answers programs.
+
+# %%
+with socket.socket() as probe:  # a port that nobody has
+    probe.bind(("127.0.0.1", 0))
+    PORT = probe.getsockname()[1]
+COMMAND = [sys.executable, "-c", "from keras_inception.cli import main; main()"]
+server = subprocess.Popen(
+    [*COMMAND, "serve", str(run), "--port", str(PORT)],
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+)
+ADDRESS = f"http://127.0.0.1:{PORT}"
+
+
+def post(path: str, content: bytes) -> dict:
+    """The JSON that the server answers; waits until it listens."""
+    for _ in range(600):
+        try:
+            with urllib.request.urlopen(f"{ADDRESS}{path}", data=content, timeout=60) as answer:
+                return json.load(answer)
+        except ConnectionError:
+            time.sleep(0.1)
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ConnectionError):
+                raise
+            time.sleep(0.1)
+    raise TimeoutError(f"nobody listens at {ADDRESS}")
+
+
+answer = post("/predict?top=3&maps=true", (REQUEST / "0.png").read_bytes())
+print(json.dumps(answer["labels"], indent=2))
+
+# %% [markdown]
+# With `maps=true` it also answers what every branch sees, as the page shows it:
+
+# %%
+branches = answer["branches"]
+figure, axes = plt.subplots(2, -(-len(branches) // 2), figsize=(12, 4.6))
+for axis, branch in zip(axes.flat, branches, strict=True):
+    axis.imshow(np.asarray(Image.open(io.BytesIO(base64.b64decode(branch["png"])))), cmap="gray")
+    axis.set_title(branch["name"], fontsize=10)
+    axis.axis("off")
+plt.show()
+
+# %%
+server.terminate()
+print("the server has ended:", server.wait(timeout=30))

@@ -1,0 +1,142 @@
+"""What a newcomer does first on the command line: folders, names, sizes, and the usual mistakes.
+
+No network is trained here: the training is replaced by a note of what it was asked for.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import tiny_spec
+from PIL import Image
+from test_cli import assert_mistake, run
+
+import keras_inception.train
+from keras_inception.network import build_network
+from keras_inception.train import TrainResult
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """The arguments of the training that a command began; the working directory is new."""
+    seen: dict[str, Any] = {}
+
+    def train(spec: Any, data: Any, recipe: Any, folder: Path, **others: Any) -> TrainResult:
+        seen.update(spec=spec, data=data, folder=folder, **others)
+        return TrainResult(None, folder, {})
+
+    monkeypatch.setattr(keras_inception.train, "train", train)
+    monkeypatch.chdir(tmp_path)
+    return seen
+
+
+def pictures(folder: Path, size: int = 28) -> Path:
+    """Two classes of 40 grey pictures, and a file that is none."""
+    random = np.random.default_rng(0)
+    for name in ("hund 🐕", "kätzchen"):
+        (folder / name).mkdir(parents=True)
+        for number in range(40):
+            pixels = random.integers(0, 256, (size, size), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    (folder / "kätzchen" / "Notiz.jpg").write_text("no picture")
+    return folder
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def test_a_folder_of_pictures_with_any_letters(asked, tmp_path):
+    folder = pictures(tmp_path / "Größe 28")
+    result = run("train", "--data", f"dir:{folder}", "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    assert asked["data"].class_names == ("hund 🐕", "kätzchen")
+    # What cannot be read is told, not dropped.
+    assert "1 file is left out:" in result.stderr
+    assert "Notiz.jpg" in result.stderr
+    # The run has one folder, whatever slashes and spaces the path of the data has.
+    assert asked["folder"].parent == Path("saved_models")
+    assert "-Größe-28-" in asked["folder"].name
+
+
+def test_the_input_is_as_large_as_the_images_or_as_asked(asked, tmp_path):
+    data = ("--data", f"dir:{pictures(tmp_path / 'data', size=40)}")
+    assert run("train", *data).exit_code == 0
+    assert asked["spec"].input_shape == (40, 40, 1)
+    assert run("train", *data, "--input-size", 32).exit_code == 0
+    assert asked["spec"].input_shape == (32, 32, 1)
+    assert_mistake(run("train", *data, "--input-size", 1), "at least 4x4", "(1, 1, 1)")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("missing", "Expected a folder of images"),
+        ("empty", "Expected a folder for each class, at least two"),
+        ("one class", "['cat']"),
+        ("unreadable", "Expected training images"),
+        ("few", "Expected a batch of at most 2, the number of training images"),
+    ],
+)
+def test_folders_that_cannot_be_trained_on(asked, tmp_path, name, told):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "one class" / "cat").mkdir(parents=True)
+    for letter in "ab":
+        for folder in ("unreadable", "few"):
+            (tmp_path / folder / letter).mkdir(parents=True)
+        (tmp_path / "unreadable" / letter / "x.png").write_text("no picture")
+        for number in range(2):
+            picture = Image.new("L", (28, 28), number)
+            picture.save(tmp_path / "few" / letter / f"{number}.png")
+    assert_mistake(run("train", "--data", f"dir:{tmp_path / name}"), told)
+    assert not asked
+    assert not Path("saved_models").exists()
+
+
+def test_initial_weights_are_a_run_or_a_file(asked, tmp_path):
+    assert_mistake(run("train", "--init", "missing.keras"), "Expected a folder", "'missing.keras'")
+    assert not Path("saved_models").exists()
+    model = tmp_path / "before" / "model.keras"
+    model.parent.mkdir()
+    build_network(tiny_spec()).save(model)
+    for given in (model, model.parent):
+        assert run("train", "--init", given).exit_code == 0
+        assert asked["init"] == model
+
+
+def test_resume_passes_over_what_ended_before_its_first_snapshot(asked):
+    for name in ("1", "2"):
+        Path(f"saved_models/small-fashion_mnist_sample-{name}/snapshots").mkdir(parents=True)
+    assert_mistake(run("train", "--resume"), "Expected a run that did not end")
+    Path("saved_models/small-fashion_mnist_sample-1/snapshots/step-3.npz").touch()
+    assert run("train", "--resume").exit_code == 0
+    assert asked["folder"] == Path("saved_models/small-fashion_mnist_sample-1")
+
+
+# --- other commands -----------------------------------------------------------------------------
+
+
+def saved_model(folder: Path) -> Path:
+    folder.mkdir()
+    build_network(tiny_spec()).save(folder / "model.keras")
+    return folder
+
+
+def test_no_images_to_predict(tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert_mistake(run("predict", saved_model(tmp_path / "run"), empty), "Received: none")
+
+
+def test_export_to_where_nothing_can_be_written(tmp_path):
+    model = saved_model(tmp_path / "run")
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert_mistake(run("export", model, "--out", file), "Expected a new or empty folder")
+    assert_mistake(run("export", model, "--out", file / "export"), "can be written", "'")
+    assert file.read_text() == "mine"
+
+
+def test_design_of_what_is_no_run_and_kernels_that_are_no_numbers(tmp_path):
+    assert_mistake(run("design", "--model", tmp_path), "Expected a folder that holds model.keras")
+    assert_mistake(run("design", "--kernels", "1,three"), "such as 1,3,5", "'1,three'")
