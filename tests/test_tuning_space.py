@@ -12,28 +12,15 @@ from keras_inception.budget import Budget, module_widths, with_module_widths
 from keras_inception.cost import network_cost
 from keras_inception.spec import NetworkSpec
 from keras_inception.variants import BN, NAIVE, PAPER, SMALL, VARIANTS
-from tuning.space import GRID, Space, Value
+from tuning.space import Space, Value
 
 BN_PLAIN = replace(BN, aux=())
 WIDE = {"depth": True, "kernels": ("3", "3,5,7"), "stem": True}
 
 
-def random_values(space: Space, draw: random.Random) -> dict[str, Value]:
-    """A uniform point of the space."""
-    values: dict[str, Value] = {}
-    for item in space.dimensions:
-        if item.choices:
-            values[item.name] = draw.choice(item.choices)
-        elif item.integer:
-            values[item.name] = draw.randint(int(item.low), int(item.high))
-        else:
-            values[item.name] = GRID * draw.randint(int(item.low / GRID), int(item.high / GRID))
-    return values
-
-
 def used_shares(space: Space, budget: Budget, points: int, seed: int) -> list[float]:
     draw = random.Random(seed)
-    networks = [space.spec(random_values(space, draw)) for _ in range(points)]
+    networks = [space.spec(space.random_point(draw)) for _ in range(points)]
     return [budget.used(network_cost(network).total) for network in networks]
 
 

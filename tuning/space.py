@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import string
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -189,6 +190,18 @@ class Space:
         kept = {module.name for stage in stages for module in stage.modules}
         heads = tuple(head for head in self.base.aux if head.after in kept)
         return replace(self.base, stages=tuple(stages), aux=heads)
+
+    def random_point(self, draw: random.Random) -> dict[str, Value]:
+        """A uniform point."""
+        values: dict[str, Value] = {}
+        for item in self.dimensions:
+            if item.choices:
+                values[item.name] = draw.choice(item.choices)
+            elif item.integer:
+                values[item.name] = draw.randint(int(item.low), int(item.high))
+            else:
+                values[item.name] = GRID * draw.randint(int(item.low / GRID), int(item.high / GRID))
+        return values
 
     def to_json(self) -> str:
         """JSON text; `from_json` gives an equal space back."""

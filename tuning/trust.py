@@ -20,7 +20,7 @@ import tensorflow as tf
 from keras_inception.atomic import write_text
 from keras_inception.data import ImageData
 from tuning.search import TRUST_FILE, SearchPlan
-from tuning.space import GRID, Space, Value
+from tuning.space import Value
 from tuning.training import at_resolution, hold_out, part_of, train_candidate
 
 SEEDS = 3
@@ -121,7 +121,7 @@ def measure_trust(
     draw = random.Random(plan.seed)
     points: list[dict[str, Value]] = [
         {},
-        *(random_point(plan.space, draw) for _ in range(networks - 1)),
+        *(plan.space.random_point(draw) for _ in range(networks - 1)),
     ]
     cheap: list[float] = []
     full: list[float] = []
@@ -134,16 +134,3 @@ def measure_trust(
         seeds.append(accuracy({}, seed, True))
         told(f"network 0, cheap, seed {seed}", seeds[-1])
     return judge(cheap, full, seeds)
-
-
-def random_point(space: Space, draw: random.Random) -> dict[str, Value]:
-    """A uniform point of a space."""
-    values: dict[str, Value] = {}
-    for item in space.dimensions:
-        if item.choices:
-            values[item.name] = draw.choice(item.choices)
-        elif item.integer:
-            values[item.name] = draw.randint(int(item.low), int(item.high))
-        else:
-            values[item.name] = GRID * draw.randint(int(item.low / GRID), int(item.high / GRID))
-    return values

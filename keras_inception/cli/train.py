@@ -28,6 +28,7 @@ from keras_inception.cli.common import (
     tell_left_out,
 )
 from keras_inception.cli.display import TrainingDisplay
+from keras_inception.recipe import RECIPES
 
 # EX_TEMPFAIL of sysexits.h: not done, and the same command goes on.
 INTERRUPTED = 75
