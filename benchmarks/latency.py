@@ -145,7 +145,11 @@ def our_runs(folder: Path, runs: dict[tuple[str, int], tuple[Run, int]]) -> None
         if variant == "torchvision":
             kinds += [
                 kind
-                for kind, package in (("onnx", "tf2onnx"), ("openvino", "openvino"))
+                for kind, package in (
+                    ("onnx", "tf2onnx"),
+                    ("openvino", "openvino"),
+                    ("openvino-bfloat16", "openvino"),
+                )
                 if available(package)
             ] + ["litert", "litert-int8"]
         for kind in kinds:

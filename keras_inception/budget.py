@@ -9,13 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, Self
 
-from keras_inception.cost import Cost, network_cost
+from keras_inception.cost import Cost, NetworkCost, network_cost
 from keras_inception.spec import ConvSpec, ModuleSpec, NetworkSpec
 from keras_inception.validation import is_integer, require_integers
 
 _BISECTIONS = 24
+
+
+class NetworkBound(Protocol):
+    """What `fit_to_budget` keeps a network within; wider networks never come within again."""
+
+    def admits(self, cost: NetworkCost) -> bool:
+        """Whether a network of this cost is within the bound."""
+
+    def scaled(self, share: float) -> Self:
+        """The bound with this share of every number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +50,17 @@ class Budget:
         """Whether `cost` is within every bound."""
         return (self.macs is None or cost.macs <= self.macs) and (
             self.params is None or cost.params <= self.params
+        )
+
+    def admits(self, cost: NetworkCost) -> bool:
+        """Whether the whole network is within every bound."""
+        return self.holds(cost.total)
+
+    def scaled(self, share: float) -> Budget:
+        """This share of every bound, rounded down."""
+        return Budget(
+            macs=None if self.macs is None else int(self.macs * share),
+            params=None if self.params is None else int(self.params * share),
         )
 
     def used(self, cost: Cost) -> float:
@@ -89,7 +110,7 @@ def with_module_widths(spec: NetworkSpec, widths: Mapping[str, int]) -> NetworkS
 
 def fit_to_budget(
     spec: NetworkSpec,
-    budget: Budget,
+    budget: NetworkBound,
     *,
     step: int = 8,
     targets: Mapping[str, float] | None = None,
@@ -102,7 +123,7 @@ def fit_to_budget(
 
     Args:
         spec: the network; its classes and input shape count.
-        budget: bounds on MACs, parameters, or both.
+        budget: bounds on MACs, parameters, or both; or another bound (`tuning` has latency).
         step: the grid of widths.
         targets: wished widths by layer name, any positive numbers, before the common scale
             (`tuning` moves them apart); the others are the spec's own. The names are those of
@@ -121,7 +142,7 @@ def fit_to_budget(
         return _with_stem_widths(with_module_widths(spec, widths), widths)
 
     def fits(widths: Mapping[str, int]) -> bool:
-        return budget.holds(network_cost(build(widths)).total)
+        return budget.admits(network_cost(build(widths)))
 
     def rounded(scale: float) -> dict[str, int]:
         return {

@@ -10,6 +10,7 @@ import json
 import time
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,3 +106,35 @@ def _read(path: Path) -> Snapshot:
         document = json.loads(arrays[_DOCUMENT].item())
         names = [name for name in arrays.files if name != _DOCUMENT]
         return Snapshot(document, {name: arrays[name] for name in names})
+
+
+def require_same(old: dict[str, Any], new: dict[str, Any], what: str, folder: Path) -> None:
+    """Refuse to go on with another identity; the difference is told line by line.
+
+    Args:
+        old, new: the identities, as JSON has them.
+        what: "run" or "search", for the message.
+        folder: where the old one lies.
+
+    Raises:
+        ValueError: they differ.
+    """
+    before, now = dict(_leaves(old)), dict(_leaves(new))
+    changed = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
+    if changed:
+        lines = "".join(
+            f"\n - {name}: {before.get(name)!r}\n + {name}: {now.get(name)!r}" for name in changed
+        )
+        raise ValueError(
+            f"Expected the spec, recipe and data of the {what} in {str(folder)!r} (-). "
+            f"Received others (+):{lines}\nGo on with the old ones, or choose another folder."
+        )
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +37,7 @@ from keras_inception.initial import initialize
 from keras_inception.loop import MODEL_FILE, Progress, StopSignals, TrainingLoop
 from keras_inception.preprocessing import preprocess_input
 from keras_inception.recipe import Recipe
-from keras_inception.snapshot import Snapshots
+from keras_inception.snapshot import Snapshots, require_same
 from keras_inception.spec import NetworkSpec
 from keras_inception.strategy import is_chief
 from keras_inception.trainer import Trainer, check_strategy
@@ -120,7 +120,7 @@ def train(
         )
         snapshot = snapshots.newest(set_aside=chief)
         if snapshot is not None:
-            _require_same(snapshot.document["identity"], identity, folder)
+            require_same(snapshot.document["identity"], identity, "run", folder)
         keras.utils.set_random_seed(recipe.seed)
         if keras.backend.backend() != "tensorflow":
             progress = keras_fit.fit(spec, data, recipe, folder, init=init, callbacks=callbacks)
@@ -227,28 +227,6 @@ def _identity(
             "classes": list(data.class_names),
         },
     }
-
-
-def _require_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
-    before, now = dict(_leaves(old)), dict(_leaves(new))
-    changed = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
-    if changed:
-        lines = "".join(
-            f"\n - {name}: {before.get(name)!r}\n + {name}: {now.get(name)!r}" for name in changed
-        )
-        raise ValueError(
-            f"Expected the spec, recipe and data of the snapshots in {str(folder)!r} (-). "
-            f"Received others (+):{lines}\nGo on with the old ones, or choose another folder."
-        )
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict | list) and value:
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            yield from _leaves(item, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value
 
 
 def _finish(

@@ -29,7 +29,7 @@ def start(script: str, *arguments: object, **environment: str) -> subprocess.Pop
 
 def start_workers(script: str, *arguments: object) -> list[subprocess.Popen[str]]:
     """Start tests/SCRIPT twice, as two workers that find each other on 127.0.0.1."""
-    workers = [f"127.0.0.1:{port}" for port in _free_ports(2)]
+    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
     return [
         start(
             script,
@@ -60,7 +60,8 @@ def saved_weights(folder: Path, name: str = "model.keras") -> np.ndarray:
     return np.concatenate([weight.ravel() for weight in weights])
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports on which nothing listens."""
     sockets = [socket.socket() for _ in range(count)]
     for unused in sockets:
         unused.bind(("127.0.0.1", 0))

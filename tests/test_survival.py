@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,18 +207,6 @@ def test_a_killed_worker_ends_the_other_and_both_go_on(tmp_path):
     assert "TrainingInterruptedError: Another worker was lost after step" in errors, errors[-3000:]
     wait_for_all(start_workers(*job_of, tmp_path / "run", "epochs=20"))
     assert_same_run(tmp_path / "run", tmp_path / "expected", tolerance=1e-6)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two megabytes."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_full_disk_ends_the_run_and_leaves_what_was(uninterrupted, small_disk):

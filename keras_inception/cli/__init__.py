@@ -13,6 +13,7 @@ from keras_inception.cli import (
     serve,
     summary,
     train,
+    tune,
     weights,
 )
 from keras_inception.cli.common import app
@@ -27,6 +28,8 @@ app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("design")(design.design)
+app.command("tune")(tune.tune)
+app.command("tune-report")(tune.tune_report)
 app.add_typer(weights.app, name="weights")
 
 

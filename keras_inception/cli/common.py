@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from keras_inception.cost import network_cost
+from keras_inception.recipe import RECIPES, Recipe
 from keras_inception.spec import NetworkSpec
 from keras_inception.variants import variant_spec
 
@@ -87,6 +90,36 @@ def _tell_mistake(message: str) -> None:
 def chosen_spec(variant: str, path: Path | None) -> NetworkSpec:
     """The spec that --spec or --variant names."""
     return variant_spec(variant) if path is None else NetworkSpec.from_json(file_text(path))
+
+
+def chosen_recipe(name: str) -> Recipe:
+    """The recipe that --recipe names."""
+    if name in RECIPES:
+        return RECIPES[name]
+    if name.endswith(".json"):
+        return Recipe.from_json(file_text(Path(name)))
+    raise ValueError(
+        f"Expected a recipe among {', '.join(RECIPES)}, or a recipe.json. Received: {name!r}"
+    )
+
+
+def recipe_changes(items: list[str]) -> dict[str, Any]:
+    """FIELD=VALUE as the recipe takes them; a value that is no JSON is text."""
+    known = {item.name for item in fields(Recipe)}
+    changes: dict[str, Any] = {}
+    for item in items:
+        name, equals, text = item.partition("=")
+        if name not in known or not equals:
+            raise ValueError(
+                f"Expected --set FIELD=VALUE, with a field among {', '.join(sorted(known))}. "
+                f"Received: {item!r}"
+            )
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        changes[name] = tuple(value) if isinstance(value, list) else value
+    return changes
 
 
 def file_text(path: Path) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,17 +17,18 @@ from rich.markup import escape
 from keras_inception.cli.common import (
     SpecFile,
     Variant,
+    chosen_recipe,
     chosen_spec,
     console,
     cost_line,
     errors,
-    file_text,
     mistakes,
     model_path,
+    recipe_changes,
     tell_left_out,
 )
 from keras_inception.cli.display import TrainingDisplay
-from keras_inception.recipe import RECIPES, Recipe
+from keras_inception.recipe import RECIPES
 
 # EX_TEMPFAIL of sysexits.h: not done, and the same command goes on.
 INTERRUPTED = 75
@@ -104,7 +104,7 @@ def train(
     was lost: the same command goes on.
     """
     with mistakes():
-        spec, recipe = chosen_spec(variant, spec_file), _recipe(recipe_name)
+        spec, recipe = chosen_spec(variant, spec_file), chosen_recipe(recipe_name)
         given: dict[str, Any] = {
             "epochs": epochs,
             "batch_size": batch_size,
@@ -112,7 +112,7 @@ def train(
             "freeze_until": freeze_until,
         }
         given = {key: value for key, value in given.items() if value is not None}
-        recipe = replace(recipe, **_changes(changes or []), **given)
+        recipe = replace(recipe, **recipe_changes(changes or []), **given)
         init = None if init is None else model_path(init)
     with mistakes():
         devices = _devices(strategy)
@@ -162,35 +162,6 @@ def _tell_result(folder: Path, metrics: dict[str, Any]) -> None:
     for path in sorted(folder.iterdir()):
         console.print(f"  {escape(path.name)}{'/' if path.is_dir() else ''}")
     console.print(f"Try it on a picture: keras-inception predict {escape(str(folder))} IMAGE")
-
-
-def _recipe(name: str) -> Recipe:
-    if name in RECIPES:
-        return RECIPES[name]
-    if name.endswith(".json"):
-        return Recipe.from_json(file_text(Path(name)))
-    raise ValueError(
-        f"Expected a recipe among {', '.join(RECIPES)}, or a recipe.json. Received: {name!r}"
-    )
-
-
-def _changes(items: list[str]) -> dict[str, Any]:
-    """FIELD=VALUE as the recipe takes them; a value that is no JSON is text."""
-    known = {item.name for item in fields(Recipe)}
-    changes: dict[str, Any] = {}
-    for item in items:
-        name, equals, text = item.partition("=")
-        if name not in known or not equals:
-            raise ValueError(
-                f"Expected --set FIELD=VALUE, with a field among {', '.join(sorted(known))}. "
-                f"Received: {item!r}"
-            )
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        changes[name] = tuple(value) if isinstance(value, list) else value
-    return changes
 
 
 def _devices(name: str) -> Any:

@@ -1,0 +1,98 @@
+"""Latency budgets: the model finds what made the times, and what it admits is as fast."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from keras_inception.budget import Budget
+from keras_inception.cost import NetworkCost, network_cost
+from keras_inception.variants import SMALL
+from tuning.latency import (
+    LatencyBudget,
+    LatencyModel,
+    fit_latency,
+    measure_latencies,
+    measure_latency_model,
+)
+from tuning.space import Space
+
+
+def made_up(cost: NetworkCost) -> float:
+    """A machine: .2 ms a network, .01 a convolution, .05 a million multiply-adds, 1 a million
+    elements pooled."""
+    convolutions = [layer for layer in cost.layers if layer.kind == "convolution"]
+    pooled = sum(layer.activations for layer in cost.layers if layer.kind == "pool")
+    macs = sum(layer.macs for layer in convolutions)
+    return 0.2 + 0.01 * len(convolutions) + 0.05 * macs / 1e6 + pooled / 1e6
+
+
+def networks(count: int) -> list[NetworkCost]:
+    """Networks of different depths and budgets."""
+    draw = random.Random(0)
+    found = []
+    for _ in range(count):
+        space = Space(
+            base=SMALL, budget=Budget(macs=draw.randint(4, 20) * 10**6), step=4, depth=True
+        )
+        values = {
+            item.name: draw.randint(int(item.low), int(item.high)) for item in space.dimensions
+        }
+        found.append(network_cost(space.spec(values)))
+    return found
+
+
+def test_the_fit_predicts_networks_that_it_did_not_see() -> None:
+    costs = networks(24)
+    model = fit_latency(costs, [made_up(cost) for cost in costs], checked=6)
+    assert model.error < 0.01
+    other = network_cost(SMALL)
+    assert model.milliseconds(other) == pytest.approx(made_up(other), rel=0.02)
+    assert LatencyModel.from_json(model.to_json()) == model
+
+
+def test_the_error_is_that_of_the_networks_left_out() -> None:
+    """The last two took twice as long as the others would say: wrong by half."""
+    costs = networks(12)
+    times = [made_up(cost) for cost in costs]
+    times[-2:] = [2 * value for value in times[-2:]]
+    assert fit_latency(costs, times, checked=2).error == pytest.approx(0.5, abs=0.02)
+
+
+def test_candidates_keep_a_latency_budget() -> None:
+    costs = networks(24)
+    model = fit_latency(costs, [made_up(cost) for cost in costs], checked=6)
+    bound = LatencyBudget(milliseconds=0.9, model=model)
+    space = Space(base=SMALL, budget=bound, step=4)
+    for values in ({}, {"stage_4/width": 1.0}, {"stage_3/odds_3x3": -2.0}):
+        predicted = model.milliseconds(network_cost(space.spec(values)))
+        assert 0.97 * 0.9 < predicted <= 0.9
+    both = replace(bound, budget=Budget(params=100_000))
+    total = network_cost(replace(space, budget=both).spec({})).total
+    assert 98_000 < total.params <= 100_000
+    assert bound.scaled(0.5).milliseconds == 0.45
+
+
+def test_refusals() -> None:
+    costs = networks(3)
+    with pytest.raises(ValueError, match="Received: checked=3"):
+        fit_latency(costs, [1.0] * 3, checked=3)
+    model = fit_latency(costs, [1.0] * 3, checked=1)
+    with pytest.raises(ValueError, match="Received: milliseconds=0"):
+        LatencyBudget(milliseconds=0, model=model)
+    unknown = replace(model, coefficients={"network": 1.0})
+    with pytest.raises(ValueError, match="Fit the model to networks of this form"):
+        unknown.milliseconds(costs[0])
+
+
+@pytest.mark.slow
+def test_the_model_against_real_timings() -> None:
+    """Fitted on this machine: right within a quarter on networks that it did not see, and it
+    orders a network of half the size behind."""
+    model = measure_latency_model(SMALL, batch_size=16)
+    assert model.error < 0.25
+    half = Space(base=SMALL, budget=Budget(macs=6_000_000), step=4).spec({})
+    real = measure_latencies([SMALL, half], batch_size=16)
+    predicted = [model.milliseconds(network_cost(spec)) for spec in (SMALL, half)]
+    assert real[0] > real[1]
+    assert predicted[0] > predicted[1]

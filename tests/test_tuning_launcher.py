@@ -1,0 +1,116 @@
+"""The launcher: who is started again, under which name, and that nobody outlives it."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from processes import ENVIRONMENT
+
+from tuning.launcher import LaunchError, launch
+
+
+def crew(folder: Path, orders: dict[str, list[str]], tail: str = "") -> list[str]:
+    """A command whose processes do what `orders` say by the role: "exit 0", "kill", "wait"."""
+    source = f"""
+    import os, signal, sys, time
+    name = os.environ["KERASTUNER_TUNER_ID"]
+    role = "chief" if name == "chief" else "worker" + name.rpartition("-")[2]
+    log = {str(folder / "starts")!r}
+    with open(log, "a") as file:
+        file.write(role + "\\n")
+    count = open(log).read().split().count(role)
+    orders = {orders!r}[role]
+    order = orders[min(count, len(orders)) - 1]
+    if order == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if order == "wait":
+        while open(log).read().split().count("worker0") < 3:
+            time.sleep(0.05)
+        order = "exit 0"
+    {tail}
+    print("order", order)
+    sys.exit(int(order.split()[1]))
+    """
+    return [sys.executable, "-c", textwrap.dedent(source)]
+
+
+def starts(folder: Path) -> list[str]:
+    return sorted((folder / "starts").read_text().split())
+
+
+def run(folder: Path, orders: dict[str, list[str]], workers: int = 1) -> None:
+    launch(crew(folder, orders), folder=folder, workers=workers, address="127.0.0.1:1")
+
+
+def test_killed_and_recycled_processes_start_again(tmp_path: Path) -> None:
+    """A worker is killed, ends to be started again, and is done; the chief waits for the third."""
+    run(tmp_path, {"chief": ["wait"], "worker0": ["kill", "exit 75", "exit 0"]})
+    assert starts(tmp_path) == ["chief"] + 3 * ["worker0"]
+    assert (tmp_path / "logs" / "chief.log").read_text() == "order exit 0\n"
+
+
+def test_a_killed_chief_starts_again(tmp_path: Path) -> None:
+    run(tmp_path, {"chief": ["kill", "kill", "exit 0"], "worker0": ["exit 0"]})
+    assert starts(tmp_path).count("chief") == 3
+
+
+@pytest.mark.parametrize(
+    ("orders", "message"),
+    [
+        ({"chief": ["exit 1"], "worker0": ["exit 0"]}, "chief ended with code 1: order exit 1"),
+        ({"chief": ["wait"], "worker0": ["exit 2"]}, "-0 ended with code 2: order exit 2"),
+    ],
+)
+def test_mistakes_end_all(tmp_path: Path, orders: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(LaunchError, match=message):
+        run(tmp_path, orders)
+
+
+def test_a_process_that_always_dies_is_given_up(tmp_path: Path) -> None:
+    endless = "import time; time.sleep(60)"
+    command = crew(
+        tmp_path, {"chief": ["stay"], "worker0": ["kill"]}, f"if order == 'stay': {endless}"
+    )
+    with pytest.raises(LaunchError, match="died 5 times in a row"):
+        launch(command, folder=tmp_path, workers=1, address="127.0.0.1:1")
+    assert starts(tmp_path).count("worker0") == 5
+
+
+@pytest.mark.slow
+def test_nobody_outlives_the_launcher(tmp_path: Path) -> None:
+    """The launcher is killed with -9; its processes read the end of its pipe."""
+    child = (
+        "import os, sys, time; sys.path[:] = " + repr(sys.path) + "\n"
+        "from tuning.launcher import end_with_launcher\n"
+        "end_with_launcher()\n"
+        f"open({str(tmp_path)!r} + '/' + str(os.getpid()) + '.pid', 'w').close()\n"
+        "time.sleep(60)"
+    )
+    parent = (
+        "import sys\nfrom pathlib import Path\nfrom tuning.launcher import launch\n"
+        f"launch([sys.executable, '-c', {child!r}], folder=Path({str(tmp_path)!r}), workers=1,"
+        " address='127.0.0.1:1')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent], env=ENVIRONMENT)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("*.pid"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    pids = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"

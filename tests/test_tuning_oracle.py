@@ -1,0 +1,408 @@
+"""Each mend of KerasTuner's oracle: what the original does, and what ours does instead.
+
+In one process, with a clock in the test's hand; test_tuning_faults.py kills real processes.
+"""
+
+import json
+import math
+import resource
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+import pytest
+from keras_tuner.engine.trial import TrialStatus
+
+from tuning.oracle import ERROR_VALUE, MOST_LOSSES
+from tuning.oracles import (
+    BayesianOracle,
+    HyperbandOracle,
+    RandomOracle,
+    TPEOracle,
+    make_oracle,
+)
+
+SCORE = keras_tuner.Objective("score", "max")
+Plain = keras_tuner.oracles.RandomSearchOracle
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def space(high: float = 1.0) -> keras_tuner.HyperParameters:
+    hyperparameters = keras_tuner.HyperParameters()
+    hyperparameters.Float("x", 0.0, high, step=1 / 64, default=0.5)
+    return hyperparameters
+
+
+def oracle(kind: type, folder: Path, trials: int = 4, **settings: Any) -> Any:
+    made = kind(objective=SCORE, max_trials=trials, hyperparameters=space(), seed=1, **settings)
+    made.verbose = 0
+    made._set_project_dir(str(folder), "search")
+    return made
+
+
+def finish(made: Any, trial: Any, score: float = 0.0) -> None:
+    made.update_trial(trial.trial_id, {"score": score})
+    trial.status = TrialStatus.COMPLETED
+    made.end_trial(trial)
+
+
+def fail(made: Any, trial: Any, message: str) -> None:
+    trial.status = TrialStatus.FAILED
+    trial.hyperparameters.values[ERROR_VALUE] = message
+    made.end_trial(trial)
+
+
+# Workers that die
+
+
+def test_a_trial_whose_worker_never_comes_back_is_run_by_another(tmp_path: Path) -> None:
+    plain = oracle(Plain, tmp_path / "plain", trials=2)
+    plain.create_trial("first")
+    finish(plain, plain.create_trial("second"))
+    assert plain.create_trial("second").status == TrialStatus.STOPPED  # one trial is lost
+
+    clock = Clock()
+    mended = oracle(RandomOracle, tmp_path / "mended", trials=2, clock=clock, lease_seconds=10.0)
+    lost = mended.create_trial("first")
+    finish(mended, mended.create_trial("second"))
+    assert mended.create_trial("second").status == TrialStatus.IDLE
+    clock.now = 9.0
+    mended.get_trial(lost.trial_id)  # a sign of life
+    clock.now = 18.0
+    assert mended.create_trial("second").status == TrialStatus.IDLE
+    clock.now = 19.5
+    again = mended.create_trial("second")
+    assert (again.status, again.trial_id) == (TrialStatus.RUNNING, lost.trial_id)
+    finish(mended, again)
+    assert mended.create_trial("second").status == TrialStatus.STOPPED
+    assert mended.is_over()
+
+
+def test_two_results_of_one_trial_count_once(tmp_path: Path) -> None:
+    """A slow worker's trial went to another; the first result is the trial's."""
+    clock = Clock()
+    mended = oracle(RandomOracle, tmp_path, trials=1, clock=clock, lease_seconds=10.0)
+    slow = mended.create_trial("slow")
+    clock.now = 11.0
+    quick = mended.create_trial("quick")
+    assert quick.trial_id == slow.trial_id
+    finish(mended, quick, score=0.25)
+    finish(mended, slow, score=0.75)
+    assert mended.end_order == [quick.trial_id]
+    assert mended.get_best_trials()[0].score == 0.25
+    assert mended.create_trial("slow").status == TrialStatus.STOPPED
+    assert mended.create_trial("quick").status == TrialStatus.STOPPED
+
+
+def test_a_result_that_comes_while_the_trial_waits_again_is_taken(tmp_path: Path) -> None:
+    clock = Clock()
+    mended = oracle(RandomOracle, tmp_path, trials=2, clock=clock, lease_seconds=10.0)
+    slow = mended.create_trial("slow")
+    clock.now = 11.0
+    mended.is_over()  # ends the lease
+    finish(mended, slow, score=0.5)
+    assert mended.create_trial("slow").trial_id != slow.trial_id
+
+
+def test_a_rerun_does_not_average_with_what_the_first_run_told(tmp_path: Path) -> None:
+    """The process ended between its result and its end; it comes back under its name."""
+    for kind, expected in ((Plain, 0.5), (RandomOracle, 1.0)):
+        made = oracle(kind, tmp_path / kind.__name__)
+        made.update_trial(made.create_trial("one").trial_id, {"score": 0.0})
+        finish(made, made.create_trial("one"), score=1.0)
+        assert made.get_best_trials()[0].score == expected
+
+
+def test_a_trial_that_takes_its_process_with_it_fails_in_the_end(tmp_path: Path) -> None:
+    mended = oracle(RandomOracle, tmp_path, trials=2)
+    ids = [mended.create_trial("worker").trial_id for _ in range(MOST_LOSSES + 1)]
+    assert ids == ["0", "0", "0", "1"]
+    assert mended.trials["0"].status == TrialStatus.FAILED
+    assert "3 processes ended" in mended.trials["0"].message
+
+
+# Files
+
+
+@pytest.mark.parametrize("name", ["oracle.json", "trial_1/trial.json"])
+def test_a_torn_file_does_not_end_the_project(tmp_path: Path, name: str) -> None:
+    made = oracle(RandomOracle, tmp_path)
+    for _ in range(3):
+        finish(made, made.create_trial("one"), score=0.5)
+    file = tmp_path / "search" / name
+    file.write_text(file.read_text()[:-10])
+    with pytest.raises(json.JSONDecodeError):
+        oracle(Plain, tmp_path).reload()
+
+    mended = oracle(RandomOracle, tmp_path)
+    with pytest.warns(UserWarning, match="is set aside"):
+        mended.reload()
+    assert mended.end_order == ["0", "1", "2"]
+    torn = mended.trials["1"]
+    assert torn.status == (TrialStatus.FAILED if "trial_1" in name else TrialStatus.COMPLETED)
+    assert mended.create_trial("one").trial_id == "3"
+    assert file.with_suffix(".unreadable").exists()
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    """Files may have 20 bytes: the original has emptied its file before it finds out."""
+    for kind, survives in ((Plain, False), (RandomOracle, True)):
+        made = oracle(kind, tmp_path / kind.__name__)
+        finish(made, made.create_trial("one"))
+        file = Path(made._get_oracle_fname())
+        before = file.read_text()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
+        try:
+            with pytest.raises(Exception, match="too large"):
+                made.save()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert (file.read_text() == before) == survives
+
+
+def test_a_finished_search_runs_nothing_again(tmp_path: Path) -> None:
+    for kind, expected in ((Plain, TrialStatus.RUNNING), (RandomOracle, TrialStatus.STOPPED)):
+        first = oracle(kind, tmp_path / kind.__name__, trials=2)
+        for _ in range(2):
+            finish(first, first.create_trial("one"))
+        second = oracle(kind, tmp_path / kind.__name__, trials=2)
+        second.reload()
+        assert second.create_trial("one").status == expected
+
+
+def test_a_restarted_chief_leaves_running_trials_to_their_workers(tmp_path: Path) -> None:
+    for kind, runs_twice in ((Plain, True), (RandomOracle, False)):
+        before = oracle(kind, tmp_path / kind.__name__, trials=3)
+        running = before.create_trial("one")
+        after = oracle(kind, tmp_path / kind.__name__, trials=3)
+        after.reload()
+        other = after.create_trial("two")
+        assert (other.trial_id == running.trial_id) == runs_twice
+        if not runs_twice:
+            finish(after, running, score=0.5)
+            assert after.trials["0"].score == 0.5
+
+
+def test_a_trial_saved_just_before_the_kill_is_not_forgotten(tmp_path: Path) -> None:
+    """trial.json is there, oracle.json is from before."""
+    for kind, expected in ((Plain, "1"), (RandomOracle, "0")):
+        made = oracle(kind, tmp_path / kind.__name__)
+        made.save()
+        before = Path(made._get_oracle_fname()).read_text()
+        made.create_trial("one")
+        Path(made._get_oracle_fname()).write_text(before)
+        after = oracle(kind, tmp_path / kind.__name__)
+        after.reload()
+        assert after.create_trial("two").trial_id == expected
+
+
+# Failures
+
+
+def test_three_failures_in_a_row(tmp_path: Path) -> None:
+    """The original raises, with its lock held; ours stops, and knows the last reason."""
+    plain = oracle(Plain, tmp_path / "plain")
+    for _ in range(2):
+        fail(plain, plain.create_trial("one"), "diverged")
+    third = plain.create_trial("one")
+    with pytest.raises(RuntimeError, match="consecutive failures"):
+        fail(plain, third, "diverged")
+
+    mended = oracle(RandomOracle, tmp_path / "mended", trials=9, most_failures=3)
+    for number in range(3):
+        assert mended.aborted is None
+        fail(mended, mended.create_trial("one"), f"diverged {number}")
+    assert mended.aborted == "diverged 2"
+    assert mended.create_trial("one").status == TrialStatus.STOPPED
+    assert mended.is_over()
+
+    resumed = oracle(RandomOracle, tmp_path / "mended", trials=9, most_failures=3)
+    resumed.reload()
+    assert resumed.create_trial("one").status == TrialStatus.RUNNING
+
+
+def test_the_reason_of_a_failure_is_kept(tmp_path: Path) -> None:
+    """It travels among the values: a trial's message is not in the protocol."""
+    mended = oracle(RandomOracle, tmp_path)
+    trial = mended.create_trial("one")
+    sent = type(trial).from_proto(trial.to_proto())
+    sent.message = "lost"
+    assert type(trial).from_proto(sent.to_proto()).message is None
+    fail(mended, sent, "loss is nan")
+    state = json.loads((tmp_path / "search" / "trial_0" / "trial.json").read_text())
+    assert state["message"] == "loss is nan"
+    assert set(state["hyperparameters"]["values"]) == {"x"}
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN:RuntimeWarning")  # the original's way to see it
+def test_a_score_that_is_no_number_is_a_failure(tmp_path: Path) -> None:
+    mended = oracle(RandomOracle, tmp_path)
+    finish(mended, mended.create_trial("one"), score=float("nan"))
+    assert mended.trials["0"].status == TrialStatus.FAILED
+    assert mended.create_trial("one").status == TrialStatus.RUNNING
+
+
+# Proposals
+
+
+@pytest.mark.parametrize("kind", ["tpe", "bayesian", "random"])
+def test_the_neutral_point_is_trial_0_and_no_network_comes_twice(kind: str, tmp_path: Path) -> None:
+    """Sixteen points of x are one network each quarter: four networks, then the end."""
+    made = make_oracle(
+        kind,
+        objective=SCORE,
+        max_trials=40,
+        hyperparameters=space(),
+        seed=3,
+        network_of=lambda values: str(round(4 * values["x"])),
+    )
+    made.verbose = 0
+    made._set_project_dir(str(tmp_path), "search")
+    networks = []
+    while (trial := made.create_trial("one")).status == TrialStatus.RUNNING:
+        x = trial.hyperparameters.values["x"]
+        networks.append(round(4 * x))
+        finish(made, trial, score=-abs(x - 0.7))
+    assert networks[0] == 2
+    assert len(networks) == len(set(networks))
+    assert set(networks) <= {0, 1, 2, 3, 4}
+    assert len(networks) >= 4
+
+
+def test_plain_search_repeats_networks_and_does_not_begin_with_the_neutral_point(
+    tmp_path: Path,
+) -> None:
+    made = oracle(Plain, tmp_path, trials=20)
+    networks = []
+    while (trial := made.create_trial("one")).status == TrialStatus.RUNNING:
+        networks.append(round(4 * trial.hyperparameters.values["x"]))
+        finish(made, trial)
+    assert networks[0] != 2
+    assert len(networks) > len(set(networks))
+
+
+def search(kind: str, folder: Path, seed: int, trials: int, **settings: Any) -> Any:
+    """A whole search for a maximum of .7 in x and of -.4 in y, with a little of both."""
+    hyperparameters = keras_tuner.HyperParameters()
+    for name in "xyz":
+        hyperparameters.Float(name, -1.0, 1.0, step=1 / 64, default=0.0)
+    made = make_oracle(
+        kind,
+        objective=SCORE,
+        max_trials=trials,
+        hyperparameters=hyperparameters,
+        seed=seed,
+        **settings,
+    )
+    made.verbose = 0
+    made._set_project_dir(str(folder), "search")
+    while (trial := made.create_trial("one")).status == TrialStatus.RUNNING:
+        values = trial.hyperparameters.values
+        score = -((values["x"] - 0.7) ** 2) - (values["y"] + 0.4) ** 2 - 0.1 * values["z"] ** 2
+        made.update_trial(trial.trial_id, {"score": score, "cost": 1 + values["x"]})
+        trial.status = TrialStatus.COMPLETED
+        made.end_trial(trial)
+    return made
+
+
+def last_values(made: Any, count: int) -> list[dict[str, float]]:
+    trials = sorted(made.trials.values(), key=lambda trial: int(trial.trial_id))
+    return [trial.hyperparameters.values for trial in trials[-count:]]
+
+
+def test_tpe_goes_where_the_scores_are_best(tmp_path: Path) -> None:
+    """Ten random trials, then twenty that lie nearer to the maximum at (.7, -.4)."""
+
+    def mean_distance(kind: str) -> float:
+        points = last_values(search(kind, tmp_path / kind, 1, 30), 15)
+        return sum(math.dist((v["x"], v["y"]), (0.7, -0.4)) for v in points) / len(points)
+
+    assert mean_distance("tpe") < 0.6 * mean_distance("random")
+
+
+def test_two_objectives_spread_along_the_front(tmp_path: Path) -> None:
+    """Score against cost = 1 + x: with both, cheap points are tried that score worse."""
+    second = keras_tuner.Objective("cost", "min")
+    both = last_values(search("tpe", tmp_path / "both", 1, 36, second=second), 20)
+    one = last_values(search("tpe", tmp_path / "one", 1, 36), 20)
+    assert sum(values["x"] < 0 for values in both) >= 6
+    assert sum(values["x"] < 0 for values in one) <= 3
+
+
+def test_halving_trains_the_best_third_on(tmp_path: Path) -> None:
+    """Nine, then the best three of them, then the best of these; each names where it goes on."""
+    made = search("random", tmp_path, 1, 9, round_epochs=(1, 3, 9))
+    trials = list(made.trials.values())
+    rounds = {number: [] for number in range(3)}
+    for trial in trials:
+        values = trial.hyperparameters.values
+        rounds[values["tuner/round"]].append(trial)
+        assert values["tuner/epochs"] == (1, 3, 9)[values["tuner/round"]]
+        assert values["tuner/initial_epoch"] == (0, 1, 3)[values["tuner/round"]]
+    assert [len(rounds[number]) for number in range(3)] == [9, 3, 1]
+    best = sorted(rounds[0], key=lambda trial: -trial.score)[:3]
+    promoted = {trial.hyperparameters.values["tuner/trial_id"] for trial in rounds[1]}
+    assert promoted == {trial.trial_id for trial in best}
+    assert made.get_best_trials(1) == rounds[2]
+
+
+def test_halving_goes_on_after_failures(tmp_path: Path) -> None:
+    """All but one of nine fail: the one is promoted to the end."""
+    made = make_oracle(
+        "random",
+        objective=SCORE,
+        max_trials=9,
+        hyperparameters=space(),
+        seed=1,
+        round_epochs=(1, 2, 4),
+        most_failures=20,
+    )
+    made.verbose = 0
+    made._set_project_dir(str(tmp_path), "search")
+    while (trial := made.create_trial("one")).status == TrialStatus.RUNNING:
+        if int(trial.trial_id) < 8:
+            fail(made, trial, "diverged")
+        else:
+            finish(made, trial, score=0.5)
+    ended = [t.hyperparameters.values["tuner/epochs"] for t in made.get_best_trials(9)]
+    assert ended == [4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("best", {}),
+        ("bayesian", {"round_epochs": (1, 2)}),
+        ("hyperband", {}),
+        ("random", {"second": keras_tuner.Objective("cost", "min")}),
+        ("tpe", {"round_epochs": (2, 1)}),
+    ],
+)
+def test_refused_oracles(kind: str, settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="Received: "):
+        make_oracle(kind, objective=SCORE, max_trials=3, hyperparameters=space(), **settings)
+
+
+def test_every_kind_is_mended() -> None:
+    for kind in (RandomOracle, BayesianOracle, HyperbandOracle, TPEOracle):
+        assert [base.__name__ for base in kind.__mro__[1:6]] == [
+            "Mended",
+            "NoRepeats",
+            "SoftAbort",
+            "Leases",
+            "WholeFiles",
+        ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_oracle("hyperband", objective=SCORE, max_trials=3, round_epochs=(1, 3, 9))

@@ -1,0 +1,189 @@
+"""The report of a made-up search: numbers, pictures, and the page in a browser without network."""
+
+import csv
+import html
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from keras_inception.budget import Budget
+from keras_inception.spec import NetworkSpec
+from keras_inception.variants import PAPER, SMALL
+from tuning.report import importance, write_report
+from tuning.space import Space
+from tuning.trials import best_first, pareto_front, read_trials, stage_shares, standing
+from tuning.trust import judge
+
+SPACE = Space(base=SMALL, budget=Budget(macs=8_000_000), step=4, least_share=0.5)
+TRIALS = 12
+
+
+def metrics(**values: float) -> dict[str, object]:
+    observed = {
+        name: {"direction": "max", "observations": [{"value": [value], "step": 0}]}
+        for name, value in values.items()
+    }
+    return {"metrics": observed}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve trials, the last one failed and one before it running; accuracy follows the width of
+    stage 4 and nothing else."""
+    document = {"space": json.loads(SPACE.to_json()), "data": {"name": "cats <and> dogs"}}
+    (tmp_path / "search.json").write_text(json.dumps(document))
+    for number in range(TRIALS):
+        status = {10: "RUNNING", 11: "FAILED"}.get(number, "COMPLETED")
+        width = (number * 7 % 10 - 5) / 8
+        values = {"stage_4/width": width, "budget/share": -(number % 4) / 4}
+        state = {
+            "trial_id": f"{number:02d}",
+            "status": status,
+            "score": None,
+            "best_step": 0,
+            "message": "Traceback\nFloatingPointError: a <loss> of nan" if number == 11 else None,
+            "hyperparameters": {"space": [], "values": values | {"tuner/search": "abc"}},
+            "metrics": metrics(val_accuracy=0.8 + width / 10, val_loss=0.5, seconds=20.0)
+            if status == "COMPLETED"
+            else {"metrics": {}},
+        }
+        trial = tmp_path / f"trial_{number:02d}"
+        trial.mkdir()
+        (trial / "trial.json").write_text(json.dumps(state))
+    return tmp_path
+
+
+def test_trials_read_back(folder: Path) -> None:
+    trials = read_trials(folder)
+    assert [trial.number for trial in trials] == list(range(TRIALS))
+    assert trials[3].values == {"stage_4/width": -0.5, "budget/share": -0.75}
+    assert trials[3].spec == SPACE.spec(trials[3].values)
+    best = best_first(trials)
+    assert len(best) == 10
+    assert best[0].number == 7  # 7 * 7 % 10 = 9, the largest remainder
+    assert best[0].accuracy == pytest.approx(0.85)
+    front = pareto_front(trials)
+    assert front[-1].number == 7
+    assert [trial.macs for trial in front] == sorted(trial.macs for trial in front)
+
+
+def test_how_a_running_search_stands(folder: Path) -> None:
+    """Ten done of twenty, one failed: nine left of 20 s each, on two workers."""
+    now = standing(folder, max_trials=20, workers=2)
+    assert (now.done, now.failed, now.running) == (10, 1, 1)
+    assert now.best == pytest.approx(0.85)
+    assert now.seconds_left == pytest.approx(9 * 20 / 2)
+    assert standing(folder / "none", max_trials=20, workers=2).seconds_left is None
+
+
+def test_importance_is_that_of_what_made_the_accuracy(folder: Path) -> None:
+    weights = importance(read_trials(folder), SPACE.dimensions)
+    assert next(iter(weights)) == "stage_4/width"
+    assert weights["stage_4/width"] > 0.8
+    assert sum(weights.values()) == pytest.approx(1)
+    assert importance(read_trials(folder)[:5], SPACE.dimensions) == {}
+
+
+def test_the_papers_stages_by_hand() -> None:
+    """Stage 3: 3a 128 and 32, 3b 192 and 96; reductions 96 and 16 of 192 channels, 128 and 32 of
+    256; outputs 256 and 480."""
+    shares = stage_shares(PAPER)
+    assert shares["3"]["3x3 : 5x5"] == pytest.approx((128 + 192) / (32 + 96))
+    assert shares["3"]["spatial"] == pytest.approx((128 + 32 + 192 + 96) / (256 + 480))
+    assert shares["3"]["reduce 3x3"] == pytest.approx((96 + 128) / (192 + 256))
+    assert shares["3"]["reduce 5x5"] == pytest.approx((16 + 32) / (192 + 256))
+    assert shares["5"]["3x3 : 5x5"] == pytest.approx((320 + 384) / (128 + 128))
+    assert list(shares) == ["3", "4", "5"]
+
+
+def test_trust_by_hand() -> None:
+    """Ranks 1 2 3 4 against 1 3 2 4: rho = 1 - 6 * 2 / (4 * 15)."""
+    trust = judge([0.1, 0.2, 0.3, 0.4], [0.5, 0.7, 0.6, 0.8], [0.1, 0.3])
+    assert trust.rank_correlation == pytest.approx(0.8)
+    assert trust.noise == pytest.approx(0.2 / 2**0.5)
+    with pytest.raises(ValueError, match="Received: 1 cheap"):
+        judge([0.1], [0.2], [0.1, 0.2])
+
+
+def test_what_a_report_writes(folder: Path) -> None:
+    judge([0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [0.1, 0.2]).save(folder)
+    page = write_report(folder).read_text()
+    for name in ("pareto", "importance", "stages", "progress"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    with (folder / "leaderboard.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["trial"] for row in rows[:2]] == ["7", "4"]
+    assert rows[0]["stage_4/width"] == "0.5"
+    spec = NetworkSpec.from_json((folder / "best_spec.json").read_text())
+    assert spec == replace(
+        SPACE.spec({"stage_4/width": 0.5, "budget/share": -0.75}), name="small_tuned"
+    )
+    assert "cats &lt;and&gt; dogs" in page
+    assert "a &lt;loss&gt; of nan" in page
+    assert "Rank correlation of cheap and full trainings 1.00" in page
+    assert not re.search(r"<(script|link|img)[^>]+https?:", page)  # nothing comes from elsewhere
+
+
+def test_no_report_without_a_search_or_a_completed_trial(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"which holds search\.json"):
+        write_report(tmp_path / "nothing")
+    for path in sorted(folder.glob("trial_*"))[:10]:
+        shutil.rmtree(path)
+    with pytest.raises(ValueError, match="with 2 trials, none of them completed"):
+        write_report(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_the_page_in_a_browser_without_network(folder: Path) -> None:
+    """The pictures are drawn, and a click on a point keeps its network on the page."""
+    page = write_report(folder)
+    click = """
+<script>
+addEventListener("load", () => {
+  const plot = document.querySelectorAll(".plotly-graph-div")[1];
+  const trace = plot.data[0];
+  const number = trace.customdata.indexOf(7);
+  plot.emit("plotly_click", {points: [{text: trace.text[number]}]});
+});
+</script></body>"""
+    clicked = folder / "clicked.html"
+    clicked.write_text(page.read_text().replace("</body>", click))
+    dom = subprocess.run(
+        [
+            *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            *("--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=20000"),
+            f"--user-data-dir={folder / 'browser'}",
+            clicked.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    assert dom.count('class="main-svg"') >= 6
+    shown = re.search(r'id="shown">(.*?)</p>', dom, re.DOTALL)
+    assert shown is not None
+    text = html.unescape(shown[1])
+    assert "trial 7: 85.00%" in text
+    module = SPACE.spec({"stage_4/width": 0.5, "budget/share": -0.75}).modules[1]
+    assert f"3x3 {module.spatial[0].filters}," in text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_hparams_are_written_for_every_completed_trial(folder: Path) -> None:
+    from tuning.hparams import write_hparams
+
+    logs = write_hparams(folder)
+    assert len(list(logs.glob("*/events*"))) == 10
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(logs / "7"))
+    events.Reload()
+    plugin = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert b"stage_4/width" in plugin

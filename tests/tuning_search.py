@@ -1,0 +1,108 @@
+"""A search of tiny functions as a process of its own, to be killed: plain KerasTuner or mended.
+
+    python tests/tuning_search.py KIND FOLDER [FIELD=JSON ...]
+
+KIND is "plain" or "mended". Each trial writes a line "begin ID PID" and "end ID PID" to
+FOLDER.log, or the file in `log`. Chief, worker or alone as KerasTuner's environment variables say.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import keras_tuner
+from keras_tuner.engine.base_tuner import BaseTuner
+
+DEFAULTS = {
+    "trials": 6,
+    "seconds": 0.0,  # of a trial
+    "slow": {},  # seconds of a trial by its number
+    "dies": {},  # how many processes a trial takes with it, by its number
+    "fails": [],  # numbers of trials that fail
+    "lease": 2.0,
+    "patience": 30.0,
+    "overwrite": False,
+    "high": 1.0,
+    "search": "same",
+    "failures": 3,
+    "log": "",
+}
+
+
+def main() -> None:
+    kind, folder, *changes = sys.argv[1:]
+    options = DEFAULTS | {
+        name: json.loads(value) for name, value in (item.split("=", 1) for item in changes)
+    }
+    space = keras_tuner.HyperParameters()
+    space.Float("x", 0.0, options["high"], step=1 / 64, default=0.5)
+    search = plain if kind == "plain" else mended
+    search(Path(folder), space, options)
+
+
+def evaluate(tuner: BaseTuner, trial, folder: Path, options) -> dict[str, float]:
+    number = str(int(trial.trial_id))
+    log = Path(options["log"] or folder.with_suffix(".log"))
+    note(log, f"begin {number} {os.getpid()}")
+    seconds = options["slow"].get(number, options["seconds"])
+    for _ in range(round(seconds / 0.05)):
+        time.sleep(0.05)
+        if hasattr(tuner, "beat"):
+            tuner.beat(trial)
+    begun = log.read_text().splitlines()
+    if sum(line.startswith(f"begin {number} ") for line in begun) <= options["dies"].get(number, 0):
+        os.kill(os.getpid(), 9)
+    if int(number) in options["fails"]:
+        raise RuntimeError(f"trial {number} diverged")
+    note(log, f"end {number} {os.getpid()}")
+    return {"score": -((trial.hyperparameters.values["x"] - 0.7) ** 2)}
+
+
+def note(log: Path, line: str) -> None:
+    with log.open("a") as file:
+        file.write(f"{line}\n")
+
+
+def plain(folder: Path, space, options) -> None:
+    class Tuner(BaseTuner):
+        def run_trial(self, trial, *args, **kwargs):
+            return evaluate(self, trial, folder, options)
+
+    oracle = keras_tuner.oracles.RandomSearchOracle(
+        objective=keras_tuner.Objective("score", "max"),
+        max_trials=options["trials"],
+        hyperparameters=space,
+        seed=1,
+    )
+    Tuner(
+        oracle=oracle,
+        directory=str(folder.parent),
+        project_name=folder.name,
+        overwrite=options["overwrite"],
+    ).search()
+
+
+def mended(folder: Path, space, options) -> None:
+    from tuning.oracles import make_oracle
+    from tuning.tuner import MendedTuner
+
+    class Tuner(MendedTuner):
+        def run_trial(self, trial, *args, **kwargs):
+            return evaluate(self, trial, folder, options)
+
+    oracle = make_oracle(
+        "random",
+        objective=keras_tuner.Objective("score", "max"),
+        max_trials=options["trials"],
+        hyperparameters=space,
+        seed=1,
+        lease_seconds=options["lease"],
+        most_failures=options["failures"],
+    )
+    Tuner(oracle, folder, search_id=options["search"], patience=options["patience"]).search()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""A search's folder read back: its trials, how they stand, and which are the best."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_inception.budget import module_widths
+from keras_inception.cost import network_cost
+from keras_inception.spec import NetworkSpec
+from tuning.oracle import EPOCHS_VALUE, ROUND_VALUE
+from tuning.space import Space, Value
+
+SEARCH_FILE = "search.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchedTrial:
+    """A trial of a search.
+
+    Fields:
+        number: in the order of the proposals.
+        status: KerasTuner's: "COMPLETED", "FAILED", "RUNNING", ...
+        values: of the hyperparameters.
+        metrics: "val_accuracy", "val_loss", "training_seconds", "seconds", ...; empty unless
+            completed.
+        spec: its network.
+        macs, params: what it costs, counted from the spec.
+        round: of successive halving, from 0.
+        epochs: that it was trained for; None: the recipe's.
+        message: why it failed.
+    """
+
+    number: int
+    status: str
+    values: dict[str, Value]
+    metrics: dict[str, float]
+    spec: NetworkSpec
+    macs: int
+    params: int
+    round: int
+    epochs: int | None
+    message: str | None
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 share of the held-out images."""
+        return self.metrics["val_accuracy"]
+
+
+def read_search(folder: Path) -> dict[str, Any]:
+    """The identity of the search in a folder.
+
+    Raises:
+        ValueError: no search.
+    """
+    try:
+        return json.loads((folder / SEARCH_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"Expected the folder of a search, which holds {SEARCH_FILE}. Received: {str(folder)!r}"
+        ) from error
+
+
+def read_trials(folder: Path) -> list[SearchedTrial]:
+    """All trials of a search, while it runs or later, in the order of their numbers."""
+    space = Space.from_json(json.dumps(read_search(folder)["space"]))
+    found = []
+    for file in folder.glob("trial_*/trial.json"):
+        try:
+            state = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            continue  # set aside when the search is taken up again
+        found.append(_trial(state, space))
+    return sorted(found, key=lambda trial: trial.number)
+
+
+def _trial(state: dict[str, Any], space: Space) -> SearchedTrial:
+    values = state["hyperparameters"]["values"]
+    spec = space.spec(values)
+    cost = network_cost(spec).total
+    completed = state["status"] == "COMPLETED"
+    histories = state["metrics"]["metrics"] if completed else {}
+    return SearchedTrial(
+        number=int(state["trial_id"]),
+        status=state["status"],
+        values={name: value for name, value in values.items() if not name.startswith("tuner/")},
+        metrics={
+            name: history["observations"][0]["value"][0] for name, history in histories.items()
+        },
+        spec=spec,
+        macs=cost.macs,
+        params=cost.params,
+        round=values.get(ROUND_VALUE, 0),
+        epochs=values.get(EPOCHS_VALUE),
+        message=state["message"],
+    )
+
+
+def best_first(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
+    """The completed trials: further rounds before earlier ones, then by accuracy."""
+    completed = [trial for trial in trials if trial.status == "COMPLETED"]
+    return sorted(completed, key=lambda trial: (-trial.round, -trial.accuracy))
+
+
+def pareto_front(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
+    """Completed trials that no other beats in both accuracy and multiply-adds, cheapest first."""
+    front: list[SearchedTrial] = []
+    completed = [trial for trial in trials if trial.status == "COMPLETED"]
+    for trial in sorted(completed, key=lambda trial: (trial.macs, -trial.accuracy)):
+        if not front or trial.accuracy > front[-1].accuracy:
+            front.append(trial)
+    return front
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How a search stands.
+
+    Fields:
+        done, failed, running: numbers of trials.
+        best: the best accuracy so far; None: none yet.
+        seconds_left: by the mean of the trials so far; None: not known.
+    """
+
+    done: int
+    failed: int
+    running: int
+    best: float | None
+    seconds_left: float | None
+
+
+def standing(folder: Path, *, max_trials: int, workers: int) -> Standing:
+    """How the search in a folder stands, from its files alone: cheap enough to ask each second."""
+    states = []
+    for file in folder.glob("trial_*/trial.json"):
+        try:
+            states.append(json.loads(file.read_text(encoding="utf-8")))
+        except ValueError:
+            continue
+    completed = [state for state in states if state["status"] == "COMPLETED"]
+
+    def metric(state: dict[str, Any], name: str) -> float:
+        return state["metrics"]["metrics"][name]["observations"][0]["value"][0]
+
+    failed = sum(state["status"] == "FAILED" for state in states)
+    left = max(0, max_trials - len(completed) - failed)
+    seconds = [metric(state, "seconds") for state in completed]
+    return Standing(
+        done=len(completed),
+        failed=failed,
+        running=sum(state["status"] == "RUNNING" for state in states),
+        best=max((metric(state, "val_accuracy") for state in completed), default=None),
+        seconds_left=left * sum(seconds) / len(seconds) / workers if seconds else None,
+    )
+
+
+def stage_shares(spec: NetworkSpec) -> dict[str, dict[str, float]]:
+    """By stage, how its modules spend their widths, summed over the modules.
+
+    Returns:
+        For each stage: "3x3 : 5x5" (if it has both), "spatial" (share of the spatial branches in
+        the outputs), "reduce 3x3" and so on (reduction filters for each input channel).
+    """
+    widths = module_widths(spec)
+    shapes = {layer.name: layer.output_shape for layer in network_cost(spec).layers}
+    channels = _input_channels(spec, shapes)
+    found: dict[str, dict[str, float]] = {}
+    for stage in spec.stages:
+        spatial: dict[str, int] = {}
+        reduces: dict[str, int] = {}
+        for module in stage.modules:
+            for name, branch in zip(module.spatial_names, module.spatial, strict=True):
+                spatial[name] = spatial.get(name, 0) + branch.filters
+                reduces[name] = reduces.get(name, 0) + widths.get(f"{module.name}_{name}_reduce", 0)
+        outputs = sum(shapes[module.name][-1] for module in stage.modules)
+        inputs = sum(channels[module.name] for module in stage.modules)
+        row = {"spatial": sum(spatial.values()) / outputs}
+        if {"3x3", "5x5"} <= set(spatial):
+            row["3x3 : 5x5"] = spatial["3x3"] / spatial["5x5"]
+        row |= {f"reduce {name}": count / inputs for name, count in reduces.items() if count}
+        found[stage.name] = row
+    return found
+
+
+def _input_channels(spec: NetworkSpec, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+    """Channels that each module reads."""
+    before = shapes[spec.stem[-1].name][-1] if spec.stem else spec.input_shape[2]
+    channels = {}
+    for module in spec.modules:
+        channels[module.name] = before
+        before = shapes[module.name][-1]
+    return channels
+
+
+def stage_rows(trials: Sequence[SearchedTrial]) -> dict[str, dict[str, list[float]]]:
+    """By quantity ("3x3 : 5x5", "spatial", "reduce 3x3", ...) and stage, one number a network."""
+    rows: dict[str, dict[str, list[float]]] = {}
+    for trial in trials:
+        for stage, shares in stage_shares(trial.spec).items():
+            for name, value in shares.items():
+                rows.setdefault(name, {}).setdefault(stage, []).append(value)
+    return rows
