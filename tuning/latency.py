@@ -35,7 +35,7 @@ _FACTORS = (0.25, 2.0)
 class LatencyModel:
     """Milliseconds an image on one machine, in batches of one size.
 
-    Fields:
+    Attributes:
         coefficients: milliseconds of a network, and by kind of layer of a layer, of a million
             multiply-adds and of a million elements written.
         batch_size: images that are computed together.

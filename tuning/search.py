@@ -49,7 +49,7 @@ class SearchInterruptedError(keras_tuner.errors.FatalError):
 class SearchPlan:
     """What is searched, and how; all but the number of trials must stay when it is taken up again.
 
-    Fields:
+    Attributes:
         space: of the networks.
         recipe: of the trials; its epochs are those of a full training.
         oracle: "tpe", "bayesian", "random" or "hyperband".

@@ -56,7 +56,7 @@ class Dimension:
 class Space:
     """All networks of one form within one budget.
 
-    Fields:
+    Attributes:
         base: the network at the neutral point, before it is fitted to the budget.
         budget: what every candidate costs at most: `Budget` (multiply-adds, parameters or both) or
             `latency.LatencyBudget` (milliseconds).

@@ -27,7 +27,7 @@ STATE_FOLDER = "state"
 class TrialResult:
     """What a training gave.
 
-    Fields:
+    Attributes:
         accuracy, loss: top-1 share and cross-entropy in nats, on the held-out images.
         training_seconds: in steps, what the first one took to be compiled left out.
         evaluation_seconds: after the epochs.

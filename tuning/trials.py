@@ -21,7 +21,7 @@ SEARCH_FILE = "search.json"
 class SearchedTrial:
     """A trial of a search.
 
-    Fields:
+    Attributes:
         number: in the order of the proposals.
         status: KerasTuner's: "COMPLETED", "FAILED", "RUNNING", ...
         values: of the hyperparameters.
@@ -120,7 +120,7 @@ def pareto_front(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
 class Standing:
     """How a search stands.
 
-    Fields:
+    Attributes:
         done, failed, running: numbers of trials.
         best: the best accuracy so far; None: none yet.
         seconds_left: by the mean of the trials so far; None: not known.

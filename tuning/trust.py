@@ -30,7 +30,7 @@ SEEDS = 3
 class Trust:
     """What was measured.
 
-    Fields:
+    Attributes:
         noise: standard deviation of the cheap accuracy of the neutral network over seeds.
         spread: standard deviation of the cheap accuracy over networks.
         rank_correlation: Spearman's rho between cheap and full accuracies of the networks.

@@ -1,0 +1,100 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# %% [markdown]
+# # Tune a network for a budget
+#
+# Section 4 of the paper: networks of this form are fast, but "this requires careful manual design
+# at this point". Here a search takes the place of the manual design. Every candidate costs what it
+# may: it is projected onto the budget before it is built.
+
+# %%
+import os
+import warnings
+
+warnings.filterwarnings("ignore", "IProgress not found")  # a progress bar that is not used here
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow tells much while it works
+
+# %%
+import logging
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from keras_inception import RECIPES, VARIANTS, Budget, network_cost
+from keras_inception.data import load_sample
+from tuning import SearchPlan, Space, best_first, read_trials, search
+from tuning.report import write_report
+
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+# %% [markdown]
+# ## The space
+#
+# Around `tiny`, with half of its multiply-adds. A hyperparameter is an octave: 1 doubles. All zeros
+# are the network itself, scaled into the budget.
+
+# %%
+budget = Budget(macs=network_cost(VARIANTS["tiny"]).total.macs // 2)
+space = Space(base=VARIANTS["tiny"], budget=budget, step=4)
+print(f"at most {budget.macs:,} multiply-adds")
+for dimension in space.dimensions:
+    print(f"{dimension.name:16} {dimension.low:+.1f} to {dimension.high:+.1f}")
+
+neutral = space.spec({dimension.name: dimension.neutral for dimension in space.dimensions})
+print(f"the neutral point: {network_cost(neutral).total.macs:,} multiply-adds")
+
+# %% [markdown]
+# ## The search
+#
+# Five trials on a tenth of the sample, two epochs each: enough to see it work, far too little to
+# choose a network. The same call on the same folder goes on with a search that was stopped. In a
+# shell: `keras-inception tune --variant tiny --budget-macs 3983720 --trials 5`, and `--workers 2`
+# for two processes.
+
+# %%
+folder = Path(tempfile.mkdtemp()) / "search"
+plan = SearchPlan(
+    space=space, recipe=replace(RECIPES["quick"], epochs=2), max_trials=5, data_fraction=0.1
+)
+search(plan, load_sample(), folder)
+
+trials = read_trials(folder)
+print(f"{'trial':>5} {'accuracy':>9} {'multiply-adds':>14} {'parameters':>11}")
+for trial in best_first(trials):
+    print(f"{trial.number:>5} {trial.accuracy:>9.1%} {trial.macs:>14,} {trial.params:>11,}")
+print("all within the budget:", all(trial.macs <= budget.macs for trial in trials))
+
+# %% [markdown]
+# ## The report
+#
+# `report.html` works offline and shows each network under the pointer. Its pictures lie beside it:
+# what each stage got in the best networks, and the search's progress.
+
+# %%
+page = write_report(folder)
+print(f"{page.name}: {page.stat().st_size:,} bytes")
+figure, axes = plt.subplots(2, 1, figsize=(11, 8))
+for axis, name in zip(axes, ("stages.png", "progress.png"), strict=True):
+    axis.imshow(plt.imread(folder / name))
+    axis.axis("off")
+figure.tight_layout()
+plt.show()
+
+# %% [markdown]
+# The best network is a spec like any other: `keras-inception train --spec best_spec.json`.
+
+# %%
+print((folder / "best_spec.json").read_text()[:300], "...")
