@@ -1,11 +1,11 @@
 """The search on Fashion-MNIST at equal cost: against random widths, and against the paper's table.
 
-    TFDS_DATA_DIR=... python benchmarks/tuning.py            # all of it: hours
-    python benchmarks/tuning.py search --arms tpe random     # one part
-    python benchmarks/tuning.py --quick --folder /tmp/try    # the sample, few trials: does it run?
+    TFDS_DATA_DIR=... python benchmarks/search.py            # all of it: hours
+    python benchmarks/search.py search --arms tpe random     # one part
+    python benchmarks/search.py --quick --folder /tmp/try    # the sample, few trials: does it run?
 
-Started again it goes on. Each training is a row of results/tuning_trials.csv, written when it ends;
-results/tuning.csv is the summary. Parts:
+Started again it goes on. Each training is a row of results/search_trials.csv, written when it ends;
+results/search.csv is the summary. Parts:
 
 - `search`: arms of equally many trials within one budget of multiply-adds: `tpe`, `bayesian` and
   `random` over projected points around Table 1 scaled by hand (nine modules, 28 x 28), and
@@ -355,11 +355,11 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=(*ARMS, RAW), default=[*ARMS, RAW])
     parser.add_argument("--quick", action="store_true", help="the sample, few trials")
     parser.add_argument(
-        "--folder", type=Path, default=Path("saved_models/benchmark-tuning"), help="of the searches"
+        "--folder", type=Path, default=Path("saved_models/benchmark-search"), help="of the searches"
     )
     arguments = parser.parse_args()
     results = arguments.folder if arguments.quick else RESULTS
-    ledger = Ledger(results / "tuning_trials.csv")
+    ledger = Ledger(results / "search_trials.csv")
     have = setting(arguments.quick)
     if arguments.part in ("search", "all"):
         for arm in (arm for arm in arguments.arms if arm != RAW):
@@ -370,7 +370,7 @@ def main() -> None:
     if arguments.part in ("full", "all"):
         arms = [arm for arm in ARMS if (arguments.folder / arm).exists()]
         train_finalists(have, ledger, arguments.folder, arms)
-    summarize(ledger, results / "tuning.csv")
+    summarize(ledger, results / "search.csv")
 
 
 if __name__ == "__main__":
