@@ -195,8 +195,9 @@ def test_a_late_worker_told_to_overwrite(search) -> None:
     one.start("chief")
     one.start("early")
     one.wait(lambda: one.counts("end")["2"])
+    assert (one.folder / "trial_0").exists()
     one.start("late", overwrite=True)
-    one.wait(lambda: "0" not in one.trials())
+    one.wait(lambda: not (one.folder / "trial_0").exists())
 
     ours = search("mended", seconds=4.0, lease=20.0)
     chief, early = ours.start("chief"), ours.start("early")
