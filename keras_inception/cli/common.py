@@ -68,6 +68,16 @@ app = typer.Typer(
 )
 
 Variant = Annotated[str, typer.Option(help="A named network; `summary --list` shows them all.")]
+DataName = Annotated[
+    str, typer.Option("--data", help="sample, tfds:NAME (any set of TFDS), or dir:PATH.")
+]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help=f"{', '.join(RECIPES)}, or a recipe.json.")
+]
+RecipeChanges = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any field of the recipe: --set label_smoothing=0.1."),
+]
 SpecFile = Annotated[
     Path | None, typer.Option("--spec", help="A spec.json, in the place of --variant.")
 ]

@@ -15,27 +15,31 @@ from rich.table import Table
 
 from keras_inception.budget import Budget, fit_to_budget
 from keras_inception.cli.common import (
+    DataName,
+    RecipeChanges,
+    RecipeName,
     SpecFile,
     Variant,
+    chosen_recipe,
     chosen_spec,
     console,
     cost_line,
     errors,
     mistakes,
     model_path,
+    recipe_changes,
 )
 from keras_inception.cli.display import TrainingDisplay
 from keras_inception.cost import network_cost
-from keras_inception.recipe import QUICK
 from keras_inception.spec import NetworkSpec
 
 
 def design(
     variant: Variant = "small",
     spec_file: SpecFile = None,
-    data_name: Annotated[
-        str, typer.Option("--data", help='Images: "sample", "dir:PATH" or "tfds:NAME".')
-    ] = "sample",
+    data_name: DataName = "sample",
+    recipe_name: RecipeName = "quick",
+    changes: RecipeChanges = None,
     model_folder: Annotated[
         Path | None,
         typer.Option(
@@ -57,7 +61,7 @@ def design(
         float | None,
         typer.Option(help="|correlation| from which on units are one cluster; default .6."),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Of each training.")] = QUICK.epochs,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each training.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="New folder; default saved_models/ and a name of its own.")
     ] = None,
@@ -74,6 +78,8 @@ def design(
         folder = out or Path("saved_models") / f"design-{datetime.now():%Y%m%d-%H%M%S}"
         _check(folder, model_folder, layer_by_layer)
         sizes = _sizes(kernels)
+        recipe = replace(chosen_recipe(recipe_name), **recipe_changes(changes or []))
+        recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     console.print("Loading TensorFlow ...")
     import keras
 
@@ -90,7 +96,6 @@ def design(
         spec = fitted_to_data(spec, data)
         budget = _budget(spec, budget_macs, budget_params)
         fit_to_budget(spec, budget)  # a budget that is too small is told before the training
-        recipe = replace(QUICK, epochs=epochs)
         console.print(cost_line(spec))
     with _ends(), TrainingDisplay() as display:
         callbacks = [display.callback]

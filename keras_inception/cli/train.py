@@ -15,6 +15,9 @@ import typer
 from rich.markup import escape
 
 from keras_inception.cli.common import (
+    DataName,
+    RecipeChanges,
+    RecipeName,
     SpecFile,
     Variant,
     chosen_recipe,
@@ -28,7 +31,6 @@ from keras_inception.cli.common import (
     tell_left_out,
 )
 from keras_inception.cli.display import TrainingDisplay
-from keras_inception.recipe import RECIPES
 
 # EX_TEMPFAIL of sysexits.h: not done, and the same command goes on.
 INTERRUPTED = 75
@@ -38,12 +40,8 @@ RUNS = Path("saved_models")
 def train(
     variant: Variant = "small",
     spec_file: SpecFile = None,
-    recipe_name: Annotated[
-        str, typer.Option("--recipe", help=f"{', '.join(RECIPES)}, or a recipe.json.")
-    ] = "quick",
-    data_name: Annotated[
-        str, typer.Option("--data", help="sample, tfds:NAME (any set of TFDS), or dir:PATH.")
-    ] = "sample",
+    recipe_name: RecipeName = "quick",
+    data_name: DataName = "sample",
     strict: Annotated[
         bool, typer.Option("--strict", help="End at the first image that cannot be read.")
     ] = False,
@@ -78,10 +76,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="In the place of the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="In the place of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="In the place of the recipe's.")] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any field of the recipe: --set label_smoothing=0.1."),
-    ] = None,
+    changes: RecipeChanges = None,
     snapshot_steps: Annotated[
         int | None, typer.Option(min=1, help="Write a snapshot every so many steps.")
     ] = None,

@@ -19,6 +19,9 @@ from rich.table import Table
 
 from keras_inception.budget import Budget
 from keras_inception.cli.common import (
+    DataName,
+    RecipeChanges,
+    RecipeName,
     SpecFile,
     Variant,
     chosen_recipe,
@@ -41,16 +44,9 @@ _PROXY_NETWORKS = 4
 def tune(
     variant: Variant = "small",
     spec_file: SpecFile = None,
-    data_name: Annotated[
-        str, typer.Option("--data", help="sample, tfds:NAME (any set of TFDS), or dir:PATH.")
-    ] = "sample",
-    recipe_name: Annotated[
-        str, typer.Option("--recipe", help="Of a full training: a name, or a recipe.json.")
-    ] = "quick",
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any field of the recipe: --set epochs=5."),
-    ] = None,
+    data_name: DataName = "sample",
+    recipe_name: RecipeName = "quick",
+    changes: RecipeChanges = None,
     budget_macs: Annotated[
         int | None, typer.Option(help="Multiply-adds at most; default those of the network.")
     ] = None,
