@@ -6,6 +6,7 @@ Each search evaluates tiny functions (tuning_search.py), which log every begin a
 import contextlib
 import json
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import free_ports, start
+from processes import TESTS, free_ports, start
+
+from tuning.launcher import launch
 
 pytestmark = pytest.mark.slow
 SCRIPT = "tuning_search.py"
@@ -192,8 +195,9 @@ def test_a_late_worker_told_to_overwrite(search) -> None:
     one.start("chief")
     one.start("early")
     one.wait(lambda: one.counts("end")["2"])
+    assert (one.folder / "trial_0").exists()
     one.start("late", overwrite=True)
-    one.wait(lambda: "0" not in one.trials())
+    one.wait(lambda: not (one.folder / "trial_0").exists())
 
     ours = search("mended", seconds=4.0, lease=20.0)
     chief, early = ours.start("chief"), ours.start("early")
@@ -281,3 +285,18 @@ def test_a_full_disk(search, small_disk: Path, tmp_path: Path) -> None:
         else:
             assert again.returncode == 0, errors[-3000:]
             assert one.trials() == ALL_SIX
+
+
+def test_the_launcher_brings_a_deadly_trial_to_its_end(tmp_path: Path) -> None:
+    """Trial 1 kills whatever runs it: its worker is started again, and the third time it failed."""
+    folder = tmp_path / "search"
+    options = ["trials=3", 'dies={"1": 9}', "lease=60", f'log="{tmp_path}/log"']
+    launch(
+        [sys.executable, str(TESTS / SCRIPT), "mended", str(folder), *options],
+        folder=folder,
+        workers=1,
+        address=f"127.0.0.1:{free_ports(1)[0]}",
+    )
+    states = [json.loads(file.read_text()) for file in sorted(folder.glob("trial_*/trial.json"))]
+    assert [state["status"] for state in states] == ["COMPLETED", "FAILED", "COMPLETED"]
+    assert "3 processes ended while they ran this trial" in states[1]["message"]

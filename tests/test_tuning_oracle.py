@@ -14,7 +14,7 @@ import keras_tuner
 import pytest
 from keras_tuner.engine.trial import TrialStatus
 
-from tuning.oracle import ERROR_VALUE, MOST_LOSSES
+from tuning.oracle import ERROR_VALUE, MOST_LOSSES, Mended
 from tuning.oracles import (
     BayesianOracle,
     HyperbandOracle,
@@ -278,6 +278,28 @@ def test_the_neutral_point_is_trial_0_and_no_network_comes_twice(kind: str, tmp_
     assert len(networks) == len(set(networks))
     assert set(networks) <= {0, 1, 2, 3, 4}
     assert len(networks) >= 4
+
+
+class Stuck(keras_tuner.Oracle):
+    """Proposes one and the same point, as a Gaussian process on a grid does in the end."""
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        return {"status": TrialStatus.RUNNING, "values": {"x": 0.5}}
+
+
+class MendedStuck(Mended, Stuck):
+    pass
+
+
+def test_a_repeated_proposal_gives_way_to_a_random_one(tmp_path: Path) -> None:
+    for kind, networks in ((Stuck, 1), (MendedStuck, 4)):
+        made = oracle(kind, tmp_path / kind.__name__)
+        points = set()
+        for _ in range(4):
+            trial = made.create_trial("one")
+            points.add(trial.hyperparameters.values["x"])
+            finish(made, trial)
+        assert len(points) == networks
 
 
 def test_plain_search_repeats_networks_and_does_not_begin_with_the_neutral_point(

@@ -269,7 +269,8 @@ class NetworkTuner(MendedTuner):
 
     def _train(self, trial: Trial, spec: NetworkSpec) -> TrialResult:
         values, rounds = trial.hyperparameters.values, self._plan.round_epochs
-        last = values.get(ROUND_VALUE, 0) + 1 >= len(rounds)
+        # Hyperband has rounds of its own; what it trains on is not known here.
+        last = self._plan.oracle != "hyperband" and values.get(ROUND_VALUE, 0) + 1 >= len(rounds)
         try:
             return train_candidate(
                 at_resolution(spec, self._plan.resolution),

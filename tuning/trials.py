@@ -101,9 +101,9 @@ def _trial(state: dict[str, Any], space: Space) -> SearchedTrial:
 
 
 def best_first(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
-    """The completed trials: further rounds before earlier ones, then by accuracy."""
+    """The completed trials: those trained for more epochs before the others, then by accuracy."""
     completed = [trial for trial in trials if trial.status == "COMPLETED"]
-    return sorted(completed, key=lambda trial: (-trial.round, -trial.accuracy))
+    return sorted(completed, key=lambda trial: (-(trial.epochs or 0), -trial.accuracy))
 
 
 def pareto_front(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:

@@ -1,0 +1,377 @@
+"""The search on Fashion-MNIST at equal cost: against random widths, and against the paper's table.
+
+    TFDS_DATA_DIR=... python benchmarks/search.py            # all of it: hours
+    python benchmarks/search.py search --arms tpe random     # one part
+    python benchmarks/search.py --quick --folder /tmp/try    # the sample, few trials: does it run?
+
+Started again it goes on. Each training is a row of results/search_trials.csv, written when it ends;
+results/search.csv is the summary. Parts:
+
+- `search`: arms of equally many trials within one budget of multiply-adds: `tpe`, `bayesian` and
+  `random` over projected points around Table 1 scaled by hand (nine modules, 28 x 28), and
+  `raw`, KerasTuner's own RandomSearch over raw widths without projection, for as much wall time as
+  `tpe` took: what is over budget is refused untrained, a wasted trial. Judged on held-out training
+  images.
+- `full`: Table 1 scaled by hand to the budget, `small` scaled to it, and what each arm found,
+  trained fully by one recipe, five seeds each, judged on the test images.
+- `summary`: best accuracies, wasted trials, overhead beside training, and after how many trials
+  `tpe` reached the best of `random`.
+"""
+
+import argparse
+import csv
+import datetime
+import hashlib
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.trial import Trial
+
+from keras_inception.budget import (
+    Budget,
+    fit_to_budget,
+    module_widths,
+    with_module_widths,
+)
+from keras_inception.cost import network_cost
+from keras_inception.data import ImageData, open_data
+from keras_inception.recipe import Recipe
+from keras_inception.spec import NetworkSpec, PoolSpec
+from keras_inception.variants import BN, SMALL
+from tuning.search import NetworkTuner, SearchPlan, claim
+from tuning.space import Space
+from tuning.training import TrialResult, hold_out, part_of, train_candidate
+from tuning.trials import best_first, read_trials
+
+RESULTS = Path(__file__).parent / "results"
+ARMS = ("tpe", "bayesian", "random")
+RAW = "raw"
+FINALISTS = ("table", "small")
+COLUMNS = (
+    *("part", "arm", "seed", "number", "status", "accuracy", "macs", "params"),
+    *("training_seconds", "evaluation_seconds", "wall_seconds", "epochs", "widths"),
+    *("device", "versions", "date"),
+)
+Row = dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How much of everything."""
+
+    data: ImageData
+    budget: Budget
+    trials: int
+    fraction: float
+    trial_recipe: Recipe
+    full_recipe: Recipe
+    seeds: int
+
+
+def setting(quick: bool) -> Setting:
+    """The real one, or one for a try-out."""
+    trial_recipe = Recipe(
+        name="trial", epochs=1 if quick else 3, batch_size=128, average="exponential",
+        average_momentum=0.98,
+    )  # fmt: skip
+    return Setting(
+        data=open_data("sample" if quick else "tfds:fashion_mnist"),
+        budget=Budget(macs=5_000_000),
+        trials=2 if quick else 60,
+        fraction=0.2 if quick else 1 / 3,
+        trial_recipe=trial_recipe,
+        full_recipe=replace(trial_recipe, name="full", epochs=1 if quick else 15),
+        seeds=1 if quick else 5,
+    )
+
+
+def table_on_28_pixels() -> NetworkSpec:
+    """Table 1's nine modules behind the stem of `small`: grids of 14, 7 and 4."""
+    stages = (
+        BN.stages[0],
+        *(replace(stage, downsample=PoolSpec(name=f"pool{stage.name}")) for stage in BN.stages[1:]),
+    )
+    return replace(SMALL, name="table", stages=stages)
+
+
+class Ledger:
+    """The CSV of trainings."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def rows(self) -> list[Row]:
+        """What is there."""
+        if not self.path.exists():
+            return []
+        with self.path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def of(self, part: str, arm: str) -> list[Row]:
+        """The rows of an arm; of a training that was done twice, the last."""
+        rows = [row for row in self.rows if (row["part"], row["arm"]) == (part, arm)]
+        return list({(row["seed"], row["number"]): row for row in rows}.values())
+
+    def add(self, **values: Any) -> None:
+        """Append a row, on the disk at once."""
+        packages = ("tensorflow-cpu", "keras", "keras-tuner", "optuna")
+        about = {
+            "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+            "versions": " ".join(f"{name} {version(name)}" for name in packages),
+            "date": datetime.date.today().isoformat(),
+        }
+        new = not self.path.exists()
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow(values | about)
+
+    def add_training(
+        self, spec: NetworkSpec, result: TrialResult, wall_seconds: float, **values: Any
+    ) -> None:
+        """A row of a training."""
+        cost = network_cost(spec).total
+        self.add(
+            status="COMPLETED",
+            accuracy=round(result.accuracy, 5),
+            macs=cost.macs,
+            params=cost.params,
+            training_seconds=round(result.training_seconds, 2),
+            evaluation_seconds=round(result.evaluation_seconds, 2),
+            wall_seconds=round(wall_seconds, 2),
+            widths=json.dumps(module_widths(spec)),
+            **values,
+        )
+
+
+class RecordedTuner(NetworkTuner):
+    """Writes a row after each trial, with the time since the last one: suggestions and all."""
+
+    ledger: Ledger
+    arm: str
+
+    def search(self) -> bool:
+        """Run the arm."""
+        self._last = time.monotonic()
+        return super().search()
+
+    def _train(self, trial: Trial, spec: NetworkSpec) -> TrialResult:
+        self._result = super()._train(trial, spec)
+        self._spec = spec
+        return self._result
+
+    def on_trial_end(self, trial: Trial) -> None:
+        """Write the row, then tell the oracle: killed in between, both are done again."""
+        now = time.monotonic()
+        common = {"part": "search", "arm": self.arm, "number": int(trial.trial_id)}
+        wall, self._last = now - self._last, now
+        if trial.status == "COMPLETED":
+            epochs = self._plan.recipe.epochs
+            self.ledger.add_training(self._spec, self._result, wall, epochs=epochs, **common)
+        else:
+            self.ledger.add(status=trial.status, wall_seconds=round(wall, 2), **common)
+        super().on_trial_end(trial)
+
+
+def search_arm(arm: str, have: Setting, ledger: Ledger, folder: Path) -> None:
+    """One arm over projected points; goes on where its folder stands."""
+    plan = SearchPlan(
+        space=Space(base=table_on_28_pixels(), budget=have.budget, step=4, depth=True),
+        recipe=have.trial_recipe,
+        oracle=arm,  # type: ignore[arg-type]
+        max_trials=have.trials,
+        data_fraction=have.fraction,
+    )
+    identity = plan.identity(have.data)
+    claim(folder, identity)
+    tuner = RecordedTuner(
+        plan,
+        trial_data(have),
+        folder,
+        strategy=None,
+        search_id=hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16],
+        trials_per_process=None,
+        patience=0,
+    )
+    tuner.ledger, tuner.arm = ledger, arm
+    tuner.search()
+
+
+def trial_data(have: Setting) -> ImageData:
+    """What trials train on and are judged by, the same in all arms."""
+    return part_of(hold_out(have.data, 1 / 6, 1), have.fraction, 1)
+
+
+class RawTuner(BaseTuner):
+    """KerasTuner's loop as it is, over raw widths; over budget is a failed trial."""
+
+    def __init__(self, have: Setting, ledger: Ledger, seconds: float, folder: Path) -> None:
+        self._have = have
+        self._ledger = ledger
+        self._base = fit_to_budget(table_on_28_pixels(), have.budget, step=4)
+        self._data = trial_data(have)
+        self._left = seconds - sum(float(row["wall_seconds"]) for row in ledger.of("search", RAW))
+        space = keras_tuner.HyperParameters()
+        for name, width in module_widths(self._base).items():
+            space.Int(name, 4, 2 * width, step=4)  # about the hand-scaled width on average
+        oracle = keras_tuner.oracles.RandomSearchOracle(
+            objective=keras_tuner.Objective("val_accuracy", "max"),
+            max_trials=10**6,
+            hyperparameters=space,
+            seed=1,
+            max_consecutive_failed_trials=10**6,
+        )
+        super().__init__(oracle=oracle, directory=str(folder.parent), project_name=folder.name)
+        oracle.verbose = 0
+        self._last = time.monotonic()
+
+    def run_trial(self, trial: Trial, *fit_args: Any, **fit_kwargs: Any) -> dict[str, float]:
+        """Train, or fail."""
+        spec = with_module_widths(self._base, trial.hyperparameters.values)
+        self._row = {"part": "search", "arm": RAW, "number": int(trial.trial_id)}
+        cost = network_cost(spec).total
+        if not self._have.budget.holds(cost):
+            self._result = None
+            self._row |= {"status": "over budget", "macs": cost.macs, "params": cost.params}
+            raise keras_tuner.errors.FailedTrialError("over budget")
+        recipe = self._have.trial_recipe
+        self._result = train_candidate(spec, self._data, recipe, epochs=recipe.epochs)
+        self._spec = spec
+        return {"val_accuracy": self._result.accuracy}
+
+    def on_trial_end(self, trial: Trial) -> None:
+        """Write the row; stop when the time is over."""
+        super().on_trial_end(trial)
+        now = time.monotonic()
+        wall, self._last = now - self._last, now
+        self._left -= wall
+        if self._result is None:
+            self._ledger.add(wall_seconds=round(wall, 3), **self._row)
+        else:
+            epochs = self._have.trial_recipe.epochs
+            self._ledger.add_training(self._spec, self._result, wall, epochs=epochs, **self._row)
+        if self._left <= 0:
+            self.oracle.max_trials = len(self.oracle.trials)
+
+
+def train_finalists(have: Setting, ledger: Ledger, folder: Path, arms: Sequence[str]) -> None:
+    """The hand-scaled networks and what the arms found: all seeds that are not there yet."""
+    networks = {
+        "table": fit_to_budget(table_on_28_pixels(), have.budget, step=4),
+        "small": fit_to_budget(SMALL, have.budget, step=4),
+    }
+    for arm in arms:
+        networks[f"found by {arm}"] = best_first(read_trials(folder / arm))[0].spec
+    for seed in range(have.seeds):
+        for name, spec in networks.items():
+            if any(row["seed"] == str(seed) for row in ledger.of("full", name)):
+                continue
+            recipe = replace(have.full_recipe, seed=seed)
+            result = train_candidate(spec, have.data, recipe, epochs=recipe.epochs)
+            ledger.add_training(
+                spec, result, result.seconds, part="full", arm=name, seed=seed, epochs=recipe.epochs
+            )
+            print(f"full: {name}, seed {seed}: {result.accuracy:.2%}", flush=True)
+
+
+def summarize(ledger: Ledger, path: Path) -> None:
+    """Print and write the summary."""
+    rows = []
+    searches = {arm: ledger.of("search", arm) for arm in (*ARMS, RAW)}
+    goal = max(accuracies(searches["random"]), default=None)
+    for arm, trials in searches.items():
+        if not trials:
+            continue
+        done = [row for row in trials if row["status"] == "COMPLETED"]
+        training = sum(float(row["training_seconds"]) for row in done)
+        evaluation = sum(float(row["evaluation_seconds"]) for row in done)
+        wall = sum(float(row["wall_seconds"]) for row in trials)
+        rows.append(
+            {
+                "part": "search",
+                "arm": arm,
+                "trainings": len(done),
+                "wasted_share": round(1 - len(done) / len(trials), 4),
+                "best_accuracy": max(accuracies(trials), default=""),
+                "wall_seconds": round(wall),
+                "overhead_share": round((wall - training - evaluation) / training, 4),
+                "trials_to_best_of_random": trials_to(accuracies(trials), goal),
+            }
+        )
+    for arm in dict.fromkeys(row["arm"] for row in ledger.rows if row["part"] == "full"):
+        trainings = ledger.of("full", arm)
+        values = accuracies(trainings)
+        rows.append(
+            {
+                "part": "full",
+                "arm": arm,
+                "trainings": len(values),
+                "macs": trainings[0]["macs"],
+                "params": trainings[0]["params"],
+                "mean_accuracy": round(statistics.mean(values), 5),
+                "standard_deviation": round(statistics.stdev(values), 5) if values[1:] else "",
+                "best_accuracy": max(values),
+            }
+        )
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        print(", ".join(f"{name} {value}" for name, value in row.items()))
+
+
+def accuracies(rows: Sequence[Row]) -> list[float]:
+    """Of the completed trainings, in their order."""
+    return [float(row["accuracy"]) for row in rows if row["accuracy"]]
+
+
+def trials_to(values: Sequence[float], goal: float | None) -> int | str:
+    """How many trainings it took to reach an accuracy; "" if none did."""
+    reached = [index for index, value in enumerate(values, 1) if goal is not None and value >= goal]
+    return reached[0] if reached else ""
+
+
+def main() -> None:
+    """Run the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "part", nargs="?", choices=("search", "full", "summary", "all"), default="all"
+    )
+    parser.add_argument("--arms", nargs="+", choices=(*ARMS, RAW), default=[*ARMS, RAW])
+    parser.add_argument("--quick", action="store_true", help="the sample, few trials")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("saved_models/benchmark-search"), help="of the searches"
+    )
+    arguments = parser.parse_args()
+    results = arguments.folder if arguments.quick else RESULTS
+    ledger = Ledger(results / "search_trials.csv")
+    have = setting(arguments.quick)
+    if arguments.part in ("search", "all"):
+        for arm in (arm for arm in arguments.arms if arm != RAW):
+            search_arm(arm, have, ledger, arguments.folder / arm)
+        if RAW in arguments.arms:
+            seconds = sum(float(row["wall_seconds"]) for row in ledger.of("search", "tpe"))
+            RawTuner(have, ledger, seconds, arguments.folder / RAW).search()
+    if arguments.part in ("full", "all"):
+        arms = [arm for arm in ARMS if (arguments.folder / arm).exists()]
+        train_finalists(have, ledger, arguments.folder, arms)
+    summarize(ledger, results / "search.csv")
+
+
+if __name__ == "__main__":
+    main()
