@@ -43,7 +43,7 @@ def _cell(text: str) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return re.fullmatch(r"-?[\d.]+(e-?\d+)?|", text) is not None
+    return re.fullmatch(r"-?[\d.]+(e[+-]?\d+)?|", text) is not None
 
 
 def main() -> None:
