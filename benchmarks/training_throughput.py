@@ -18,11 +18,13 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import torch  # its import after TensorFlow's ends in a segmentation fault
+import torchvision
+
+# isort: split
 import keras
 import numpy as np
 import tensorflow as tf
-import torch
-import torchvision
 
 from keras_inception import VARIANTS, Recipe
 from keras_inception.trainer import Trainer
