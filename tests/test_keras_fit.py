@@ -11,6 +11,7 @@ from training_steps import noise, one_module_spec
 from keras_inception import keras_fit
 
 
+@pytest.mark.slow
 def test_two_devices_of_jax_take_the_steps_of_one(tmp_path):
     wait_for_all(
         [

@@ -114,6 +114,7 @@ def test_a_promoted_trial_goes_on_from_its_weights_and_its_optimizer(tmp_path: P
     assert not np.array_equal(state("two")["model/0"], state("four")["model/0"])
 
 
+@pytest.mark.slow
 def test_keras_tuners_hyperband_forgets_the_optimizer(tmp_path: Path) -> None:
     """The original: a promoted trial begins with its weights and an optimizer of step 0."""
     seen = []
