@@ -197,15 +197,15 @@ def test_a_kill_on_two_devices(tmp_path):
 @pytest.mark.slow
 def test_a_killed_worker_ends_the_other_and_both_go_on(tmp_path):
     job_of = ("training_job.py", "multi-worker")
-    wait_for_all(start_workers(*job_of, tmp_path / "expected", "epochs=20"))
-    chief, other = start_workers(*job_of, tmp_path / "run", "epochs=20")
+    wait_for_all(start_workers(*job_of, tmp_path / "expected", "epochs=6"))
+    chief, other = start_workers(*job_of, tmp_path / "run", "epochs=6")
     wait_for_snapshot(tmp_path / "run", chief, after=2)
     other.kill()
     other.communicate()
     _, errors = chief.communicate(timeout=240)
     assert chief.returncode != 0
     assert "TrainingInterruptedError: Another worker was lost after step" in errors, errors[-3000:]
-    wait_for_all(start_workers(*job_of, tmp_path / "run", "epochs=20"))
+    wait_for_all(start_workers(*job_of, tmp_path / "run", "epochs=6"))
     assert_same_run(tmp_path / "run", tmp_path / "expected", tolerance=1e-6)
 
 
