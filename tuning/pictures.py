@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_inception.atomic import aside
-from tuning.trials import SearchedTrial, best_first, pareto_front, stage_rows
+from tuning.trials import SearchedTrial, best_first, completed_of, pareto_front, stage_rows
 
 # The best networks whose stages are compared.
 BEST = 10
@@ -24,7 +24,7 @@ def draw_pictures(trials: Sequence[SearchedTrial], weights: dict[str, float], fo
         weights: of `report.importance`; {} draws none.
         folder: where to.
     """
-    completed = [trial for trial in trials if trial.status == "COMPLETED"]
+    completed = completed_of(trials)
     front = pareto_front(trials)
     with _Picture(folder / "pareto.png") as axes:
         axes.scatter([t.macs / 1e6 for t in completed], [t.accuracy for t in completed], s=16)

@@ -26,6 +26,7 @@ from tuning.space import Dimension, Space
 from tuning.trials import (
     SearchedTrial,
     best_first,
+    completed_of,
     pareto_front,
     read_search,
     read_trials,
@@ -76,7 +77,7 @@ def importance(
     Returns:
         By name, largest first, in shares of the sum; {} with too few trials of the first round.
     """
-    first = [trial for trial in trials if trial.status == "COMPLETED" and trial.round == 0]
+    first = [trial for trial in completed_of(trials) if trial.round == 0]
     if len(first) < _FEWEST_FOR_IMPORTANCE or not dimensions:
         return {}
     table = np.array([[_as_number(trial, item) for item in dimensions] for trial in first])
@@ -180,7 +181,7 @@ def _points(trials: Sequence[SearchedTrial], x: list[float], name: str) -> go.Sc
 
 
 def _progress_figure(trials: Sequence[SearchedTrial]) -> go.Figure:
-    completed = [trial for trial in trials if trial.status == "COMPLETED"]
+    completed = completed_of(trials)
     numbers = [float(trial.number) for trial in completed]
     best = np.maximum.accumulate([trial.accuracy for trial in completed]).tolist()
     figure = go.Figure([_points(completed, numbers, "trial")])
@@ -189,7 +190,7 @@ def _progress_figure(trials: Sequence[SearchedTrial]) -> go.Figure:
 
 
 def _pareto_figure(trials: Sequence[SearchedTrial]) -> go.Figure:
-    completed = [trial for trial in trials if trial.status == "COMPLETED"]
+    completed = completed_of(trials)
     front = pareto_front(trials)
     figure = go.Figure([_points(completed, [trial.macs for trial in completed], "trial")])
     figure.add_scatter(

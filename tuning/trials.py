@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from tuning.oracle import EPOCHS_VALUE, ROUND_VALUE
 from tuning.space import Space, Value
 
 SEARCH_FILE = "search.json"
+COMPLETED = "COMPLETED"  # KerasTuner's status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,29 +69,33 @@ def read_search(folder: Path) -> dict[str, Any]:
 def read_trials(folder: Path) -> list[SearchedTrial]:
     """All trials of a search, while it runs or later, in the order of their numbers."""
     space = Space.from_json(json.dumps(read_search(folder)["space"]))
-    found = []
+    return sorted((_trial(state, space) for state in _states(folder)), key=lambda t: t.number)
+
+
+def _states(folder: Path) -> Iterator[dict[str, Any]]:
+    """KerasTuner's own JSON of each trial."""
     for file in folder.glob("trial_*/trial.json"):
         try:
-            state = json.loads(file.read_text(encoding="utf-8"))
+            yield json.loads(file.read_text(encoding="utf-8"))
         except ValueError:
             continue  # set aside when the search is taken up again
-        found.append(_trial(state, space))
-    return sorted(found, key=lambda trial: trial.number)
+
+
+def _metrics(state: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a completed trial; of others none."""
+    histories = state["metrics"]["metrics"] if state["status"] == COMPLETED else {}
+    return {name: history["observations"][0]["value"][0] for name, history in histories.items()}
 
 
 def _trial(state: dict[str, Any], space: Space) -> SearchedTrial:
     values = state["hyperparameters"]["values"]
     spec = space.spec(values)
     cost = network_cost(spec).total
-    completed = state["status"] == "COMPLETED"
-    histories = state["metrics"]["metrics"] if completed else {}
     return SearchedTrial(
         number=int(state["trial_id"]),
         status=state["status"],
         values={name: value for name, value in values.items() if not name.startswith("tuner/")},
-        metrics={
-            name: history["observations"][0]["value"][0] for name, history in histories.items()
-        },
+        metrics=_metrics(state),
         spec=spec,
         macs=cost.macs,
         params=cost.params,
@@ -100,17 +105,20 @@ def _trial(state: dict[str, Any], space: Space) -> SearchedTrial:
     )
 
 
+def completed_of(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
+    """The completed trials, in their order."""
+    return [trial for trial in trials if trial.status == COMPLETED]
+
+
 def best_first(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
     """The completed trials: those trained for more epochs before the others, then by accuracy."""
-    completed = [trial for trial in trials if trial.status == "COMPLETED"]
-    return sorted(completed, key=lambda trial: (-(trial.epochs or 0), -trial.accuracy))
+    return sorted(completed_of(trials), key=lambda trial: (-(trial.epochs or 0), -trial.accuracy))
 
 
 def pareto_front(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
     """Completed trials that no other beats in both accuracy and multiply-adds, cheapest first."""
     front: list[SearchedTrial] = []
-    completed = [trial for trial in trials if trial.status == "COMPLETED"]
-    for trial in sorted(completed, key=lambda trial: (trial.macs, -trial.accuracy)):
+    for trial in sorted(completed_of(trials), key=lambda trial: (trial.macs, -trial.accuracy)):
         if not front or trial.accuracy > front[-1].accuracy:
             front.append(trial)
     return front
@@ -135,25 +143,16 @@ class Standing:
 
 def standing(folder: Path, *, max_trials: int, workers: int) -> Standing:
     """How the search in a folder stands, from its files alone: cheap enough to ask each second."""
-    states = []
-    for file in folder.glob("trial_*/trial.json"):
-        try:
-            states.append(json.loads(file.read_text(encoding="utf-8")))
-        except ValueError:
-            continue
-    completed = [state for state in states if state["status"] == "COMPLETED"]
-
-    def metric(state: dict[str, Any], name: str) -> float:
-        return state["metrics"]["metrics"][name]["observations"][0]["value"][0]
-
+    states = list(_states(folder))
+    completed = [_metrics(state) for state in states if state["status"] == COMPLETED]
     failed = sum(state["status"] == "FAILED" for state in states)
     left = max(0, max_trials - len(completed) - failed)
-    seconds = [metric(state, "seconds") for state in completed]
+    seconds = [metrics["seconds"] for metrics in completed]
     return Standing(
         done=len(completed),
         failed=failed,
         running=sum(state["status"] == "RUNNING" for state in states),
-        best=max((metric(state, "val_accuracy") for state in completed), default=None),
+        best=max((metrics["val_accuracy"] for metrics in completed), default=None),
         seconds_left=left * sum(seconds) / len(seconds) / workers if seconds else None,
     )
 

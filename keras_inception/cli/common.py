@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
+from keras_inception.budget import Budget
 from keras_inception.cost import network_cost
 from keras_inception.recipe import RECIPES, Recipe
 from keras_inception.spec import NetworkSpec
@@ -56,6 +57,10 @@ class Commands(TyperGroup):
 
 
 _PROGRAM = "keras-inception"
+# EX_TEMPFAIL of sysexits.h: not done, and the same command goes on.
+INTERRUPTED = 75
+# Where a command leaves its folder if no --out says it.
+RUNS = Path("saved_models")
 # What Typer gives for Ctrl-C.
 _STOPPED_BY_HAND = 130
 
@@ -102,18 +107,34 @@ def chosen_spec(variant: str, path: Path | None) -> NetworkSpec:
     return variant_spec(variant) if path is None else NetworkSpec.from_json(file_text(path))
 
 
-def chosen_recipe(name: str) -> Recipe:
-    """The recipe that --recipe names."""
+def chosen_recipe(name: str, changes: list[str] | None, **given: Any) -> Recipe:
+    """The recipe that --recipe names, with the changes of --set and of options that were given.
+
+    Args:
+        name: of a recipe, or a recipe.json.
+        changes: FIELD=VALUE each.
+        given: fields by their own options, which come last; None is an option that was not given.
+    """
     if name in RECIPES:
-        return RECIPES[name]
-    if name.endswith(".json"):
-        return Recipe.from_json(file_text(Path(name)))
-    raise ValueError(
-        f"Expected a recipe among {', '.join(RECIPES)}, or a recipe.json. Received: {name!r}"
-    )
+        recipe = RECIPES[name]
+    elif name.endswith(".json"):
+        recipe = Recipe.from_json(file_text(Path(name)))
+    else:
+        raise ValueError(
+            f"Expected a recipe among {', '.join(RECIPES)}, or a recipe.json. Received: {name!r}"
+        )
+    given = {field: value for field, value in given.items() if value is not None}
+    return replace(recipe, **{**_recipe_changes(changes or []), **given})
 
 
-def recipe_changes(items: list[str]) -> dict[str, Any]:
+def chosen_budget(spec: NetworkSpec, macs: int | None, params: int | None) -> Budget:
+    """The bounds that were asked for; none: the network's own multiply-adds."""
+    if macs is None and params is None:
+        macs = network_cost(spec).total.macs
+    return Budget(macs=macs, params=params)
+
+
+def _recipe_changes(items: list[str]) -> dict[str, Any]:
     """FIELD=VALUE as the recipe takes them; a value that is no JSON is text."""
     known = {item.name for item in fields(Recipe)}
     changes: dict[str, Any] = {}

@@ -13,13 +13,15 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from keras_inception.budget import Budget, fit_to_budget
+from keras_inception.budget import fit_to_budget
 from keras_inception.cli.common import (
+    RUNS,
     DataName,
     RecipeChanges,
     RecipeName,
     SpecFile,
     Variant,
+    chosen_budget,
     chosen_recipe,
     chosen_spec,
     console,
@@ -27,11 +29,8 @@ from keras_inception.cli.common import (
     errors,
     mistakes,
     model_path,
-    recipe_changes,
 )
 from keras_inception.cli.display import TrainingDisplay
-from keras_inception.cost import network_cost
-from keras_inception.spec import NetworkSpec
 
 
 def design(
@@ -75,11 +74,10 @@ def design(
         if model_folder:
             model_path(model_folder)
         spec = chosen_spec(variant, spec_file or (model_folder and model_folder / "spec.json"))
-        folder = out or Path("saved_models") / f"design-{datetime.now():%Y%m%d-%H%M%S}"
+        folder = out or RUNS / f"design-{datetime.now():%Y%m%d-%H%M%S}"
         _check(folder, model_folder, layer_by_layer)
         sizes = _sizes(kernels)
-        recipe = replace(chosen_recipe(recipe_name), **recipe_changes(changes or []))
-        recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
+        recipe = chosen_recipe(recipe_name, changes, epochs=epochs)
     console.print("Loading TensorFlow ...")
     import keras
 
@@ -94,7 +92,7 @@ def design(
             options = replace(options, threshold=threshold)
         data = open_data(data_name, strict=True)
         spec = fitted_to_data(spec, data)
-        budget = _budget(spec, budget_macs, budget_params)
+        budget = chosen_budget(spec, budget_macs, budget_params)
         fit_to_budget(spec, budget)  # a budget that is too small is told before the training
         console.print(cost_line(spec))
     with _ends(), TrainingDisplay() as display:
@@ -152,10 +150,3 @@ def _sizes(text: str) -> tuple[int, ...]:
         raise ValueError(
             f"Expected --kernels of whole numbers, such as 1,3,5. Received: {text!r}"
         ) from None
-
-
-def _budget(spec: NetworkSpec, macs: int | None, params: int | None) -> Budget:
-    """The bounds that were asked for; none: the multiply-adds of the start."""
-    if macs is None and params is None:
-        macs = network_cost(spec).total.macs
-    return Budget(macs=macs, params=params)

@@ -15,6 +15,8 @@ import typer
 from rich.markup import escape
 
 from keras_inception.cli.common import (
+    INTERRUPTED,
+    RUNS,
     DataName,
     RecipeChanges,
     RecipeName,
@@ -27,14 +29,9 @@ from keras_inception.cli.common import (
     errors,
     mistakes,
     model_path,
-    recipe_changes,
     tell_left_out,
 )
 from keras_inception.cli.display import TrainingDisplay
-
-# EX_TEMPFAIL of sysexits.h: not done, and the same command goes on.
-INTERRUPTED = 75
-RUNS = Path("saved_models")
 
 
 def train(
@@ -99,15 +96,15 @@ def train(
     was lost: the same command goes on.
     """
     with mistakes():
-        spec, recipe = chosen_spec(variant, spec_file), chosen_recipe(recipe_name)
-        given: dict[str, Any] = {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "seed": seed,
-            "freeze_until": freeze_until,
-        }
-        given = {key: value for key, value in given.items() if value is not None}
-        recipe = replace(recipe, **recipe_changes(changes or []), **given)
+        spec = chosen_spec(variant, spec_file)
+        recipe = chosen_recipe(
+            recipe_name,
+            changes,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            freeze_until=freeze_until,
+        )
         init = None if init is None else model_path(init)
     with mistakes():
         devices = _devices(strategy)

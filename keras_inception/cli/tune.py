@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,23 +18,24 @@ from rich.table import Table
 
 from keras_inception.budget import Budget
 from keras_inception.cli.common import (
+    INTERRUPTED,
+    RUNS,
     DataName,
     RecipeChanges,
     RecipeName,
     SpecFile,
     Variant,
+    chosen_budget,
     chosen_recipe,
     chosen_spec,
     console,
     cost_line,
     errors,
     mistakes,
-    recipe_changes,
 )
 from keras_inception.cost import network_cost
 from keras_inception.spec import NetworkSpec
 
-INTERRUPTED = 75
 _NARROW_MACS = 20_000_000
 _SHOWN = 5
 _PROXY_NETWORKS = 4
@@ -112,8 +112,7 @@ def tune(
     Exit codes: 0; 2 for a mistake; 1 if too many trials failed; 75 if SIGTERM or Ctrl-C stopped it.
     """
     with mistakes():
-        spec, recipe = chosen_spec(variant, spec_file), chosen_recipe(recipe_name)
-        recipe = replace(recipe, **recipe_changes(changes or []))
+        spec, recipe = chosen_spec(variant, spec_file), chosen_recipe(recipe_name, changes)
         round_epochs = _rounds(rounds)
         if join and budget_ms:
             raise ValueError(
@@ -133,7 +132,7 @@ def tune(
         devices = make_strategy(strategy)
         data = open_data(data_name, strict=True)
         base = base_network(_size(spec, data), len(data.class_names), spec)
-        folder = out or Path("saved_models") / f"tune-{spec.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        folder = out or RUNS / f"tune-{spec.name}-{datetime.now():%Y%m%d-%H%M%S}"
         plan = SearchPlan(
             space=Space(
                 base=base,
@@ -214,9 +213,7 @@ def _budget(
 ) -> Any:
     """The bounds that were asked for; none: the network's own multiply-adds."""
     if ms is None:
-        if macs is None and params is None:
-            macs = network_cost(base).total.macs
-        return Budget(macs=macs, params=params)
+        return chosen_budget(base, macs, params)
     from keras_inception.atomic import write_text
     from tuning.latency import LatencyBudget, LatencyModel, measure_latency_model
     from tuning.search import LATENCY_FILE
