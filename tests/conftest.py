@@ -22,6 +22,19 @@ from keras_inception.spec import (
     StemLayer,
 )
 
+# What a finished run leaves in its folder.
+RUN_FILES = {
+    "confusion_matrix.png",
+    "history.csv",
+    "labels.txt",
+    "metrics.json",
+    "model.keras",
+    "recipe.json",
+    "saved_model",
+    "spec.json",
+    "training_curve.png",
+}
+
 
 def tiny_spec(
     *,

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_module, tiny_spec
+from conftest import RUN_FILES, tiny_module, tiny_spec
 from PIL import Image
 
 from keras_inception.data import ImageData, Split
@@ -36,17 +36,6 @@ from keras_inception.spec import (
 from keras_inception.train import TrainResult, fitted_to_data, prepare_run, train
 from keras_inception.variants import variant_spec
 
-FILES = {
-    "confusion_matrix.png",
-    "history.csv",
-    "labels.txt",
-    "metrics.json",
-    "model.keras",
-    "recipe.json",
-    "saved_model",
-    "spec.json",
-    "training_curve.png",
-}
 RECIPE = Recipe(name="for_tests", epochs=2, batch_size=16, base_learning_rate=0.2, shift=1)
 
 
@@ -97,7 +86,7 @@ def metrics_of(folder: Path) -> dict[str, Any]:
 
 
 def test_a_run_leaves_these_files_and_no_others(result):
-    assert {path.name for path in result.folder.iterdir()} == FILES
+    assert {path.name for path in result.folder.iterdir()} == RUN_FILES
     assert (result.folder / "saved_model" / "saved_model.pb").is_file()
 
 
@@ -201,7 +190,7 @@ def test_auxiliary_classifiers_learn_along_and_are_left_out(tmp_path):
         aux=(AuxSpec(name="aux_1", after="3a", filters=3, units=6),),
     )
     run = train(spec, DATA, replace(RECIPE, epochs=1), tmp_path / "run")
-    assert {path.name for path in run.folder.iterdir()} == FILES
+    assert {path.name for path in run.folder.iterdir()} == RUN_FILES
     saved = keras.models.load_model(run.folder / "model.keras")
     assert saved.output_shape == (None, 4)
     assert not [layer.name for layer in saved.layers if layer.name.startswith("aux")]
