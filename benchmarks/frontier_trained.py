@@ -2,14 +2,16 @@
 
     TFDS_DATA_DIR=... python benchmarks/frontier_trained.py train     # hours; goes on where it was
     python benchmarks/frontier_trained.py latency                     # on a quiet machine
-    python benchmarks/frontier_trained.py report                      # the picture and the table
+    python benchmarks/frontier_trained.py report                      # the picture and the tables
+
+`train` may run more than once at a time, each on a core of its own (`taskset -c 0 ... train 1/2`).
 
 Families, each fitted to every budget of multiply-adds: the paper's table scaled by hand, with
 reduced and with naive modules; this package's small networks (fewer and wider modules); plain
-convolutional networks, ResNets and MobileNetV2s of several depths; and the specs that lie in
-benchmarks/results/specs (of the tuner and of the correlation statistics), named FAMILY-NAME.json.
-Each training is one row of results/frontier_trained.csv, written when it ends; three seeds of each
-network. Keras's own `fit` trains all of them, since not all are specs.
+convolutional networks, ResNets and MobileNetV2s; and the specs that lie in benchmarks/results/specs
+(`search_*.json` by `search.py`, `design.json` by the correlation statistics).
+Each training is one row of results/frontier_trained.csv, written when it ends; several seeds of
+each network. Keras's own `fit` trains all of them, since not all are specs.
 """
 
 import csv
@@ -27,7 +29,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import rivals
+import small_networks
 import tensorflow as tf
 
 from keras_inception import (
@@ -43,14 +45,13 @@ from keras_inception.data import evaluation_batches, open_data, training_batches
 from keras_inception.export import folded
 from keras_inception.export.saved_model import constant_function
 from keras_inception.keras_fit import compile_model
-from keras_inception.variants import naive_module
 
 RESULTS = Path(__file__).parent / "results"
 TRAINED, LATENCY = RESULTS / "frontier_trained.csv", RESULTS / "frontier_latency.csv"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "frontier.png"
-BUDGETS = (2_000_000, 4_000_000, 8_000_000, 16_000_000)
+BUDGETS = (1_500_000, 3_000_000, 6_000_000, 12_000_000)
 SEEDS = (0, 1, 2)
-DEPTHS = {"plain": (1, 2, 3), "resnet": (1, 2), "mobilenet": (1, 2)}
+RIVALS = {"ResNet": ("resnet", 1), "MobileNetV2": ("mobilenet", 2)}
 RECIPE = Recipe(
     name="frontier", epochs=6, batch_size=128, base_learning_rate=0.008, label_smoothing=0.1
 )
@@ -67,51 +68,51 @@ class Network(NamedTuple):
     build: Build
 
 
-def table_28(*, naive: bool) -> NetworkSpec:
-    """The paper's nine modules behind the stem of the small networks."""
-    small, table = VARIANTS["small"], VARIANTS["bn"]
-    spec = replace(small, name="table_28", stages=table.stages)
-    if not naive:
-        return spec
-    modules = {module.name: naive_module(module) for module in spec.modules}
-    return replace(spec.map_modules(modules), name="naive_28")
+def specs() -> dict[str, NetworkSpec]:
+    """The families that are specs, by name; each is fitted to every budget."""
+    found = {
+        "table by hand": small_networks.table_28(),
+        "naive": small_networks.naive_28(),
+        "few wide modules": VARIANTS["small"],
+        "plain, shallow": small_networks.plain_28(1),
+        "plain, deep": small_networks.plain_28(2),
+    }
+    for path in sorted((RESULTS / "specs").glob("*.json")):
+        found[path.stem] = NetworkSpec.from_json(path.read_text(encoding="utf-8"))
+    return found
 
 
 def networks() -> Iterator[Network]:
     """Every network of the comparison, the cheap ones first."""
     for macs in BUDGETS:
-        label = f"{macs // 1_000_000}M"
-        bounds = Budget(macs=macs)
-        for family, spec in (
-            ("table by hand", table_28(naive=False)),
-            ("naive", table_28(naive=True)),
-            ("few wide modules", VARIANTS["small"]),
-        ):
+        label = f"{macs / 1e6:g}M"
+        for family, spec in specs().items():
             try:
-                fitted = fit_to_budget(spec, bounds, step=4, scale_stem=True)
+                fitted = fit_to_budget(spec, Budget(macs=macs), step=4, scale_stem=True)
             except ValueError:  # its smallest form costs more
                 continue
             yield Network(family, f"{family} {label}", lambda s=fitted: build_network(s))
-        for family, depths in DEPTHS.items():
-            for depth in depths:
-                yield Network(
-                    family,
-                    f"{family} {depth} {label}",
-                    lambda f=family, d=depth, m=macs: rivals.fitted_small_network(f, d, m),
-                )
-    for path in sorted((RESULTS / "specs").glob("*.json")):
-        spec = NetworkSpec.from_json(path.read_text(encoding="utf-8"))
-        yield Network(path.stem.partition("-")[0], path.stem, lambda s=spec: build_network(s))
+        for family, (kind, depth) in RIVALS.items():
+            yield Network(
+                family,
+                f"{family} {label}",
+                lambda k=kind, d=depth, m=macs: small_networks.fitted_rival(k, d, m),
+            )
 
 
-def train(recipe: Recipe = RECIPE, seeds: tuple[int, ...] = SEEDS) -> None:
-    """Train what has no row yet, one seed of all networks before the next seed."""
+def train(share: str = "1/1", recipe: Recipe = RECIPE, seeds: tuple[int, ...] = SEEDS) -> None:
+    """Train what has no row yet, one seed of all networks before the next seed.
+
+    Args:
+        share: "1/2" and "2/2" for two processes that share the work.
+    """
+    own, shares = map(int, share.split("/"))
     data, shape = open_data("tfds:fashion_mnist"), VARIANTS["small"]
     done = {(row["network"], row["seed"]) for row in rows_of(TRAINED)}
     steps = len(data.train) // recipe.batch_size
     about = (f"{platform.machine()}, {os.cpu_count()} cores", tf.__version__)
     wanted = [(seed, network) for seed in seeds for network in networks()]
-    for seed, network in wanted:
+    for seed, network in wanted[own - 1 :: shares]:
         if (network.name, str(seed)) in done:
             continue
         keras.utils.set_random_seed(seed)
@@ -238,4 +239,4 @@ def report() -> None:
 
 
 if __name__ == "__main__":
-    {"train": train, "latency": latency, "report": report}[sys.argv[1]]()
+    {"train": train, "latency": latency, "report": report}[sys.argv[1]](*sys.argv[2:])

@@ -2,7 +2,7 @@
 
 Plain convolutional networks (AlexNet, VGG) and ResNet-18 for 224 x 224 x 3 and 1000 classes.
 `TRAINABLE` are the parameters that torchvision publishes; `benchmarks/frontier.py` checks them.
-Below are plain networks, ResNets and MobileNetV2s for small images.
+`small_networks` has those for small images.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_inception import GoogLeNet, model_cost
+from keras_inception import GoogLeNet
 
 TRAINABLE = {
     "AlexNet": 61_100_840,
@@ -94,72 +94,3 @@ def _residual(x: Any, filters: int, stride: int) -> Any:
 def _normalized(x: Any, filters: int, size: int, stride: int, padding: str) -> Any:
     x = layers.Conv2D(filters, size, strides=stride, padding=padding, use_bias=False)(x)
     return layers.BatchNormalization()(x)
-
-
-# Small images: 28 x 28 x 1 and 10 classes, with the stages of 28, 14 and 7 pixels and the head
-# (global average pool, dropout .3) of this package's small networks.
-
-
-def small_network(family: str, width: int, depth: int) -> keras.Model:
-    """A fresh network for small images.
-
-    Args:
-        family: "plain" (VGG-type with batch normalization), "resnet" or "mobilenet".
-        width: filters of the first stage; the second has twice, the third four times as many.
-        depth: convolutions (plain) or blocks of a stage.
-    """
-    stage = {"plain": _plain_stage, "resnet": _resnet_stage, "mobilenet": _mobilenet_stage}[family]
-    pixels = keras.Input((28, 28, 1))
-    x = _small_unit(pixels, width, 3, 1)
-    for index in range(3):
-        x = stage(x, width * 2**index, depth, 1 if index == 0 else 2)
-    x = layers.Dropout(0.3)(layers.GlobalAveragePooling2D()(x))
-    scores = layers.Dense(10, activation="softmax", dtype="float32")(x)
-    return keras.Model(pixels, scores, name=f"{family}_{width}_{depth}")
-
-
-def fitted_small_network(family: str, depth: int, macs: int) -> keras.Model:
-    """The widest small network of at most `macs` multiply-adds."""
-    fitting, too_wide = 1, 512
-    while too_wide - fitting > 1:
-        width = (fitting + too_wide) // 2
-        if model_cost(small_network(family, width, depth)).macs <= macs:
-            fitting = width
-        else:
-            too_wide = width
-    return small_network(family, fitting, depth)
-
-
-def _small_unit(x: Any, filters: int, size: int, stride: int, *, relu: bool = True) -> Any:
-    x = layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=False)(x)
-    x = layers.BatchNormalization(momentum=0.9)(x)  # as in this package's small networks
-    return layers.Activation("relu")(x) if relu else x
-
-
-def _plain_stage(x: Any, filters: int, depth: int, stride: int) -> Any:
-    x = layers.MaxPooling2D(2)(x) if stride > 1 else x
-    for _ in range(depth):
-        x = _small_unit(x, filters, 3, 1)
-    return x
-
-
-def _resnet_stage(x: Any, filters: int, depth: int, stride: int) -> Any:
-    for index in range(depth):
-        step = stride if index == 0 else 1
-        y = _small_unit(_small_unit(x, filters, 3, step), filters, 3, 1, relu=False)
-        if step > 1 or x.shape[-1] != filters:
-            x = _small_unit(x, filters, 1, step, relu=False)
-        x = layers.Activation("relu")(layers.Add()([x, y]))
-    return x
-
-
-def _mobilenet_stage(x: Any, filters: int, depth: int, stride: int) -> Any:
-    """Inverted residual blocks of expansion 4."""
-    for index in range(depth):
-        step = stride if index == 0 else 1
-        y = _small_unit(x, 4 * x.shape[-1], 1, 1)
-        y = layers.DepthwiseConv2D(3, strides=step, padding="same", use_bias=False)(y)
-        y = layers.Activation("relu")(layers.BatchNormalization(momentum=0.9)(y))
-        y = _small_unit(y, filters, 1, 1, relu=False)
-        x = layers.Add()([x, y]) if step == 1 and x.shape[-1] == filters else y
-    return x

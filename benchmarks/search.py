@@ -1,21 +1,23 @@
-"""The search on Fashion-MNIST at equal cost: against random widths, and against the paper's table.
+"""The search on Fashion-MNIST at equal cost: against random widths, oracle against oracle.
 
-    TFDS_DATA_DIR=... python benchmarks/search.py            # all of it: hours
-    python benchmarks/search.py search --arms tpe random     # one part
+    TFDS_DATA_DIR=... python benchmarks/search.py search --arms tpe raw   # an hour or so an arm
+    python benchmarks/search.py summary
     python benchmarks/search.py --quick --folder /tmp/try    # the sample, few trials: does it run?
 
 Started again it goes on. Each training is a row of results/search_trials.csv, written when it ends;
-results/search.csv is the summary. Parts:
+results/search.csv is the summary; what an arm found lies in results/specs, and
+`frontier_trained.py` trains it fully beside the paper's table. Arms may run beside each other, each
+on a core of its own (`taskset -c 0`); `raw` needs the time that `tpe` took. Arms:
 
-- `search`: arms of equally many trials within one budget of multiply-adds: `tpe`, `bayesian` and
-  `random` over projected points around Table 1 scaled by hand (nine modules, 28 x 28), and
-  `raw`, KerasTuner's own RandomSearch over raw widths without projection, for as much wall time as
-  `tpe` took: what is over budget is refused untrained, a wasted trial. Judged on held-out training
-  images.
-- `full`: Table 1 scaled by hand to the budget, `small` scaled to it, and what each arm found,
-  trained fully by one recipe, five seeds each, judged on the test images.
-- `summary`: best accuracies, wasted trials, overhead beside training, and after how many trials
-  `tpe` reached the best of `random`.
+- `tpe`, `bayesian` and `random`: equally many trials over projected points around Table 1 scaled by
+  hand (nine modules, 28 x 28), depth and stem included;
+- `plain`: `tpe` over plain convolutional networks, their widths and their depth;
+- `raw`: KerasTuner's own RandomSearch over raw widths without projection, for as much wall time as
+  `tpe` took: what is over budget is refused untrained, a wasted trial.
+
+Trials are judged on held-out training images. The summary has the best accuracies, the wasted
+trials, the overhead beside training, and after how many trials each arm reached the best of
+`random`.
 """
 
 import argparse
@@ -25,10 +27,9 @@ import hashlib
 import json
 import os
 import platform
-import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ from typing import Any
 import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
+from small_networks import plain_28, table_28
 
+from keras_inception.atomic import write_text
 from keras_inception.budget import (
     Budget,
     fit_to_budget,
@@ -46,19 +49,23 @@ from keras_inception.budget import (
 from keras_inception.cost import network_cost
 from keras_inception.data import ImageData, open_data
 from keras_inception.recipe import Recipe
-from keras_inception.spec import NetworkSpec, PoolSpec
-from keras_inception.variants import BN, SMALL
-from tuning.search import NetworkTuner, SearchPlan, claim
+from keras_inception.spec import NetworkSpec
+from tuning.oracles import Kind
+from tuning.search import NetworkTuner, SearchPlan, best_spec, claim
 from tuning.space import Space
 from tuning.training import TrialResult, hold_out, part_of, train_candidate
-from tuning.trials import best_first, read_trials
 
 RESULTS = Path(__file__).parent / "results"
-ARMS = ("tpe", "bayesian", "random")
+# What each arm over projected points searches by, and around which network.
+ARMS: dict[str, tuple[Kind, NetworkSpec]] = {
+    "tpe": ("tpe", table_28()),
+    "bayesian": ("bayesian", table_28()),
+    "random": ("random", table_28()),
+    "plain": ("tpe", plain_28(2)),
+}
 RAW = "raw"
-FINALISTS = ("table", "small")
 COLUMNS = (
-    *("part", "arm", "seed", "number", "status", "accuracy", "macs", "params"),
+    *("arm", "number", "status", "accuracy", "macs", "params"),
     *("training_seconds", "evaluation_seconds", "wall_seconds", "epochs", "widths"),
     *("device", "versions", "date"),
 )
@@ -73,35 +80,24 @@ class Setting:
     budget: Budget
     trials: int
     fraction: float
-    trial_recipe: Recipe
-    full_recipe: Recipe
-    seeds: int
+    recipe: Recipe
 
 
 def setting(quick: bool) -> Setting:
     """The real one, or one for a try-out."""
-    trial_recipe = Recipe(
-        name="trial", epochs=1 if quick else 3, batch_size=128, average="exponential",
-        average_momentum=0.98,
-    )  # fmt: skip
     return Setting(
         data=open_data("sample" if quick else "tfds:fashion_mnist"),
-        budget=Budget(macs=5_000_000),
+        budget=Budget(macs=3_000_000),
         trials=2 if quick else 60,
         fraction=0.2 if quick else 1 / 3,
-        trial_recipe=trial_recipe,
-        full_recipe=replace(trial_recipe, name="full", epochs=1 if quick else 15),
-        seeds=1 if quick else 5,
+        recipe=Recipe(
+            name="trial",
+            epochs=1 if quick else 3,
+            batch_size=128,
+            average="exponential",
+            average_momentum=0.98,
+        ),
     )
-
-
-def table_on_28_pixels() -> NetworkSpec:
-    """Table 1's nine modules behind the stem of `small`: grids of 14, 7 and 4."""
-    stages = (
-        BN.stages[0],
-        *(replace(stage, downsample=PoolSpec(name=f"pool{stage.name}")) for stage in BN.stages[1:]),
-    )
-    return replace(SMALL, name="table", stages=stages)
 
 
 class Ledger:
@@ -119,10 +115,9 @@ class Ledger:
         with self.path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
 
-    def of(self, part: str, arm: str) -> list[Row]:
-        """The rows of an arm; of a training that was done twice, the last."""
-        rows = [row for row in self.rows if (row["part"], row["arm"]) == (part, arm)]
-        return list({(row["seed"], row["number"]): row for row in rows}.values())
+    def of(self, arm: str) -> list[Row]:
+        """The rows of an arm; of a trial that was run twice, the last."""
+        return list({row["number"]: row for row in self.rows if row["arm"] == arm}.values())
 
     def add(self, **values: Any) -> None:
         """Append a row, on the disk at once."""
@@ -176,7 +171,7 @@ class RecordedTuner(NetworkTuner):
     def on_trial_end(self, trial: Trial) -> None:
         """Write the row, then tell the oracle: killed in between, both are done again."""
         now = time.monotonic()
-        common = {"part": "search", "arm": self.arm, "number": int(trial.trial_id)}
+        common = {"arm": self.arm, "number": int(trial.trial_id)}
         wall, self._last = now - self._last, now
         if trial.status == "COMPLETED":
             epochs = self._plan.recipe.epochs
@@ -186,12 +181,13 @@ class RecordedTuner(NetworkTuner):
         super().on_trial_end(trial)
 
 
-def search_arm(arm: str, have: Setting, ledger: Ledger, folder: Path) -> None:
+def search_arm(arm: str, have: Setting, ledger: Ledger, folder: Path, specs: Path) -> None:
     """One arm over projected points; goes on where its folder stands."""
+    oracle, base = ARMS[arm]
     plan = SearchPlan(
-        space=Space(base=table_on_28_pixels(), budget=have.budget, step=4, depth=True),
-        recipe=have.trial_recipe,
-        oracle=arm,  # type: ignore[arg-type]
+        space=Space(base=base, budget=have.budget, step=4, depth=True, stem=True),
+        recipe=have.recipe,
+        oracle=oracle,
         max_trials=have.trials,
         data_fraction=have.fraction,
     )
@@ -208,6 +204,9 @@ def search_arm(arm: str, have: Setting, ledger: Ledger, folder: Path) -> None:
     )
     tuner.ledger, tuner.arm = ledger, arm
     tuner.search()
+    if (found := best_spec(folder)) is not None:
+        specs.mkdir(exist_ok=True)
+        write_text(specs / f"search_{arm}.json", found.to_json())
 
 
 def trial_data(have: Setting) -> ImageData:
@@ -221,9 +220,9 @@ class RawTuner(BaseTuner):
     def __init__(self, have: Setting, ledger: Ledger, seconds: float, folder: Path) -> None:
         self._have = have
         self._ledger = ledger
-        self._base = fit_to_budget(table_on_28_pixels(), have.budget, step=4)
+        self._base = fit_to_budget(table_28(), have.budget, step=4, scale_stem=True)
         self._data = trial_data(have)
-        self._left = seconds - sum(float(row["wall_seconds"]) for row in ledger.of("search", RAW))
+        self._left = seconds - sum(float(row["wall_seconds"]) for row in ledger.of(RAW))
         space = keras_tuner.HyperParameters()
         for name, width in module_widths(self._base).items():
             space.Int(name, 4, 2 * width, step=4)  # about the hand-scaled width on average
@@ -241,13 +240,13 @@ class RawTuner(BaseTuner):
     def run_trial(self, trial: Trial, *fit_args: Any, **fit_kwargs: Any) -> dict[str, float]:
         """Train, or fail."""
         spec = with_module_widths(self._base, trial.hyperparameters.values)
-        self._row = {"part": "search", "arm": RAW, "number": int(trial.trial_id)}
+        self._row = {"arm": RAW, "number": int(trial.trial_id)}
         cost = network_cost(spec).total
         if not self._have.budget.holds(cost):
             self._result = None
             self._row |= {"status": "over budget", "macs": cost.macs, "params": cost.params}
             raise keras_tuner.errors.FailedTrialError("over budget")
-        recipe = self._have.trial_recipe
+        recipe = self._have.recipe
         self._result = train_candidate(spec, self._data, recipe, epochs=recipe.epochs)
         self._spec = spec
         return {"val_accuracy": self._result.accuracy}
@@ -261,36 +260,16 @@ class RawTuner(BaseTuner):
         if self._result is None:
             self._ledger.add(wall_seconds=round(wall, 3), **self._row)
         else:
-            epochs = self._have.trial_recipe.epochs
+            epochs = self._have.recipe.epochs
             self._ledger.add_training(self._spec, self._result, wall, epochs=epochs, **self._row)
         if self._left <= 0:
             self.oracle.max_trials = len(self.oracle.trials)
 
 
-def train_finalists(have: Setting, ledger: Ledger, folder: Path, arms: Sequence[str]) -> None:
-    """The hand-scaled networks and what the arms found: all seeds that are not there yet."""
-    networks = {
-        "table": fit_to_budget(table_on_28_pixels(), have.budget, step=4),
-        "small": fit_to_budget(SMALL, have.budget, step=4),
-    }
-    for arm in arms:
-        networks[f"found by {arm}"] = best_first(read_trials(folder / arm))[0].spec
-    for seed in range(have.seeds):
-        for name, spec in networks.items():
-            if any(row["seed"] == str(seed) for row in ledger.of("full", name)):
-                continue
-            recipe = replace(have.full_recipe, seed=seed)
-            result = train_candidate(spec, have.data, recipe, epochs=recipe.epochs)
-            ledger.add_training(
-                spec, result, result.seconds, part="full", arm=name, seed=seed, epochs=recipe.epochs
-            )
-            print(f"full: {name}, seed {seed}: {result.accuracy:.2%}", flush=True)
-
-
 def summarize(ledger: Ledger, path: Path) -> None:
     """Print and write the summary."""
     rows = []
-    searches = {arm: ledger.of("search", arm) for arm in (*ARMS, RAW)}
+    searches = {arm: ledger.of(arm) for arm in (*ARMS, RAW)}
     goal = max(accuracies(searches["random"]), default=None)
     for arm, trials in searches.items():
         if not trials:
@@ -301,29 +280,14 @@ def summarize(ledger: Ledger, path: Path) -> None:
         wall = sum(float(row["wall_seconds"]) for row in trials)
         rows.append(
             {
-                "part": "search",
                 "arm": arm,
+                "trials": len(trials),
                 "trainings": len(done),
                 "wasted_share": round(1 - len(done) / len(trials), 4),
                 "best_accuracy": max(accuracies(trials), default=""),
                 "wall_seconds": round(wall),
                 "overhead_share": round((wall - training - evaluation) / training, 4),
                 "trials_to_best_of_random": trials_to(accuracies(trials), goal),
-            }
-        )
-    for arm in dict.fromkeys(row["arm"] for row in ledger.rows if row["part"] == "full"):
-        trainings = ledger.of("full", arm)
-        values = accuracies(trainings)
-        rows.append(
-            {
-                "part": "full",
-                "arm": arm,
-                "trainings": len(values),
-                "macs": trainings[0]["macs"],
-                "params": trainings[0]["params"],
-                "mean_accuracy": round(statistics.mean(values), 5),
-                "standard_deviation": round(statistics.stdev(values), 5) if values[1:] else "",
-                "best_accuracy": max(values),
             }
         )
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -349,9 +313,7 @@ def trials_to(values: Sequence[float], goal: float | None) -> int | str:
 def main() -> None:
     """Run the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "part", nargs="?", choices=("search", "full", "summary", "all"), default="all"
-    )
+    parser.add_argument("part", nargs="?", choices=("search", "summary", "all"), default="all")
     parser.add_argument("--arms", nargs="+", choices=(*ARMS, RAW), default=[*ARMS, RAW])
     parser.add_argument("--quick", action="store_true", help="the sample, few trials")
     parser.add_argument(
@@ -363,14 +325,12 @@ def main() -> None:
     have = setting(arguments.quick)
     if arguments.part in ("search", "all"):
         for arm in (arm for arm in arguments.arms if arm != RAW):
-            search_arm(arm, have, ledger, arguments.folder / arm)
+            search_arm(arm, have, ledger, arguments.folder / arm, results / "specs")
         if RAW in arguments.arms:
-            seconds = sum(float(row["wall_seconds"]) for row in ledger.of("search", "tpe"))
+            seconds = sum(float(row["wall_seconds"]) for row in ledger.of("tpe"))
             RawTuner(have, ledger, seconds, arguments.folder / RAW).search()
-    if arguments.part in ("full", "all"):
-        arms = [arm for arm in ARMS if (arguments.folder / arm).exists()]
-        train_finalists(have, ledger, arguments.folder, arms)
-    summarize(ledger, results / "search.csv")
+    if arguments.part in ("summary", "all"):
+        summarize(ledger, results / "search.csv")
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ def training_batches(
         tf.data.Dataset.zip((chosen_rows, images))
         .map(lambda rows, images: finished(rows[0], rows[1], images), _PARALLEL)
         .prefetch(_PARALLEL)
+        .with_options(_options())
     )
 
 
@@ -149,6 +150,7 @@ def evaluation_batches(
         tf.data.Dataset.zip((images, labels.batch(batch_size)))
         .map(lambda images, labels: (_network_input(images, spec), labels), _PARALLEL)
         .prefetch(_PARALLEL)
+        .with_options(_options())
     )
 
 
@@ -187,6 +189,17 @@ def sample_pixels(split: AnySplit, spec: NetworkSpec, count: int) -> np.ndarray:
 
 
 _PARALLEL = tf.data.AUTOTUNE
+
+
+def _options() -> tf.data.Options:
+    """No tuning while it runs: as many calls as there are cores.
+
+    Its thread looks less and less often, and an iterator's end waits for its next look: after 60
+    seconds of training up to 60 more (TensorFlow 2.21).
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def _shard_rows(recipe: Recipe, shard_index: int, shard_count: int) -> int:

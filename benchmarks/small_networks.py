@@ -1,0 +1,110 @@
+"""The networks for 28 x 28 x 1 and 10 classes that are compared and searched: specs, and rivals.
+
+All have batch normalization of the same momentum and the head of this package's small networks
+(global average pool, dropout .3). A plain convolutional network (VGG-type) is a spec as well, whose
+modules are one 3x3 convolution each: so the same search moves its widths and its depth.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_inception import VARIANTS, NetworkSpec, model_cost
+from keras_inception.spec import BranchSpec, ConvSpec, ModuleSpec, PoolSpec, StageSpec
+from keras_inception.variants import naive_module
+
+
+def table_28() -> NetworkSpec:
+    """Table 1's nine modules behind the stem of `small`: grids of 14, 7 and 4."""
+    return replace(VARIANTS["small"], name="table_28", stages=VARIANTS["bn"].stages)
+
+
+def naive_28() -> NetworkSpec:
+    """`table_28` with naive modules (figure 2a)."""
+    table = table_28()
+    modules = {module.name: naive_module(module) for module in table.modules}
+    return replace(table.map_modules(modules), name="naive_28")
+
+
+def plain_28(depth: int) -> NetworkSpec:
+    """Stages of `depth` 3x3 convolutions on grids of 28, 14 and 7, twice as wide from each to next.
+
+    The first convolution is the stem.
+    """
+    stages = tuple(
+        StageSpec(
+            name=str(index),
+            downsample=PoolSpec(name=f"pool{index}", size=2) if index > 1 else None,
+            modules=tuple(
+                _one_convolution(f"{index}{'abcdef'[n]}", 2**index) for n in range(depth)
+            ),
+        )
+        for index in (1, 2, 3)
+    )
+    stem = (ConvSpec(name="conv1", filters=32, kernel_size=3),)
+    return replace(VARIANTS["small"], name=f"plain_{depth}", stem=stem, stages=stages)
+
+
+def _one_convolution(name: str, width: int) -> ModuleSpec:
+    branch = BranchSpec(kernel_size=3, reduce=None, filters=16 * width)
+    return ModuleSpec(name=name, filters_1x1=0, spatial=(branch,), filters_pool_proj=0)
+
+
+def rival(family: str, width: int, depth: int) -> keras.Model:
+    """A fresh network of stages on grids of 28, 14 and 7.
+
+    Args:
+        family: "resnet" or "mobilenet".
+        width: filters of the first stage; the second has twice, the third four times as many.
+        depth: blocks of a stage.
+    """
+    stage = {"resnet": _resnet_stage, "mobilenet": _mobilenet_stage}[family]
+    pixels = keras.Input((28, 28, 1))
+    x = _unit(pixels, width, 3, 1)
+    for index in range(3):
+        x = stage(x, width * 2**index, depth, 1 if index == 0 else 2)
+    x = layers.Dropout(0.3)(layers.GlobalAveragePooling2D()(x))
+    scores = layers.Dense(10, activation="softmax", dtype="float32")(x)
+    return keras.Model(pixels, scores, name=f"{family}_{width}_{depth}")
+
+
+def fitted_rival(family: str, depth: int, macs: int) -> keras.Model:
+    """The widest rival of at most `macs` multiply-adds."""
+    fitting, too_wide = 1, 512
+    while too_wide - fitting > 1:
+        width = (fitting + too_wide) // 2
+        if model_cost(rival(family, width, depth)).macs <= macs:
+            fitting = width
+        else:
+            too_wide = width
+    return rival(family, fitting, depth)
+
+
+def _unit(x: Any, filters: int, size: int, stride: int, *, relu: bool = True) -> Any:
+    x = layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=False)(x)
+    x = layers.BatchNormalization(momentum=0.9)(x)
+    return layers.Activation("relu")(x) if relu else x
+
+
+def _resnet_stage(x: Any, filters: int, depth: int, stride: int) -> Any:
+    for index in range(depth):
+        step = stride if index == 0 else 1
+        y = _unit(_unit(x, filters, 3, step), filters, 3, 1, relu=False)
+        if step > 1 or x.shape[-1] != filters:
+            x = _unit(x, filters, 1, step, relu=False)
+        x = layers.Activation("relu")(layers.Add()([x, y]))
+    return x
+
+
+def _mobilenet_stage(x: Any, filters: int, depth: int, stride: int) -> Any:
+    """Inverted residual blocks of expansion 4."""
+    for index in range(depth):
+        step = stride if index == 0 else 1
+        y = _unit(x, 4 * x.shape[-1], 1, 1)
+        y = layers.DepthwiseConv2D(3, strides=step, padding="same", use_bias=False)(y)
+        y = layers.Activation("relu")(layers.BatchNormalization(momentum=0.9)(y))
+        y = _unit(y, filters, 1, 1, relu=False)
+        x = layers.Add()([x, y]) if step == 1 and x.shape[-1] == filters else y
+    return x
