@@ -89,11 +89,11 @@ def setting(quick: bool) -> Setting:
         data=open_data("sample" if quick else "tfds:fashion_mnist"),
         budget=Budget(macs=3_000_000),
         trials=2 if quick else 60,
-        fraction=0.2 if quick else 1 / 2,
+        fraction=0.2 if quick else 0.4,
         recipe=Recipe(
             name="trial",
             epochs=1,
-            batch_size=128,
+            batch_size=64,
             average="exponential",
             average_momentum=0.98,
         ),
