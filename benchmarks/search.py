@@ -94,6 +94,7 @@ def setting(quick: bool) -> Setting:
             name="trial",
             epochs=1,
             batch_size=64,
+            base_learning_rate=0.016,
             average="exponential",
             average_momentum=0.98,
         ),
