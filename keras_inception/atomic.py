@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 
 LOCK_FILE = ".lock"
 # How names of files and folders that are not complete begin.
@@ -40,6 +40,34 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file aside and rename it."""
     with aside(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def contents_aside(folder: Path) -> Iterator[Path]:
+    """A hidden folder in `folder` to write to; what is in it moves up only when all went well."""
+    with TemporaryDirectory(dir=folder, prefix=PARTIAL) as name:
+        beside = Path(name)
+        yield beside
+        for part in beside.rglob("*"):
+            _flush(part)
+        for part in beside.iterdir():
+            part.replace(folder / part.name)
+        _flush(folder)
+
+
+def require_empty(folder: Path) -> None:
+    """Refuse a folder that holds files; hidden ones, which a killed process left, do not count.
+
+    Raises:
+        ValueError: it does, or it is a file.
+    """
+    if folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir()):
+        return
+    if folder.exists():
+        raise ValueError(
+            f"Expected a new or empty folder. Received: {str(folder)!r}, which holds files. "
+            "Choose another one."
+        )
 
 
 def make_writable(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Budgets, and scaling a network's widths into one (mission: section 4's knobs and levers).
+"""Budgets, and scaling a network's widths into one (section 4's knobs and levers).
 
 A budget is never exceeded and never wasted: one scale for all widths brings the network under
 it by bisection, then the slack that rounding left is spent greedily. From the spec alone.

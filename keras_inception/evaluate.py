@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix
 
 from keras_inception.crops import Crops
 from keras_inception.data import AnySplit, crop_views
-from keras_inception.preprocessing import model_preprocessing, preprocess_input
+from keras_inception.runtimes import image_shape, network_input
 
 _CROP_COUNTS: dict[Crops, int] = {"whole": 1, "1": 1, "10": 10, "144": 144}
 
@@ -123,21 +123,16 @@ def crop_scores(
     Raises:
         ValueError: an input of another shape.
     """
-    first = keras.config.image_data_format() == "channels_first"
-    shape = model.input_shape[1:]
-    height, width, channels = (*shape[1:], shape[0]) if first else shape
+    height, width, channels = image_shape(model)
     if height is None or height != width:
         raise ValueError(
             f"Expected a fixed square input. Received: input_shape={model.input_shape}"
         )
-    convention = model_preprocessing(model)
     totals = np.zeros((len(split), model.output_shape[-1]))
     counts = np.zeros(len(split))
     for position, views in crop_views(split, height, channels, crops, views_at_once=batch_size):
         images, of_each = views.shape[:2]
-        flat = views.reshape(-1, height, width, channels)
-        inputs = preprocess_input(flat, "channels_last", convention=convention)
-        inputs = np.moveaxis(inputs, -1, 1) if first else inputs
+        inputs = network_input(model, views.reshape(-1, height, width, channels))
         scores = np.concatenate(
             [
                 np.asarray(model.predict_on_batch(inputs[row : row + batch_size]))

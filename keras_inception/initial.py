@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 
+from keras_inception.network import load_any_keras
 from keras_inception.spec import NetworkSpec
 
 
@@ -22,13 +23,14 @@ def initialize(model: keras.Model, path: Path, spec: NetworkSpec) -> tuple[str, 
         the last layers of classifiers if the file is for another number of classes.
 
     Raises:
-        ValueError: no .keras file, or any other layer is missing or has other shapes there.
+        ValueError: no .keras file that Keras loads, or any other layer is missing or has other
+            shapes there; the model is then as it was.
     """
     if path.suffix != ".keras" or not path.is_file():
         raise ValueError(f"Expected a .keras file of initial weights. Received: {str(path)!r}")
-    source = {layer.name: layer for layer in keras.saving.load_model(path, compile=False).layers}
+    source = {layer.name: layer for layer in load_any_keras(path).layers}
     auxiliary = tuple(f"{aux.name}_" for aux in spec.aux)
-    anew, wrong = [], []
+    same, anew, wrong = [], [], []
     for layer in model.layers:
         expected = [weight.shape for weight in layer.get_weights()]
         if not expected:
@@ -37,7 +39,7 @@ def initialize(model: keras.Model, path: Path, spec: NetworkSpec) -> tuple[str, 
         if layer.name in source:
             received = [weight.shape for weight in source[layer.name].get_weights()]
         if received == expected:
-            layer.set_weights(source[layer.name].get_weights())
+            same.append(layer)
         elif layer.name.endswith("_logits") or (
             received is None and layer.name.startswith(auxiliary)
         ):
@@ -49,4 +51,6 @@ def initialize(model: keras.Model, path: Path, spec: NetworkSpec) -> tuple[str, 
             f"Expected initial weights of these layers and shapes (-). Received: {str(path)!r} "
             f"with (+):{''.join(wrong)}"
         )
+    for layer in same:
+        layer.set_weights(source[layer.name].get_weights())
     return tuple(anew)

@@ -7,6 +7,7 @@ training step's of the TensorFlow backend (`trainer`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import keras
 from keras_inception.atomic import aside
 from keras_inception.data import ImageData, evaluation_batches, training_batches
 from keras_inception.initial import initialize
-from keras_inception.loop import MODEL_FILE, Progress, TrainingDivergedError, write_history
+from keras_inception.layout import MODEL_FILE
+from keras_inception.loop import Progress, TrainingDivergedError, write_history
 from keras_inception.network import build_network, freeze_until, inference_model
 from keras_inception.optimizer import image_losses, is_correct, make_optimizer
 from keras_inception.recipe import Recipe
@@ -71,8 +73,9 @@ def compile_model(model: keras.Model, recipe: Recipe, *, total_steps: int) -> No
     def accuracy(labels: Any, scores: Any) -> Any:
         return is_correct(_flat(labels), scores)
 
+    jit_compile = recipe.jit_compile or "auto"
     if not isinstance(model.output, dict):
-        model.compile(optimizer, loss, metrics=[accuracy])
+        model.compile(optimizer, loss, metrics=[accuracy], jit_compile=jit_compile)
         return
     weights = {name: 1.0 if name == "main" else recipe.aux_loss_weight for name in model.output}
     model.compile(
@@ -80,6 +83,7 @@ def compile_model(model: keras.Model, recipe: Recipe, *, total_steps: int) -> No
         dict.fromkeys(model.output, loss),
         loss_weights=weights,
         metrics={"main": [accuracy]},
+        jit_compile=jit_compile,
     )
 
 
@@ -108,6 +112,7 @@ def fit(
     model = keras.Model(network.input, network.output)
     steps_per_epoch = len(data.train) // recipe.batch_size
     compile_model(model, recipe, total_steps=steps_per_epoch * recipe.epochs)
+    started = time.monotonic()
     history = model.fit(
         _with_targets(training_batches(data.train, spec, recipe), model),
         validation_data=_with_targets(
@@ -125,6 +130,7 @@ def fit(
         step=steps_per_epoch * len(history["loss"]),
         epoch=len(history["loss"]),
         history=history,
+        seconds=time.monotonic() - started,
         finished=True,
     )
 

@@ -22,12 +22,12 @@ import tensorflow as tf
 
 from keras_inception.atomic import aside
 from keras_inception.data import FileSplit, ImageData, Split, evaluation_batches, training_batches
+from keras_inception.layout import MODEL_FILE
 from keras_inception.snapshot import Snapshot, Snapshots
 from keras_inception.spec import NetworkSpec
 from keras_inception.trainer import Trainer
 
-MODEL_FILE = "model.keras"
-# Beside it, the weights as they are without the average, if the recipe averages.
+# Beside the model, the weights as they are without the average, if the recipe averages.
 UNAVERAGED_FILE = "unaveraged.keras"
 HISTORY_FILE = "history.csv"
 # What TensorFlow raises in the workers that are left.

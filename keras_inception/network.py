@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -215,3 +216,18 @@ def _check(spec: NetworkSpec, include_top: bool, auxiliary: bool, pooling: Pooli
             "Expected a fixed input size for the auxiliary classifiers, whose dense kernels depend "
             f"on it. Received: input_shape={spec.input_shape}"
         )
+
+
+def load_any_keras(path: Path) -> keras.Model:
+    """The model of a `.keras` file, whatever it is.
+
+    Raises:
+        ValueError: Keras cannot load it.
+    """
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises errors of many kinds for a damaged file
+        raise ValueError(
+            f"Expected a model that Keras can load. Received: {str(path)!r} "
+            f"({type(error).__name__}: {error})"
+        ) from error

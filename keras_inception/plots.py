@@ -20,7 +20,8 @@ def training_curve(history: Mapping[str, Sequence[float]], path: Path) -> None:
     """Loss and accuracy by epoch, on training and held-out images.
 
     Args:
-        history: "loss", "val_loss", "accuracy", "val_accuracy", one number an epoch.
+        history: "loss", "val_loss", "accuracy", "val_accuracy", one number an epoch; "main_loss"
+            is drawn in the place of a "loss" that holds those of auxiliary classifiers too.
         path: of the PNG.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -28,7 +29,9 @@ def training_curve(history: Mapping[str, Sequence[float]], path: Path) -> None:
         figure.subplots(1, 2), ("loss", "accuracy"), ("Loss", "Top-1 accuracy"), strict=True
     ):
         epochs = range(1, len(history[key]) + 1)
-        axes.plot(epochs, history[key], marker=".", label="training")
+        # The held-out loss is the main classifier's alone: so is its training loss beside it.
+        training = history.get(f"main_{key}", history[key])
+        axes.plot(epochs, training, marker=".", label="training")
         axes.plot(epochs, history[f"val_{key}"], marker=".", label="held out")
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

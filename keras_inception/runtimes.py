@@ -15,12 +15,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_inception.network import inference_model
+from keras_inception.layout import LABELS_FILE, MODEL_FILE
+from keras_inception.network import inference_model, load_any_keras
 from keras_inception.preprocessing import model_preprocessing, preprocess_input
 
 Scores = Callable[[np.ndarray], np.ndarray]
 
-LABELS_FILE = "labels.txt"
 # Where in a file of OpenVINO it stands in what it is to compute: "f32" or "bf16".
 OPENVINO_PRECISION = ["keras_inception", "inference_precision"]
 EXPECTED = (
@@ -62,16 +62,16 @@ def load_network(path: Path) -> Network:
         ValueError: nothing of a known kind, not a classifier of this package, a missing optional
             package, or labels that are not as many as the classes.
     """
-    if path.is_dir() and (path / "model.keras").is_file():
-        path = path / "model.keras"
+    if path.is_dir() and (path / MODEL_FILE).is_file():
+        path = path / MODEL_FILE
     if path.suffix == ".keras" and path.is_file():
         model = load_keras(path)
         return keras_network(model, _labels(path.with_name(LABELS_FILE), model.output_shape[-1]))
     if path.is_dir() and (path / "saved_model.pb").is_file():
-        scores, shape = _saved_model(path)
+        scores, shape = _opened(_saved_model, path)
         beside = path / "assets" / LABELS_FILE
     elif path.is_file() and path.suffix in _LOADERS:
-        scores, shape = _LOADERS[path.suffix](path)
+        scores, shape = _opened(_LOADERS[path.suffix], path)
         beside = path.with_name(LABELS_FILE)
     else:
         raise ValueError(f"Expected {EXPECTED}. Received: {str(path)!r}")
@@ -136,7 +136,7 @@ def load_keras(path: Path) -> keras.Model:
     Raises:
         ValueError: not one, or not a classifier of a fixed input size.
     """
-    model = inference_model(_loaded(path))
+    model = inference_model(load_any_keras(path))
     model_preprocessing(model)
     if None in image_shape(model) or len(model.output_shape) != 2:
         raise ValueError(
@@ -146,13 +146,16 @@ def load_keras(path: Path) -> keras.Model:
     return model
 
 
-def _loaded(path: Path) -> Any:
+def _opened(load: Callable[[Path], tuple[Scores, Any]], path: Path) -> tuple[Scores, Any]:
+    """Load what another runtime reads; each has errors of its own for a damaged file."""
+    if path.suffix in _PACKAGES:
+        require_package(*_PACKAGES[path.suffix])
     try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises errors of many kinds for a damaged file
+        return load(path)
+    except Exception as error:
         raise ValueError(
-            f"Expected a model that Keras can load. Received: {str(path)!r} "
-            f"({type(error).__name__}: {error})"
+            f"Expected a whole model, as `keras-inception export` writes it. Received: "
+            f"{str(path)!r} ({type(error).__name__}: {error})"
         ) from error
 
 
@@ -192,7 +195,6 @@ def _litert(path: Path) -> tuple[Scores, Any]:
 
 
 def _onnx(path: Path) -> tuple[Scores, Any]:
-    require_package("onnxruntime", "onnx")
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -201,7 +203,6 @@ def _onnx(path: Path) -> tuple[Scores, Any]:
 
 
 def _openvino(path: Path) -> tuple[Scores, Any]:
-    require_package("openvino", "openvino")
     import openvino
 
     core = openvino.Core()
@@ -219,3 +220,5 @@ _LOADERS: dict[str, Callable[[Path], tuple[Scores, Any]]] = {
     ".onnx": _onnx,
     ".xml": _openvino,
 }
+# What these need, and the extra that brings it.
+_PACKAGES = {".onnx": ("onnxruntime", "onnx"), ".xml": ("openvino", "openvino")}

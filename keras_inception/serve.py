@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from PIL import Image
 
 from keras_inception.network import feature_extractor
 from keras_inception.predict import Predictor
-from keras_inception.preprocessing import read_image
-from keras_inception.runtimes import load_keras, network_input, require_package
+from keras_inception.preprocessing import UNREADABLE, read_image
+from keras_inception.runtimes import is_channels_first, network_input, require_package
 from keras_inception.visualize import branch_names
 
 PAGE = Path(__file__).parent / "assets" / "serve.html"
@@ -49,10 +48,8 @@ class Model:
 
     def __init__(self, path: Path) -> None:
         self._predictor = Predictor.load(path)
-        file = path / "model.keras" if (path / "model.keras").is_file() else path
         self._features = None
-        if file.suffix == ".keras":
-            model = load_keras(file)
+        if (model := self._predictor.network.model) is not None:
             self._features = feature_extractor(model, branch_names(model))
 
     def answer(self, contents: bytes, top: int, limits: Limits, *, maps: bool) -> dict[str, Any]:
@@ -68,7 +65,7 @@ class Model:
         found = {"labels": [{"label": label, "score": score} for label, score in labels]}
         if maps and self._features is not None:
             tensors = self._features.predict_on_batch(network_input(self._features, pixels[None]))
-            first = keras.config.image_data_format() == "channels_first"
+            first = is_channels_first(self._features)
             found["branches"] = [
                 {"name": name, "png": _as_png(np.asarray(tensor)[0].mean(axis=0 if first else -1))}
                 for name, tensor in tensors.items()
@@ -152,7 +149,7 @@ def _check_pixels(contents: bytes, most: int) -> None:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(contents)) as image:
                 width, height = image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"Expected an image. Received: {len(contents):,} bytes ({error})"
         ) from None

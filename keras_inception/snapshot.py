@@ -71,26 +71,30 @@ class Snapshots:
         """The newest snapshot that can be read, None if there is none.
 
         Args:
-            set_aside: rename those that cannot be read, so that they count no more.
+            set_aside: rename newer ones that cannot be read, so that they count no more.
 
         Raises:
-            ValueError: there are snapshots, and none can be read.
+            ValueError: there are snapshots, and none can be read; they stay as they are.
         """
-        files = self._files()
-        for path in reversed(files):
+        damaged: dict[Path, Exception] = {}
+        for path in reversed(self._files()):
             try:
-                return _read(path)
+                snapshot = _read(path)
             except Exception as error:  # NumPy and zipfile raise anything on damaged bytes
+                damaged[path] = error
+                continue
+            for unreadable, reason in damaged.items():
                 warnings.warn(
-                    f"Snapshot {path} cannot be read ({error}); the one before it is taken.",
+                    f"Snapshot {unreadable} cannot be read ({reason}); the one before it is taken.",
                     stacklevel=2,
                 )
                 if set_aside:
-                    path.replace(path.with_suffix(".unreadable"))
-        if files:
+                    unreadable.replace(unreadable.with_suffix(".unreadable"))
+            return snapshot
+        if damaged:
             raise ValueError(
                 f"Expected a readable snapshot in {str(self.folder)!r}. Received: "
-                f"{[path.name for path in files]}, none readable. Begin again in a new folder."
+                f"{[path.name for path in damaged]}, none readable. Begin again in a new folder."
             )
         return None
 

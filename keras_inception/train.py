@@ -27,6 +27,7 @@ from keras_inception.atomic import (
     aside,
     make_writable,
     only_run_in,
+    require_empty,
     write_text,
 )
 from keras_inception.cost import network_cost
@@ -34,7 +35,16 @@ from keras_inception.data import ImageData, evaluation_batches, sample_pixels
 from keras_inception.evaluate import evaluate
 from keras_inception.export import export_saved_model
 from keras_inception.initial import initialize
-from keras_inception.loop import MODEL_FILE, Progress, StopSignals, TrainingLoop
+from keras_inception.layout import (
+    LABELS_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    RECIPE_FILE,
+    SNAPSHOT_FOLDER,
+    SPEC_FILE,
+)
+from keras_inception.loop import Progress, StopSignals, TrainingLoop
+from keras_inception.network import endpoint_name
 from keras_inception.preprocessing import preprocess_input
 from keras_inception.recipe import Recipe
 from keras_inception.snapshot import Snapshots, require_same
@@ -42,8 +52,6 @@ from keras_inception.spec import NetworkSpec
 from keras_inception.strategy import is_chief
 from keras_inception.trainer import Trainer, check_strategy
 
-SNAPSHOT_FOLDER = "snapshots"
-METRICS_FILE = "metrics.json"
 _PARITY_IMAGES = 32
 
 
@@ -128,7 +136,7 @@ def train(
         signals = stack.enter_context(StopSignals())
         total_steps = len(data.train) // recipe.batch_size * recipe.epochs
         trainer = Trainer(spec, recipe, strategy, total_steps=total_steps)
-        if init is not None:
+        if init is not None and snapshot is None:  # which holds all weights
             initialize(trainer.model, init, spec)
         loop = TrainingLoop(
             trainer,
@@ -167,9 +175,15 @@ def prepare_run(
             f"channels. Received: classes={spec.classes}, input_shape={spec.input_shape}. "
             "`fitted_to_data(spec, data)` makes one."
         )
-    network_cost(spec, auxiliary=bool(spec.aux))  # refuses a size that does not fit
+    # Refuses a size that does not fit.
+    names = [layer.name for layer in network_cost(spec, auxiliary=bool(spec.aux)).layers]
     pixel = np.zeros((1, 1, data.image_shape[2]))
     preprocess_input(pixel, "channels_last", convention=spec.pixels)  # refuses grey for RGB
+    if recipe.freeze_until is not None and endpoint_name(recipe.freeze_until) not in names:
+        raise ValueError(
+            f"Expected freeze_until among the endpoints {', '.join(names)}. "
+            f"Received: freeze_until={recipe.freeze_until!r}"
+        )
     if recipe.class_weights and len(recipe.class_weights) != spec.classes:
         raise ValueError(
             f"Expected a class weight for each of {spec.classes} classes. "
@@ -191,12 +205,8 @@ def _prepare_folder(folder: Path) -> None:
             "Expected a new or empty folder, or a run that did not end. Received: "
             f"{str(folder)!r}, which holds files of a finished run. Choose another one."
         )
-    visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    if visible and not (folder / SNAPSHOT_FOLDER).is_dir():
-        raise ValueError(
-            f"Expected a new or empty folder. Received: {str(folder)!r}, which holds files. "
-            "Choose another one."
-        )
+    if not (folder / SNAPSHOT_FOLDER).is_dir():
+        require_empty(folder)
 
 
 def _begin_folder(folder: Path, spec: NetworkSpec, data: ImageData, recipe: Recipe) -> None:
@@ -207,9 +217,9 @@ def _begin_folder(folder: Path, spec: NetworkSpec, data: ImageData, recipe: Reci
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     if any(snapshots.iterdir()):
         return
-    write_text(folder / "spec.json", spec.to_json())
-    write_text(folder / "recipe.json", recipe.to_json())
-    write_text(folder / "labels.txt", "\n".join(data.class_names) + "\n")
+    write_text(folder / SPEC_FILE, spec.to_json())
+    write_text(folder / RECIPE_FILE, recipe.to_json())
+    write_text(folder / LABELS_FILE, "\n".join(data.class_names) + "\n")
 
 
 def _identity(
@@ -248,7 +258,7 @@ def _finish(
             folder / "saved_model",
             samples=np.round(samples).astype(np.uint8),
             labels=data.class_names,
-            documents={"spec.json": spec.to_json(), "recipe.json": recipe.to_json()},
+            documents={SPEC_FILE: spec.to_json(), RECIPE_FILE: recipe.to_json()},
         )
     with aside(folder / "training_curve.png") as path:
         plots.training_curve(progress.history, path)

@@ -88,9 +88,13 @@ def class_activation_maps(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
 
 def branch_names(model: keras.Model) -> tuple[str, ...]:
     """The branches of every module, by their endpoints: "3a_1x1", "3a_3x3", "3a_pool_proj"."""
-    modules = [layer for layer in model.layers if isinstance(layer, keras.layers.Concatenate)]
+    # A module of one branch ends in Identity, which has a single input.
+    ends = keras.layers.Concatenate | keras.layers.Identity
+    modules = [layer for layer in model.layers if isinstance(layer, ends)]
     return tuple(
-        tensor._keras_history.operation.name for module in modules for tensor in module.input
+        tensor._keras_history.operation.name
+        for module in modules
+        for tensor in keras.tree.flatten(module.input)
     )
 
 

@@ -105,12 +105,38 @@ def test_initial_weights_are_a_run_or_a_file(asked, tmp_path):
 
 
 def test_resume_passes_over_what_ended_before_its_first_snapshot(asked):
-    for name in ("1", "2"):
-        Path(f"saved_models/small-fashion_mnist_sample-{name}/snapshots").mkdir(parents=True)
+    runs = [Path(f"saved_models/small-fashion_mnist_sample-2026010{day}-120000") for day in (1, 2)]
+    for folder in runs:
+        (folder / "snapshots").mkdir(parents=True)
     assert_mistake(run("train", "--resume"), "Expected a run that did not end")
-    Path("saved_models/small-fashion_mnist_sample-1/snapshots/step-3.npz").touch()
+    (runs[0] / "snapshots" / "step-3.npz").touch()
     assert run("train", "--resume").exit_code == 0
-    assert asked["folder"] == Path("saved_models/small-fashion_mnist_sample-1")
+    assert asked["folder"] == runs[0]
+
+
+def test_resume_takes_no_run_of_other_data_and_none_that_ended(asked):
+    runs = Path("saved_models")
+    name = "small-fashion_mnist_sample"
+    for folder in ("20260101-120000", "20260102-120000", "new-20260103-120000"):
+        (runs / f"{name}-{folder}" / "snapshots").mkdir(parents=True)
+        (runs / f"{name}-{folder}" / "snapshots" / "step-3.npz").touch()
+    # Killed between its last file and the removal of its snapshots.
+    (runs / f"{name}-20260102-120000" / "metrics.json").touch()
+    assert run("train", "--resume").exit_code == 0
+    assert asked["folder"] == runs / f"{name}-20260101-120000"
+
+
+def test_an_unknown_endpoint_to_freeze_until_leaves_no_folder(asked):
+    told = run("train", "--freeze-until", "nonsense", "--out", "run")
+    assert_mistake(told, "Expected freeze_until among the endpoints conv1", "'nonsense'")
+    assert not Path("run").exists()
+
+
+def test_hidden_folders_are_no_classes(asked, tmp_path):
+    folder = pictures(tmp_path / "pictures")
+    (folder / ".ipynb_checkpoints").mkdir()
+    assert run("train", "--data", f"dir:{folder}").exit_code == 0
+    assert asked["data"].class_names == ("hund 🐕", "kätzchen")
 
 
 # --- other commands -----------------------------------------------------------------------------

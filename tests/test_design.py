@@ -402,3 +402,10 @@ class TestCommand:
         result = CliRunner().invoke(app, [*command, *arguments])
         assert result.exit_code == 2
         assert message in result.output
+
+
+def test_a_module_without_a_stem_below_sees_the_pixels():
+    spec = replace(tiny_spec(), stem=())
+    spec = replace(spec, stages=(replace(spec.stages[0], downsample=None), *spec.stages[1:]))
+    first = spec.modules[0].name
+    assert module_inputs(spec)[first] == "pixels_tf"

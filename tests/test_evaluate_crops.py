@@ -9,11 +9,24 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import keras_inception
 from keras_inception.cli import app
-from keras_inception.data import FileSplit, Split, crop_views, evaluation_batches, open_data
+from keras_inception.cli.evaluate import _check_classes
+from keras_inception.data import (
+    FileSplit,
+    ImageData,
+    Split,
+    crop_views,
+    evaluation_batches,
+    open_data,
+)
 from keras_inception.evaluate import Evaluation, crop_scores, table_3
 from keras_inception.network import build_network
+from keras_inception.predict import Predictor
+from keras_inception.runtimes import Network
 from keras_inception.variants import variant_spec
+
+ASSETS = Path(keras_inception.__file__).parent / "assets"
 
 
 def lying(channels: int = 3) -> Split:
@@ -210,3 +223,36 @@ def test_the_evaluation_of_training_is_that_of_whole_images():
     np.testing.assert_allclose(
         crop_scores(model, split, "whole"), model.predict_on_batch(images), atol=1e-6
     )
+
+
+def test_the_numbers_of_a_run_are_not_overwritten(trained):
+    pictures, one, _ = trained
+    (one / "metrics.json").write_text("the run's")
+    answer = CliRunner().invoke(
+        app, ["evaluate", str(one), "--data", f"dir:{pictures}", "--out", str(one)]
+    )
+    assert answer.exit_code == 2
+    assert "Expected a folder without metrics.json" in answer.stderr
+    assert (one / "metrics.json").read_text() == "the run's"
+
+
+@pytest.mark.parametrize("crops", ["whole", "10"])
+def test_images_of_other_channels_than_the_models_are_refused(crops):
+    with pytest.raises(ValueError, match=r"images of 1 channels, .* images of 3"):
+        crop_scores(brightness_model(1.0), lying(channels=3), crops)
+
+
+def test_imagenet_by_wordnet_ids_is_imagenet_by_names():
+    """TFDS's imagenet2012 names classes by ids, `weights convert` by names."""
+    lines = ASSETS.joinpath("imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
+    ids, names = zip(*(line.split(" ", 1) for line in lines), strict=True)
+    assert (ids[0], names[0]) == ("n01440764", "tench")
+    split = Split(np.zeros((1, 2, 2, 3), np.uint8), np.array([0]))
+    data = ImageData("tfds:imagenet2012", split, split, ids)
+    for labels, fits in ((names, True), (ids, True), (names[::-1], False)):
+        predictor = Predictor(Network(lambda pixels: pixels, (2, 2, 3), labels))
+        if fits:
+            _check_classes(predictor, Path("model.keras"), data)
+        else:
+            with pytest.raises(ValueError, match="Expected a model of the 1000 classes"):
+                _check_classes(predictor, Path("model.keras"), data)

@@ -12,10 +12,12 @@ from keras_inception.export import (
     FORMATS,
     Images,
     export_model,
+    export_saved_model,
     folder_images,
     sample_images,
 )
 from keras_inception.export.formats import require_packages, write_format
+from keras_inception.export.saved_model import write_saved_model
 from keras_inception.network import build_network
 from keras_inception.runtimes import load_network, require_package
 
@@ -171,3 +173,68 @@ def test_folders_named_after_classes_tell_the_truth(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     with pytest.raises(ValueError, match="without any"):
         folder_images(tmp_path / "nothing", (4, 4, 3), None)
+
+
+def disagreeing(model: keras.Model, path: Path, **others: object) -> None:
+    """What writes another network than it was given."""
+    other = network()
+    other.set_weights([weight * -1 for weight in model.get_weights()])
+    write_saved_model(other, path, **others)  # type: ignore[arg-type]
+
+
+def test_fastest_passes_over_a_saved_model_that_does_not_agree(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keras_inception.export.job.write_saved_model", disagreeing)
+    monkeypatch.setattr(
+        "keras_inception.export.job._interleaved_times",
+        lambda runs, image: {"keras": 3.0, "saved_model-bfloat16": 1.0, "litert": 2.0},
+    )
+    rows = export_model(
+        network(), tmp_path / "out", ["saved_model-bfloat16", "litert"], images=images, fastest=True
+    )
+    assert [row.path for row in rows] == [None, None, tmp_path / "out" / "model.tflite"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.tflite"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no such endpoint"), KeyboardInterrupt()])
+def test_an_export_that_ends_early_leaves_nothing_and_can_be_asked_again(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as context:
+        context.setattr("keras_inception.export.job._table", fail)
+        with pytest.raises(type(error)):
+            export_model(network(), tmp_path, ["litert"], images=images, labels=LABELS)
+    assert not any(tmp_path.iterdir())
+    export_model(network(), tmp_path, ["litert"], images=images, labels=LABELS)
+    assert {path.name for path in tmp_path.iterdir()} == {"labels.txt", "model.tflite"}
+
+
+@pytest.mark.parametrize("name", ["torn.onnx", "torn.xml", "torn.tflite", "saved_model"])
+def test_a_torn_file_of_another_runtime_is_one_clear_error(tmp_path: Path, name: str) -> None:
+    if name.endswith((".onnx", ".xml")):
+        pytest.importorskip("onnxruntime" if name.endswith(".onnx") else "openvino")
+    path = tmp_path / name
+    if name == "saved_model":
+        path.mkdir()
+        (path / "saved_model.pb").write_bytes(b"\x08\x01\x12")
+    else:
+        path.write_bytes(b"<net name='x'" if name.endswith(".xml") else b"\x08\x01\x12")
+    with pytest.raises(ValueError, match=f"Expected a whole model.*{name}"):
+        load_network(path)
+
+
+def test_another_backend_is_refused(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    for export in (
+        lambda: export_model(network(), tmp_path / "x", ["litert"], images=images),
+        lambda: export_saved_model(network(), tmp_path / "x", samples=images.check[:2]),
+    ):
+        with pytest.raises(ValueError, match="Expected KERAS_BACKEND=tensorflow"):
+            export()
+    assert not any(tmp_path.iterdir())

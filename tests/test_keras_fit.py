@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import keras
 import pytest
 from conftest import RUN_FILES
 from numpy.testing import assert_allclose
@@ -10,6 +11,8 @@ from training_job import RECIPE
 from training_steps import noise, one_module_spec
 
 from keras_inception import keras_fit
+from keras_inception.network import build_network
+from keras_inception.recipe import Recipe
 
 
 @pytest.mark.slow
@@ -33,3 +36,19 @@ def test_what_only_the_training_step_does_is_refused(tmp_path, change):
     recipe = replace(RECIPE, average="none")
     with pytest.raises(ValueError, match="which need KERAS_BACKEND=tensorflow"):
         keras_fit.fit(one_module_spec(), noise(), replace(recipe, **change), tmp_path)
+
+
+def test_the_time_of_training_is_told(tmp_path):
+    recipe = replace(RECIPE, average="none", micro_batches=1, precision="float32", epochs=1)
+    assert keras_fit.fit(one_module_spec(), noise(), recipe, tmp_path).seconds > 0.01
+
+
+@pytest.mark.parametrize(("asked", "compiled"), [(True, True), (False, "auto")])
+def test_the_recipe_asks_for_xla(asked, compiled, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        keras.Model, "compile", lambda *_, jit_compile, **__: seen.append(jit_compile)
+    )
+    recipe = Recipe(name="r", epochs=1, jit_compile=asked)
+    keras_fit.compile_model(build_network(one_module_spec()), recipe, total_steps=9)
+    assert seen == [compiled]

@@ -17,7 +17,7 @@ PUBLIC = "keras_inception"  # the package's own __init__: the public names
 # From below upwards: the rows of docs/design.md, and within a row what uses the others of it.
 # A room may import the rooms of the lines above its own.
 ROWS: list[tuple[int, set[str]]] = [
-    (0, {"validation", "atomic"}),
+    (0, {"validation", "atomic", "layout"}),
     (0, {"spec", "recipe", "crops"}),
     (0, {"variants"}),
     (1, {"cost", "correlation"}),

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -103,3 +104,17 @@ def test_any_class_name_is_drawn_as_it_is(tmp_path, drawn):
     assert min(opened(tmp_path / "matrix.png").size) > 400
     bounds = drawn[0].axes[0].get_window_extent()
     assert bounds.width > 100  # the matrix is not squeezed out by a long name
+
+
+def test_the_training_loss_beside_the_held_out_one_is_the_main_classifiers(tmp_path, monkeypatch):
+    drawn = {}
+    plot = Axes.plot
+
+    def noted(self, epochs, values, *, label, **others):
+        drawn[label, len(drawn) // 2] = list(values)
+        return plot(self, epochs, values, label=label, **others)
+
+    monkeypatch.setattr(Axes, "plot", noted)
+    history = {"loss": [3.2], "main_loss": [2.0], "val_loss": [2.1]}
+    plots.training_curve(history | {"accuracy": [0.3], "val_accuracy": [0.4]}, tmp_path / "x.png")
+    assert list(drawn.values()) == [[2.0], [2.1], [0.3], [0.4]]

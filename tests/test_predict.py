@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -10,6 +11,7 @@ import pytest
 from conftest import tiny_spec
 from PIL import Image
 
+from keras_inception.initial import initialize
 from keras_inception.network import build_network
 from keras_inception.predict import Predictor, image_files
 
@@ -198,3 +200,22 @@ def test_folders_are_searched_in_order_and_files_taken_as_they_are(tmp_path):
     found = image_files([tmp_path / "in", tmp_path / "in" / "notes.txt"])
     names = [path.relative_to(tmp_path / "in").as_posix() for path in found]
     assert names == ["a.webp", "b/2.JPG", "b/deep/1.png", "notes.txt"]
+
+
+def test_damaged_initial_weights_are_one_clear_error(saved):
+    path = damaged(saved, "other zip")
+    with pytest.raises(ValueError, match=r"Expected a model that Keras can load.*damaged\.keras"):
+        initialize(build_network(tiny_spec()), path, tiny_spec())
+
+
+def test_initial_weights_that_do_not_fit_change_nothing(tmp_path):
+    other = tiny_spec()
+    last = other.modules[-1]
+    wider = other.map_modules({last.name: replace(last, filters_1x1=last.filters_1x1 + 1)})
+    build_network(wider).save(tmp_path / "other.keras")
+    model = build_network(tiny_spec())
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="Expected initial weights of these layers"):
+        initialize(model, tmp_path / "other.keras", tiny_spec())
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)

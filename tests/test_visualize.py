@@ -11,7 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from keras_inception import visualize
 from keras_inception.network import build_network
 from keras_inception.runtimes import network_input
-from keras_inception.visualize import Ascent
+from keras_inception.spec import ModuleSpec
+from keras_inception.visualize import Ascent, branch_names
 
 ONCE = Ascent(steps=3, step_size=2.0, octaves=1, jitter=0)
 
@@ -261,3 +262,11 @@ def test_other_backends_are_refused(network, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ValueError, match=r"Expected the TensorFlow backend.*Received: 'jax'"):
         visualize.deep_dream(network, pixels(1)[0], "3a")
+
+
+def test_the_branch_of_a_module_that_has_one_only():
+    spec = tiny_spec()
+    name = spec.modules[-1].name
+    only = ModuleSpec(name=name, filters_1x1=8, spatial=(), filters_pool_proj=0)
+    names = branch_names(build_network(spec.map_modules({name: only})))
+    assert [own for own in names if own.startswith(f"{name}_")] == [f"{name}_1x1"]

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from keras_inception.budget import Budget
 from keras_inception.cost import network_cost
+from keras_inception.layout import MODEL_FILE
 from keras_inception.recipe import RECIPES, Recipe
 from keras_inception.spec import NetworkSpec
 from keras_inception.variants import variant_spec
@@ -49,7 +50,7 @@ class Commands(TyperGroup):
         except typer.TyperException as error:
             context = getattr(error, "ctx", None)
             help_of = context.command_path if context else _PROGRAM
-            _tell_mistake(f"{error.format_message().rstrip('.')}. See {help_of} --help.")
+            tell_error(f"{error.format_message().rstrip('.')}. See {help_of} --help.")
             sys.exit(error.exit_code)
         if code == _STOPPED_BY_HAND:
             errors.print("Stopped.")
@@ -94,11 +95,12 @@ def mistakes() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        _tell_mistake(str(error))
+        tell_error(str(error))
         raise typer.Exit(2) from None
 
 
-def _tell_mistake(message: str) -> None:
+def tell_error(message: str) -> None:
+    """One line on standard error."""
     errors.print(f"[bold red]Error:[/] {escape(' '.join(message.split()))}")
 
 
@@ -174,7 +176,7 @@ def model_path(path: Path) -> Path:
     Raises:
         ValueError: neither.
     """
-    file = path / "model.keras" if path.is_dir() else path
+    file = path / MODEL_FILE if path.is_dir() else path
     if file.suffix != ".keras" or not file.is_file():
         raise ValueError(
             f"Expected a folder that holds model.keras, or a .keras file. Received: {str(path)!r}"

@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from keras_inception.atomic import require_empty
 from keras_inception.budget import fit_to_budget
 from keras_inception.cli.common import (
     RUNS,
@@ -26,11 +27,13 @@ from keras_inception.cli.common import (
     chosen_spec,
     console,
     cost_line,
-    errors,
     mistakes,
     model_path,
+    tell_error,
+    tell_left_out,
 )
 from keras_inception.cli.display import TrainingDisplay
+from keras_inception.layout import SPEC_FILE
 
 
 def design(
@@ -73,35 +76,34 @@ def design(
     with mistakes():
         if model_folder:
             model_path(model_folder)
-        spec = chosen_spec(variant, spec_file or (model_folder and model_folder / "spec.json"))
+        spec = chosen_spec(variant, spec_file or (model_folder and model_folder / SPEC_FILE))
         folder = out or RUNS / f"design-{datetime.now():%Y%m%d-%H%M%S}"
         _check(folder, model_folder, layer_by_layer)
         sizes = _sizes(kernels)
         recipe = chosen_recipe(recipe_name, changes, epochs=epochs)
     console.print("Loading TensorFlow ...")
-    import keras
-
     from keras_inception import design as room
     from keras_inception.data import open_data
-    from keras_inception.loop import MODEL_FILE
+    from keras_inception.runtimes import load_keras
     from keras_inception.train import fitted_to_data, train
 
     with mistakes():
         options = room.DesignOptions(kernel_sizes=sizes)
         if threshold is not None:
             options = replace(options, threshold=threshold)
-        data = open_data(data_name, strict=True)
+        data = open_data(data_name)
         spec = fitted_to_data(spec, data)
         budget = chosen_budget(spec, budget_macs, budget_params)
         fit_to_budget(spec, budget)  # a budget that is too small is told before the training
         console.print(cost_line(spec))
+        tell_left_out(data)
     with _ends(), TrainingDisplay() as display:
         callbacks = [display.callback]
         if layer_by_layer:
             grown = folder / "grown"
             found = room.grow(spec, data, recipe, budget, grown, options, callbacks=callbacks)
         elif model_folder:
-            model = keras.models.load_model(model_folder / MODEL_FILE, compile=False)
+            model = load_keras(model_path(model_folder))
             found = room.design(spec, model, data.test, budget, options)
         else:
             model = train(spec, data, recipe, folder / "measured", callbacks=callbacks).model
@@ -114,7 +116,7 @@ def design(
     console.print(table)
     console.print(
         f"The pictures are in [bold]{escape(str(folder / room.REPORT_FILE))}[/]. Train it with "
-        f"[bold]keras-inception train --spec {escape(str(folder / 'spec.json'))}[/]"
+        f"[bold]keras-inception train --spec {escape(str(folder / SPEC_FILE))}[/]"
     )
 
 
@@ -127,16 +129,12 @@ def _ends() -> Iterator[None]:
         with mistakes():
             yield
     except (TrainingInterruptedError, FloatingPointError) as error:
-        errors.print(f"[bold red]Error:[/] {escape(str(error))} Begin again in another folder.")
+        tell_error(f"{error} Begin again in another folder.")
         raise typer.Exit(2 if isinstance(error, FloatingPointError) else 1) from None
 
 
 def _check(folder: Path, model_folder: Path | None, layer_by_layer: bool) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(
-            f"Expected a new or empty folder. Received: {str(folder)!r}, which holds files. "
-            "Choose another one with --out."
-        )
+    require_empty(folder)
     if model_folder and layer_by_layer:
         raise ValueError(
             "Expected --model or --layer-by-layer, which trains networks of its own. Received: both"

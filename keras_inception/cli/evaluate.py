@@ -13,9 +13,10 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from keras_inception.atomic import make_writable
+from keras_inception.atomic import aside, make_writable, write_text
 from keras_inception.cli.common import console, mistakes, model_path, tell_left_out
 from keras_inception.crops import Crops
+from keras_inception.layout import METRICS_FILE
 
 if TYPE_CHECKING:
     from keras_inception.data import ImageData
@@ -36,7 +37,7 @@ def evaluate(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Crops at once.")] = 64,
     strict: Annotated[
-        bool, typer.Option("--strict", help="End at the first image that cannot be read.")
+        bool, typer.Option("--strict", help="Refuse data with files that cannot be read.")
     ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for metrics.json and confusion_matrix.png.")
@@ -47,7 +48,7 @@ def evaluate(
         chosen = [_crops(name) for name in crops or ["whole"]]
         paths = [model_path(model) for model in models]
         if out is not None:
-            make_writable(out)
+            _check_out(out)
     from keras_inception import plots
     from keras_inception.data import open_data
     from keras_inception.evaluate import crop_scores, evaluate_scores, table_3
@@ -83,11 +84,20 @@ def evaluate(
             for row, (_, name, evaluation) in zip(rows, results, strict=True)
         ]
         text = json.dumps({"data": data_name, "models": [str(p) for p in paths], "rows": document})
-        (out / "metrics.json").write_text(text + "\n", encoding="utf-8")
-        plots.confusion_matrix(
-            results[-1][2].confusion, data.class_names, out / "confusion_matrix.png"
-        )
+        with mistakes():
+            write_text(out / METRICS_FILE, text + "\n")
+            with aside(out / "confusion_matrix.png") as picture:
+                plots.confusion_matrix(results[-1][2].confusion, data.class_names, picture)
         console.print(f"metrics.json and confusion_matrix.png are in {escape(str(out))}.")
+
+
+def _check_out(folder: Path) -> None:
+    make_writable(folder)
+    if (folder / METRICS_FILE).exists():
+        raise ValueError(
+            f"Expected a folder without {METRICS_FILE}. Received: --out {str(folder)!r}, which "
+            "holds the numbers of a run or of another evaluation. Choose another one."
+        )
 
 
 def _crops(name: str) -> Crops:
@@ -97,9 +107,14 @@ def _crops(name: str) -> Crops:
 
 
 def _check_classes(predictor: Predictor, path: Path, data: ImageData) -> None:
+    from keras_inception.imagenet import class_names, imagenet_classes
+
     names = predictor.network.labels
     numbers = tuple(str(index) for index in range(len(names)))
-    if len(names) != len(data.class_names) or names not in (numbers, data.class_names):
+    classes = data.class_names
+    if classes == tuple(identity for identity, _ in imagenet_classes()):
+        classes = class_names(len(classes)) or ()  # as `weights convert` leaves them in labels.txt
+    if len(names) != len(classes) or names not in (numbers, data.class_names, classes):
         raise ValueError(
             f"Expected a model of the {len(data.class_names)} classes of {data.name!r}, in their "
             f"order. Received: {str(path)!r} of {len(names)} classes {list(names[:5])}..., data of "

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keras_inception.cli.common import console, mistakes, model_path
+from keras_inception.layout import LABELS_FILE, RECIPE_FILE, SPEC_FILE
 
 
 def export(
@@ -48,7 +49,7 @@ def export(
         folder_images,
         sample_images,
     )
-    from keras_inception.runtimes import LABELS_FILE, image_shape, load_keras
+    from keras_inception.runtimes import image_shape, load_keras
 
     wanted = kinds or ["saved_model"]
     fastest = wanted == ["fastest"]
@@ -61,7 +62,7 @@ def export(
     labels_file = path.with_name(LABELS_FILE)
     documents = {
         file.name: file.read_text(encoding="utf-8")
-        for file in (path.with_name(name) for name in ("spec.json", "recipe.json"))
+        for file in (path.with_name(name) for name in (SPEC_FILE, RECIPE_FILE))
         if file.is_file()
     }
     with mistakes():

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from keras_inception.cli.common import console, errors, mistakes
+from keras_inception.cli.common import console, errors, mistakes, tell_error
 
 # More answers than this are printed as tables one after the other, as they come.
 _ROWS_AT_ONCE = 32
@@ -57,7 +57,7 @@ def predict(
         seen += 1
         if answer.error:
             failed += 1
-            errors.print(f"[bold red]Error:[/] {escape(' '.join(answer.error.split()))}")
+            tell_error(answer.error)
         if as_json:
             typer.echo(_json_line(answer))
         elif not answer.error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,9 +28,11 @@ from keras_inception.cli.common import (
     errors,
     mistakes,
     model_path,
+    tell_error,
     tell_left_out,
 )
 from keras_inception.cli.display import TrainingDisplay
+from keras_inception.layout import METRICS_FILE, MODEL_FILE, SNAPSHOT_FOLDER
 
 
 def train(
@@ -40,7 +41,7 @@ def train(
     recipe_name: RecipeName = "quick",
     data_name: DataName = "sample",
     strict: Annotated[
-        bool, typer.Option("--strict", help="End at the first image that cannot be read.")
+        bool, typer.Option("--strict", help="Refuse data with files that cannot be read.")
     ] = False,
     out: Annotated[
         Path | None,
@@ -49,7 +50,9 @@ def train(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on with the run in --out, or the newest that did not end."
+            "--resume",
+            help="Go on with the run in --out, or the newest run of this network and data that did "
+            "not end.",
         ),
     ] = False,
     input_size: Annotated[
@@ -158,7 +161,9 @@ def _tell_result(folder: Path, metrics: dict[str, Any]) -> None:
 
 def _devices(name: str) -> Any:
     """The strategy of a name; under JAX, Keras's own distribution over CPU devices."""
-    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
         from keras_inception.strategy import make_strategy
 
         return make_strategy(name)
@@ -166,7 +171,7 @@ def _devices(name: str) -> Any:
     if cpus is None and name != "auto":
         raise ValueError(
             "Expected the strategy auto or cpu:N with this KERAS_BACKEND. "
-            f"Received: strategy={name!r}, KERAS_BACKEND={os.environ['KERAS_BACKEND']!r}"
+            f"Received: strategy={name!r}, KERAS_BACKEND={keras.backend.backend()!r}"
         )
     if cpus:
         from keras_inception.keras_fit import distribute_over_cpus
@@ -184,10 +189,12 @@ def _run_name(network: str, data: str) -> str:
 def _folder(out: Path | None, name: str, resume: bool) -> Path:
     if not resume:
         return out or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    runs = [out] if out else sorted(RUNS.glob(f"{name}-*"))
+    stamped = re.compile(re.escape(name) + r"-\d{8}-\d{6}")
+    found = sorted(run for run in RUNS.glob(f"{name}-*") if stamped.fullmatch(run.name))
+    runs = [out] if out else [run for run in found if not (run / METRICS_FILE).exists()]
     # The folder of snapshots goes when a run is finished. What ended before the first one, by a
     # mistake in the arguments, has nothing to go on with.
-    unfinished = [run for run in runs if any((run / "snapshots").glob("*")) or run == out]
+    unfinished = [run for run in runs if any((run / SNAPSHOT_FOLDER).glob("*")) or run == out]
     if not unfinished:
         where = str(out) if out else f"{RUNS / name}-*"
         raise ValueError(f"Expected a run that did not end. Received: none in {where!r}")
@@ -204,23 +211,20 @@ def _ends(folder: Path) -> Iterator[None]:
             yield
     except TrainingInterruptedError as error:
         errors.print(
-            f"{escape(str(error))} {_kept(folder)} The same command with "
+            f"{escape(str(error))} {escape(_kept(folder))} The same command with "
             f"[bold]--out {escape(str(folder))}[/] goes on."
         )
         raise typer.Exit(1 if error.by_hand else INTERRUPTED) from None
     except KeyboardInterrupt:
-        errors.print(f"Stopped. {_kept(folder)}")
+        errors.print(f"Stopped. {escape(_kept(folder))}")
         raise typer.Exit(1) from None
     except FloatingPointError as error:
-        errors.print(
-            f"[bold red]Error:[/] {escape(str(error))} {_kept(folder)} Begin again in another "
-            "folder."
-        )
+        tell_error(f"{error} {_kept(folder)} Begin again in another folder.")
         raise typer.Exit(2) from None
 
 
 def _kept(folder: Path) -> str:
-    model = folder / "model.keras"
+    model = folder / MODEL_FILE
     if model.exists():
-        return f"The model of the last complete epoch is in [bold]{escape(str(model))}[/]."
-    return f"[bold]{escape(str(folder))}[/] holds no model yet."
+        return f"The model of the last complete epoch is in {model}."
+    return f"{folder} holds no model yet."

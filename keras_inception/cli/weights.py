@@ -13,6 +13,7 @@ from rich.table import Table
 
 from keras_inception.atomic import aside, write_text
 from keras_inception.cli.common import console, mistakes
+from keras_inception.layout import LABELS_FILE
 
 if TYPE_CHECKING:
     from keras_inception.weights.manifest import WeightsEntry
@@ -69,7 +70,6 @@ def convert(
         from keras_inception.googlenet import GoogLeNet
         from keras_inception.imagenet import class_names
         from keras_inception.preprocessing import model_preprocessing
-        from keras_inception.runtimes import LABELS_FILE
 
         try:
             model = GoogLeNet(weights=source, variant=variant, auxiliary=auxiliary, classes=classes)

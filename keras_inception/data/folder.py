@@ -30,7 +30,7 @@ def open_folder(root: Path, progress: Callable[[int, int], None] | None = None) 
     """
     if not root.is_dir():
         raise ValueError(f"Expected a folder of images. Received: {str(root)!r}, which is none")
-    inside = {path.name for path in root.iterdir() if path.is_dir()}
+    inside = set(_folders(root))
     held_out = next((name for name in _HELD_OUT if name in inside), None)
     train_root = root / _TRAIN if _TRAIN in inside else root
     test_root = root / held_out if _TRAIN in inside and held_out else None
@@ -66,8 +66,17 @@ def held_out_rows(labels: np.ndarray) -> np.ndarray:
     return chosen
 
 
+def _folders(root: Path) -> tuple[str, ...]:
+    """Names of the folders in it; hidden ones, such as .git, are no classes."""
+    return tuple(
+        sorted(
+            path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
+        )
+    )
+
+
 def _class_names(root: Path) -> tuple[str, ...]:
-    names = tuple(sorted(path.name for path in root.iterdir() if path.is_dir()))
+    names = _folders(root)
     if len(names) < 2:
         raise ValueError(
             f"Expected a folder for each class, at least two. Received: {str(root)!r} with "
@@ -77,7 +86,7 @@ def _class_names(root: Path) -> tuple[str, ...]:
 
 
 def _known_class_names(root: Path, names: tuple[str, ...]) -> tuple[str, ...]:
-    own = tuple(sorted(path.name for path in root.iterdir() if path.is_dir()))
+    own = _folders(root)
     unknown = sorted(set(own) - set(names))
     if unknown:
         raise ValueError(

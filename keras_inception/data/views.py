@@ -28,7 +28,15 @@ def crop_views(
     Yields:
         The position of the first image, and images x crops x size x size x channels, float32 in
         [0, 255]. A position comes once for each scale.
+
+    Raises:
+        ValueError: images in memory of another number of channels.
     """
+    if isinstance(split, Split) and split.shape[2] != channels:  # files are decoded as asked
+        raise ValueError(
+            f"Expected images of {channels} channels, as the network takes. Received: images of "
+            f"{split.shape[2]}"
+        )
     position = 0
     while position < len(split):
         height, width = split.size_of(position)

@@ -20,6 +20,7 @@ from keras_inception.correlation import (
     shuffled,
 )
 from keras_inception.network import feature_extractor
+from keras_inception.runtimes import is_channels_first
 from keras_inception.spec import NetworkSpec
 
 # The thresholds at which a report shows the clusters beside the chosen one.
@@ -90,7 +91,7 @@ class ModuleMeasurement:
 def module_inputs(spec: NetworkSpec) -> dict[str, str]:
     """The endpoint that each module sees: {"3a": "pool2", "3b": "3a", "4a": "pool3", ...}."""
     inputs: dict[str, str] = {}
-    below = spec.stem[-1].name
+    below = spec.stem[-1].name if spec.stem else spec.input_name
     for stage in spec.stages:
         below = stage.downsample.name if stage.downsample else below
         for module in stage.modules:
@@ -130,7 +131,7 @@ def _measure_one(
     options: DesignOptions,
 ) -> ModuleMeasurement:
     extractor = feature_extractor(model, [endpoint])
-    axis = -1 if keras.config.image_data_format() == "channels_last" else 1
+    axis = 1 if is_channels_first(model) else -1
     channels = extractor.output[endpoint].shape[axis]
     patch = max(options.kernel_sizes)
     statistics, null = (OffsetStatistics(channels, patch - 1) for _ in range(2))

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from keras_inception.atomic import write_text
 from keras_inception.budget import module_widths
 from keras_inception.cost import network_cost
 from keras_inception.design.measurement import ModuleMeasurement
 from keras_inception.design.procedure import Design
+from keras_inception.layout import SPEC_FILE
 from keras_inception.spec import ModuleSpec, NetworkSpec
 
 REPORT_FILE = "report.md"
@@ -28,14 +30,14 @@ def write_report(found: Design, folder: Path) -> None:
         folder: is made if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "spec.json").write_text(found.spec.to_json(), encoding="utf-8")
+    write_text(folder / SPEC_FILE, found.spec.to_json())
     numbers = {item.module: _numbers(item) for item in found.measurements}
     text = json.dumps(numbers, indent=2) + "\n"
-    (folder / "measurements.json").write_text(text, encoding="utf-8")
+    write_text(folder / "measurements.json", text)
     _decay_picture(found.measurements, folder / "correlation.png")
     _cluster_picture(found.measurements, found.threshold, folder / "clusters.png")
     _width_picture(found, folder / "widths.png")
-    (folder / REPORT_FILE).write_text(_text(found), encoding="utf-8")
+    write_text(folder / REPORT_FILE, _text(found))
 
 
 def width_rows(found: Design) -> list[tuple[str, str, str]]:

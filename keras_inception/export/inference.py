@@ -9,10 +9,23 @@ import numpy as np
 
 from keras_inception.network import inference_model
 
-Precision = Literal["float32", "bfloat16"]
+ComputeDtype = Literal["float32", "bfloat16"]
 
 
-def folded(model: keras.Model, precision: Precision = "float32") -> keras.Model:
+def require_tensorflow(what: str) -> None:
+    """Refuse another backend: graphs are traced from TensorFlow's operations.
+
+    Raises:
+        ValueError: it is another one; `what` tells what was to be done.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"Expected KERAS_BACKEND=tensorflow to {what}; a .keras file of any backend loads "
+            f"there. Received: {keras.backend.backend()!r}"
+        )
+
+
+def folded(model: keras.Model, precision: ComputeDtype = "float32") -> keras.Model:
     """An equivalent network for inference: the same endpoints, without batch normalization.
 
     y = gamma (conv(x) - mean) / sqrt(variance + epsilon) + beta is a convolution whose kernel is

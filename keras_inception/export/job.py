@@ -13,7 +13,7 @@ from types import MappingProxyType
 import keras
 import numpy as np
 
-from keras_inception.atomic import make_writable
+from keras_inception.atomic import contents_aside, make_writable, require_empty
 from keras_inception.export.formats import (
     FILES,
     FORMATS,
@@ -23,12 +23,18 @@ from keras_inception.export.formats import (
     write_format,
 )
 from keras_inception.export.images import Images
+from keras_inception.export.inference import ComputeDtype, require_tensorflow
 from keras_inception.export.parity import Agreement, agreement, require_agreement
-from keras_inception.export.saved_model import export_saved_model
+from keras_inception.export.saved_model import require_same_answers, write_saved_model
+from keras_inception.layout import LABELS_FILE
 from keras_inception.network import inference_model
-from keras_inception.runtimes import LABELS_FILE, Scores, load_network, network_input
+from keras_inception.runtimes import Scores, load_network, network_input
 
 _TIMED_CALLS = 15
+_SAVED_MODELS: dict[str, ComputeDtype] = {
+    "saved_model": "float32",
+    "saved_model-bfloat16": "bfloat16",
+}
 
 
 @dataclass(frozen=True)
@@ -78,45 +84,49 @@ def export_model(
         A row for the Python model ("keras", in graph mode), then one for each format.
 
     Raises:
-        ValueError: the folder holds files, a missing package, or a format that differs too much:
-            nothing of that format is left.
+        ValueError: another backend than TensorFlow, the folder holds files, a missing package, or
+            a format that differs too much: nothing of that format is left.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(
-            f"Expected a new or empty folder. Received: {str(folder)!r}. Choose another one."
-        )
+    require_tensorflow("export")
+    require_empty(folder)
     for kind in kinds:
         require_packages(kind)
     model = inference_model(model)
     make_writable(folder)
-    if labels is not None:
-        (folder / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
-    for kind in kinds:
-        path = folder / FILES[kind]
-        if kind in ("saved_model", "saved_model-bfloat16"):
-            export_saved_model(
-                model,
-                path,
-                samples=images.check,
-                labels=labels,
-                features=features,
-                documents=documents,
-                precision="bfloat16" if kind == "saved_model-bfloat16" else "float32",
-            )
-        else:
-            write_format(model, path, kind, calibration=images.calibration)
-    rows = _table(model, folder, kinds, images)
-    refusals = {row.kind: _refusal(row) for row in rows}
-    kept = [row for row in rows[1:] if not refusals[row.kind]]
-    if fastest and kept:
-        kept = [min(kept, key=lambda row: row.milliseconds)]
-    for row in rows:
-        if row not in kept and row.path is not None:
-            _remove(row.path)
-    refused = next(filter(None, refusals.values()), None)
-    if refused and not (fastest and kept):
+    with contents_aside(folder) as beside:
+        if labels is not None:
+            (beside / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
+        for kind in kinds:
+            path = beside / FILES[kind]
+            if kind in _SAVED_MODELS:
+                write_saved_model(
+                    model,
+                    path,
+                    samples=images.check,
+                    labels=labels,
+                    features=features,
+                    documents=documents,
+                    precision=_SAVED_MODELS[kind],
+                )
+            else:
+                write_format(model, path, kind, calibration=images.calibration)
+        rows = _table(model, beside, kinds, images)
+        refusals = {row.kind: _refusal(row, model, images, labels) for row in rows}
+        kept = [row for row in rows[1:] if not refusals[row.kind]]
+        if fastest and kept:
+            kept = [min(kept, key=lambda row: row.milliseconds)]
+        for row in rows:
+            if row not in kept and row.path is not None:
+                _remove(row.path)
+        refused = next(filter(None, refusals.values()), None)
+        if refused and not kept:
+            raise refused
+    if refused and not fastest:
         raise refused
-    return [row if row in kept else replace(row, path=None) for row in rows]
+    return [
+        replace(row, path=folder / row.path.name if row in kept and row.path else None)
+        for row in rows
+    ]
 
 
 def available_formats() -> tuple[Format, ...]:
@@ -155,11 +165,15 @@ def _table(
     return rows
 
 
-def _refusal(row: Exported) -> ValueError | None:
+def _refusal(
+    row: Exported, model: keras.Model, images: Images, labels: Sequence[str] | None
+) -> ValueError | None:
     """Why a format is not kept, if it is not."""
     precision = PRECISIONS.get(row.kind, "float32")  # type: ignore[call-overload]
     try:
         require_agreement(row.agreement, row.kind, precision)
+        if row.kind in _SAVED_MODELS and row.path:
+            require_same_answers(model, row.path, images.check, labels, _SAVED_MODELS[row.kind])
     except ValueError as error:
         return error
     return None

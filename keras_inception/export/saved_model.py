@@ -20,12 +20,13 @@ import tensorflow as tf
 
 from keras_inception.atomic import aside
 from keras_inception.export.decode import decode_images
-from keras_inception.export.inference import Precision, folded
+from keras_inception.export.inference import ComputeDtype, folded, require_tensorflow
 from keras_inception.export.parity import Agreement, agreement, require_agreement
 from keras_inception.export.warmup import write_warmup
+from keras_inception.layout import LABELS_FILE
 from keras_inception.network import feature_extractor, inference_model
 from keras_inception.preprocessing import CONVENTIONS, model_preprocessing
-from keras_inception.runtimes import LABELS_FILE, image_shape, network_input
+from keras_inception.runtimes import image_shape, network_input
 
 PREPROCESSING_FILE = "preprocessing.json"
 SCHEMA_VERSION = 1
@@ -40,9 +41,9 @@ def export_saved_model(
     top: int = 5,
     features: Sequence[str] = ("avg_pool",),
     documents: Mapping[str, str] = MappingProxyType({}),
-    precision: Precision = "float32",
+    precision: ComputeDtype = "float32",
 ) -> Agreement:
-    """Write a SavedModel with three signatures.
+    """Write a SavedModel with three signatures, and check it against the Python model.
 
     `serving_default` takes `images`, N strings, each the bytes of a JPEG, PNG, GIF or BMP, and
     returns `classes` (names), `indices` and `scores`, N x top, best first, and `valid`. An image
@@ -68,30 +69,54 @@ def export_saved_model(
         How closely the SavedModel agrees with the Python model on the samples.
 
     Raises:
-        ValueError: the folder exists, labels or samples do not fit the model, an unknown
-            endpoint, or scores that differ: nothing is left then.
+        ValueError: another backend than TensorFlow, the folder exists, labels or samples do not
+            fit the model, an unknown endpoint, or scores that differ: nothing is left then.
     """
+    require_tensorflow("write a SavedModel")
     if folder.exists():
         raise ValueError(f"Expected a new folder for the SavedModel. Received: {str(folder)!r}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with aside(folder) as beside:
+        write_saved_model(
+            model,
+            beside,
+            samples=samples,
+            labels=labels,
+            top=top,
+            features=features,
+            documents=documents,
+            precision=precision,
+        )
+        return require_same_answers(model, beside, samples, labels, precision)
+
+
+def write_saved_model(
+    model: keras.Model,
+    folder: Path,
+    *,
+    samples: np.ndarray,
+    labels: Sequence[str] | None = None,
+    top: int = 5,
+    features: Sequence[str] = ("avg_pool",),
+    documents: Mapping[str, str] = MappingProxyType({}),
+    precision: ComputeDtype = "float32",
+) -> None:
+    """Write what `export_saved_model` does, unchecked; the arguments are the same."""
     model = inference_model(model)
     _check_fit(model, samples, labels)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    names = [str(index) for index in range(model.output_shape[-1])] if labels is None else labels
-    with aside(folder) as beside:
-        with tempfile.TemporaryDirectory() as assets:
-            labels_file = Path(assets, LABELS_FILE)
-            labels_file.write_text("\n".join(names) + "\n", encoding="utf-8")
-            network = folded(model, precision)
-            serving = _Serving(network, labels_file, min(top, len(names)), features)
-            # Of functions that the root holds, TensorFlow would write the network a second time.
-            root = tf.Module()
-            root.labels = serving.labels
-            tf.saved_model.save(root, str(beside), signatures=serving.signatures())
-        found = _check_parity(model, beside, samples, names, precision)
-        for name, text in {PREPROCESSING_FILE: preprocessing_json(model), **documents}.items():
-            (beside / name).write_text(text, encoding="utf-8")
-        write_warmup(beside, samples[0])
-    return found
+    names = _class_names(model, labels)
+    with tempfile.TemporaryDirectory() as assets:
+        labels_file = Path(assets, LABELS_FILE)
+        labels_file.write_text("\n".join(names) + "\n", encoding="utf-8")
+        network = folded(model, precision)
+        serving = _Serving(network, labels_file, min(top, len(names)), features)
+        # Of functions that the root holds, TensorFlow would write the network a second time.
+        root = tf.Module()
+        root.labels = serving.labels
+        tf.saved_model.save(root, str(folder), signatures=serving.signatures())
+    for name, text in {PREPROCESSING_FILE: preprocessing_json(model), **documents}.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    write_warmup(folder, samples[0])
 
 
 def preprocessing_json(model: keras.Model) -> str:
@@ -225,14 +250,24 @@ def _check_fit(model: keras.Model, samples: np.ndarray, labels: Sequence[str] | 
         raise ValueError("Expected labels of one line each. Received: a label with a line break.")
 
 
-def _check_parity(
+def _class_names(model: keras.Model, labels: Sequence[str] | None) -> Sequence[str]:
+    return [str(index) for index in range(model.output_shape[-1])] if labels is None else labels
+
+
+def require_same_answers(
     model: keras.Model,
     folder: Path,
     samples: np.ndarray,
-    names: Sequence[str],
-    precision: Precision,
+    labels: Sequence[str] | None,
+    precision: ComputeDtype,
 ) -> Agreement:
-    """Both signatures that answer, on the same images: as pixels, and as PNG files."""
+    """Compare both signatures that answer with the model: on pixels, and on PNG files of them.
+
+    Raises:
+        ValueError: they differ.
+    """
+    model = inference_model(model)
+    names = _class_names(model, labels)
     expected = model.predict(network_input(model, samples), batch_size=32, verbose=0)
     signatures = tf.saved_model.load(str(folder)).signatures
     batches = [samples[start : start + 32] for start in range(0, len(samples), 32)]

@@ -28,10 +28,13 @@ class WeightsEntry:
         url, filename: of the published file.
         digest: None where no public source states one: then the file is checked by its keys and
             shapes alone.
+        pixels: the convention its network takes.
+        classes: of the published classifier.
         class_index: how many rows stand before the first of the 1000 ImageNet classes, in the
             published file; None for an order of its own.
         top_1, top_5: published accuracy in percent, single centre crop; None: not published.
         accuracy_source: of those numbers.
+        licence: of the weights.
         default: whether weights="imagenet" means this set.
     """
 
