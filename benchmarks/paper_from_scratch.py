@@ -1,6 +1,6 @@
 """The paper's form of the network, without batch normalization, trains from scratch.
 
-    TFDS_DATA_DIR=... nice -n 19 python benchmarks/paper_from_scratch.py
+    TFDS_DATA_DIR=... python benchmarks/paper_from_scratch.py
 
 LRN, biases, ReLU, no normalization of batches, Table 1's arrangement shrunk to 28 pixels; SGD with
 momentum and an auxiliary classifier, as section 6 has it, on Fashion-MNIST in full (60,000 and
