@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import platform
 from datetime import date
 from pathlib import Path
 
 import keras
 import tensorflow as tf
+from machine import device
 
 from keras_inception import Budget, NetworkSpec, Recipe, network_cost
 from keras_inception.data import load_sample
@@ -71,7 +70,7 @@ def row(network: str, spec: NetworkSpec, folder: Path) -> dict[str, str | int]:
         "params": metrics["params"],
         "top_1": f"{accuracy:.4f}",
         "standard_error": f"{(accuracy * (1 - accuracy) / metrics['images']) ** 0.5:.4f}",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": device(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "date": date.today().isoformat(),

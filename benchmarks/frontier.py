@@ -17,8 +17,6 @@ import csv
 import gc
 import itertools
 import math
-import os
-import platform
 import statistics
 import sys
 import time
@@ -32,6 +30,7 @@ import numpy as np
 import openvino
 import rivals
 import tensorflow as tf
+from machine import device
 from matplotlib.figure import Figure
 
 from keras_inception import model_cost
@@ -215,8 +214,7 @@ def read_rows() -> list[Row]:
 
 def write(rows: list[Row]) -> None:
     """The CSV."""
-    device = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    about = (ROUNDS, device, tf.__version__, openvino.__version__, date.today().isoformat())
+    about = (ROUNDS, device(), tf.__version__, openvino.__version__, date.today().isoformat())
     with RESULTS.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow((*Row._fields, "rounds", "device", "tensorflow", "openvino", "date"))

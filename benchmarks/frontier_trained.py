@@ -22,8 +22,6 @@ each network are drawn anew.
 
 import csv
 import math
-import os
-import platform
 import statistics
 import sys
 import time
@@ -37,6 +35,7 @@ import keras
 import numpy as np
 import small_networks
 import tensorflow as tf
+from machine import device
 from matplotlib.figure import Figure
 
 from keras_inception import (
@@ -127,7 +126,7 @@ def train(share: str = "1/1", *names: str) -> None:
     data, shape = open_data("tfds:fashion_mnist"), VARIANTS["small"]
     done = {(row["network"], row["seed"]) for row in rows_of(TRAINED)}
     steps = len(data.train) // RECIPE.batch_size
-    about = (f"{platform.machine()}, {os.cpu_count()} cores", tf.__version__)
+    about = (device(), tf.__version__)
     chosen = [network for network in networks() if not names or network.name in names]
     seeds = range(max(SEEDS, *MORE_SEEDS.values()))
     wanted = [(s, n) for s in seeds for n in chosen if s < MORE_SEEDS.get(n.name, SEEDS)]
@@ -176,7 +175,7 @@ def latency() -> None:
     names = {row["network"] for row in rows_of(TRAINED)}
     chosen = [network for network in networks() if network.name in names]
     functions = {n.name: constant_function(folded(n.build())) for n in chosen}
-    about = (f"{platform.machine()}, {os.cpu_count()} cores", tf.__version__, date.today())
+    about = (device(), tf.__version__, date.today())
     LATENCY.unlink(missing_ok=True)
     for batch in (1, 64):
         pixels = tf.constant(

@@ -25,8 +25,6 @@ import csv
 import datetime
 import hashlib
 import json
-import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +35,7 @@ from typing import Any
 import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
+from machine import device
 from small_networks import plain_28, table_28
 
 from keras_inception.atomic import write_text
@@ -124,7 +123,7 @@ class Ledger:
         """Append a row, on the disk at once."""
         packages = ("tensorflow-cpu", "keras", "keras-tuner", "optuna")
         about = {
-            "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+            "device": device(),
             "versions": " ".join(f"{name} {version(name)}" for name in packages),
             "date": datetime.date.today().isoformat(),
         }
