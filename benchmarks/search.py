@@ -6,7 +6,8 @@
 
 Started again it goes on. Each training is a row of results/search_trials.csv, written when it ends;
 results/search.csv is the summary; what an arm found lies in results/specs, and
-`frontier_trained.py` trains it fully beside the paper's table. Arms may run beside each other, each
+`frontier_trained.py` trains it fully beside the paper's table; the pictures of `tpe`'s report go to
+docs/images. Arms may run beside each other, each
 on a core of its own (`taskset -c 0`); `raw` needs the time that `tpe` took. Arms:
 
 - `tpe`, `bayesian` and `random`: equally many trials over projected points around Table 1 scaled by
@@ -25,6 +26,7 @@ import csv
 import datetime
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,6 +52,7 @@ from keras_inception.data import ImageData, open_data
 from keras_inception.recipe import Recipe
 from keras_inception.spec import NetworkSpec
 from tuning.oracles import Kind
+from tuning.report import write_report
 from tuning.search import NetworkTuner, SearchPlan, best_spec, claim
 from tuning.space import Space
 from tuning.training import TrialResult, hold_out, part_of, train_candidate
@@ -63,6 +66,8 @@ ARMS: dict[str, tuple[Kind, NetworkSpec]] = {
     "plain": ("tpe", plain_28(2)),
 }
 RAW = "raw"
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+PICTURES = ("progress.png", "importance.png", "stages.png")
 COLUMNS = (
     *("arm", "number", "status", "accuracy", "macs", "params"),
     *("training_seconds", "evaluation_seconds", "seconds", "wall_seconds", "epochs", "widths"),
@@ -210,6 +215,13 @@ def search_arm(arm: str, have: Setting, ledger: Ledger, folder: Path, specs: Pat
         write_text(specs / f"search_{arm}.json", found.to_json())
 
 
+def show(folder: Path) -> None:
+    """The report of the search, whose pictures go to docs/images."""
+    write_report(folder)
+    for name in PICTURES:
+        shutil.copy(folder / name, IMAGES / f"search_{name}")
+
+
 def trial_data(have: Setting) -> ImageData:
     """What trials train on and are judged by, the same in all arms."""
     return part_of(hold_out(have.data, 1 / 6, 1), have.fraction, 1)
@@ -337,6 +349,8 @@ def main() -> None:
             RawTuner(have, ledger, seconds, arguments.folder / RAW).search()
     if arguments.part in ("summary", "all"):
         summarize(ledger, results / "search.csv")
+        if not arguments.quick:
+            show(arguments.folder / "tpe")
 
 
 if __name__ == "__main__":
