@@ -58,7 +58,7 @@ class Recipe:
         jit_compile: compile the step by XLA; on one device.
         freeze_until: leave every layer below this endpoint as it is; None: train all.
         flip: mirror half of the training images.
-        shift: move training images by up to this many pixels in each direction, edges repeated.
+        shift: move training images by up to this many pixels in each direction, edges mirrored.
         crop: "none" trains on the largest centred part of the input's shape; "paper" on random
             parts of 8-100% of the area and aspect ratio 3/4-4/3, randomly interpolated (section 6).
         photometric: distort contrast, brightness and colour at random (Howard, arXiv 1312.5402).
@@ -109,8 +109,6 @@ class Recipe:
         require_rates(self, "warmup", "momentum", "label_smoothing", "weight_decay")
         require_rates(self, "aux_loss_weight", "average_momentum", "average_start")
         require_flags(self, "jit_compile")
-        if self.seed >= 2**32:
-            raise ValueError(f"Expected `seed` below 2^32. Received: seed={self.seed}")
         self._check_schedule()
         self._check_loss()
         self._check_augmentation()

@@ -19,7 +19,7 @@ from PIL import Image
 
 from keras_inception.network import feature_extractor
 from keras_inception.predict import Predictor
-from keras_inception.preprocessing import read_image
+from keras_inception.preprocessing import UNREADABLE, read_image
 from keras_inception.runtimes import load_keras, network_input, require_package
 from keras_inception.visualize import branch_names
 
@@ -152,7 +152,7 @@ def _check_pixels(contents: bytes, most: int) -> None:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(contents)) as image:
                 width, height = image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"Expected an image. Received: {len(contents):,} bytes ({error})"
         ) from None

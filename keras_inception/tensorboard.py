@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,7 @@ def tensorboard_callbacks(
         spec, data, recipe: give the images as the network sees them.
         profile: also trace the steps `PROFILED_STEPS`.
 
-    Raises:
-        ValueError: TensorBoard is not installed.
     """
-    if find_spec("tensorboard") is None:
-        raise ValueError("Expected the package `tensorboard`. Install it: pip install tensorboard")
     logs = folder / "tensorboard"
     return [
         keras.callbacks.TensorBoard(

@@ -19,7 +19,7 @@ from keras_inception.crops import Crops
 
 if TYPE_CHECKING:
     from keras_inception.data import ImageData
-    from keras_inception.evaluate import TableRow
+    from keras_inception.evaluate import Table3Row
     from keras_inception.predict import Predictor
 
 
@@ -107,7 +107,7 @@ def _check_classes(predictor: Predictor, path: Path, data: ImageData) -> None:
         )
 
 
-def _table(rows: list[TableRow], results: Any, data: ImageData) -> Table:
+def _table(rows: list[Table3Row], results: Any, data: ImageData) -> Table:
     note = f"; {data.note}" if data.note else ""
     table = Table(title=f"{len(data.test):,} held-out images of {escape(data.name + note)}")
     for column in ("models", "crops", "cost", "top-5 error", "compared to base", "top-1", "loss"):
