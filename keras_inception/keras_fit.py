@@ -7,6 +7,7 @@ training step's of the TensorFlow backend (`trainer`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ def fit(
     model = keras.Model(network.input, network.output)
     steps_per_epoch = len(data.train) // recipe.batch_size
     compile_model(model, recipe, total_steps=steps_per_epoch * recipe.epochs)
+    started = time.monotonic()
     history = model.fit(
         _with_targets(training_batches(data.train, spec, recipe), model),
         validation_data=_with_targets(
@@ -126,6 +128,7 @@ def fit(
         epoch=len(history["loss"]),
         history=history,
         finished=True,
+        seconds=time.monotonic() - started,
     )
 
 

@@ -20,7 +20,8 @@ def training_curve(history: Mapping[str, Sequence[float]], path: Path) -> None:
     """Loss and accuracy by epoch, on training and held-out images.
 
     Args:
-        history: "loss", "val_loss", "accuracy", "val_accuracy", one number an epoch.
+        history: "loss", "val_loss", "accuracy", "val_accuracy", one number an epoch. With
+            auxiliary classifiers "main_loss" too, which is what "val_loss" is to be compared with.
         path: of the PNG.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -28,7 +29,8 @@ def training_curve(history: Mapping[str, Sequence[float]], path: Path) -> None:
         figure.subplots(1, 2), ("loss", "accuracy"), ("Loss", "Top-1 accuracy"), strict=True
     ):
         epochs = range(1, len(history[key]) + 1)
-        axes.plot(epochs, history[key], marker=".", label="training")
+        training = "main_loss" if key == "loss" and "main_loss" in history else key
+        axes.plot(epochs, history[training], marker=".", label="training")
         axes.plot(epochs, history[f"val_{key}"], marker=".", label="held out")
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -35,6 +35,7 @@ from keras_inception.evaluate import evaluate
 from keras_inception.export import export_saved_model
 from keras_inception.initial import initialize
 from keras_inception.loop import MODEL_FILE, Progress, StopSignals, TrainingLoop
+from keras_inception.network import build_network, freeze_until
 from keras_inception.preprocessing import preprocess_input
 from keras_inception.recipe import Recipe
 from keras_inception.snapshot import Snapshots, require_same
@@ -181,6 +182,8 @@ def prepare_run(
             f"Received: batch_size={recipe.batch_size}"
         )
     check_strategy(recipe, strategy or tf.distribute.get_strategy())
+    if recipe.freeze_until:
+        freeze_until(build_network(spec), recipe.freeze_until)  # refuses an unknown endpoint
     _prepare_folder(folder)
 
 

@@ -73,6 +73,7 @@ def test_each_module_sees_what_is_below_it():
         "3a": "pool2", "3b": "3a", "4a": "pool3", "4b": "4a", "4c": "4b", "4d": "4c", "4e": "4d",
         "5a": "pool4", "5b": "5a",
     }  # fmt: skip
+    assert module_inputs(replace(PAPER, stem=()))["3a"] == PAPER.input_name
 
 
 class TestProposedModule:

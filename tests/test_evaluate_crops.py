@@ -1,7 +1,9 @@
 """Evaluation by many crops: the pixels against Pillow's, the means against NumPy's; the command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -10,8 +12,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from keras_inception.cli import app
-from keras_inception.data import FileSplit, Split, crop_views, evaluation_batches, open_data
+from keras_inception.cli.evaluate import _check_classes
+from keras_inception.data import (
+    FileSplit,
+    ImageData,
+    Split,
+    crop_views,
+    evaluation_batches,
+    open_data,
+)
 from keras_inception.evaluate import Evaluation, crop_scores, table_3
+from keras_inception.imagenet import imagenet_classes
 from keras_inception.network import build_network
 from keras_inception.variants import variant_spec
 
@@ -184,6 +195,18 @@ def test_an_ensemble_by_two_kinds_of_crops(trained, tmp_path):
     assert document["rows"][3]["loss"] == pytest.approx(loss)
     assert document["rows"][3]["images"] == len(test) == 2
     assert (tmp_path / "out" / "confusion_matrix.png").stat().st_size > 1_000
+
+
+def test_word_net_ids_are_the_classes_of_imagenet():
+    """TFDS names the classes of imagenet2012 by them, `weights convert` by names."""
+    ids, names = zip(*imagenet_classes(), strict=True)
+    predictor = SimpleNamespace(network=SimpleNamespace(labels=names))
+    images = Split(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1, np.int64))
+    data = ImageData("imagenet2012", images, images, ids)
+    _check_classes(predictor, Path("public.keras"), data)
+    other = replace(data, class_names=(ids[1], ids[0], *ids[2:]))
+    with pytest.raises(ValueError, match="in their order"):
+        _check_classes(predictor, Path("public.keras"), other)
 
 
 def test_mistakes_are_told_in_a_line(trained):

@@ -55,6 +55,13 @@ def test_training_curve(tmp_path, drawn):
         ]
 
 
+def test_the_loss_without_auxiliary_classifiers_is_beside_the_held_out_one(tmp_path, drawn):
+    plots.training_curve(HISTORY | {"main_loss": [1.5, 0.75, 0.25]}, tmp_path / "curve.png")
+    loss, accuracy = drawn[0].axes
+    assert loss.lines[0].get_ydata().tolist() == [1.5, 0.75, 0.25]
+    assert accuracy.lines[0].get_ydata().tolist() == HISTORY["accuracy"]
+
+
 @pytest.mark.parametrize("prefix", ["", "val_"])
 def test_training_curve_of_one_epoch_shows_its_points(tmp_path, prefix):
     nothing = {key: [float("nan")] for key in HISTORY}

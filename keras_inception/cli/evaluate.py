@@ -97,9 +97,13 @@ def _crops(name: str) -> Crops:
 
 
 def _check_classes(predictor: Predictor, path: Path, data: ImageData) -> None:
-    names = predictor.network.labels
+    from keras_inception.imagenet import class_names, imagenet_classes
+
+    names, own = predictor.network.labels, data.class_names
     numbers = tuple(str(index) for index in range(len(names)))
-    if len(names) != len(data.class_names) or names not in (numbers, data.class_names):
+    if own == tuple(identifier for identifier, _ in imagenet_classes()):  # TFDS' imagenet2012
+        own = class_names(len(own)) or own
+    if len(names) != len(own) or names not in (numbers, own):
         raise ValueError(
             f"Expected a model of the {len(data.class_names)} classes of {data.name!r}, in their "
             f"order. Received: {str(path)!r} of {len(names)} classes {list(names[:5])}..., data of "

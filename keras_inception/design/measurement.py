@@ -90,7 +90,7 @@ class ModuleMeasurement:
 def module_inputs(spec: NetworkSpec) -> dict[str, str]:
     """The endpoint that each module sees: {"3a": "pool2", "3b": "3a", "4a": "pool3", ...}."""
     inputs: dict[str, str] = {}
-    below = spec.stem[-1].name
+    below = spec.stem[-1].name if spec.stem else spec.input_name
     for stage in spec.stages:
         below = stage.downsample.name if stage.downsample else below
         for module in stage.modules:
