@@ -290,24 +290,23 @@ def summarize(ledger: Ledger, path: Path) -> None:
         done = [row for row in trials if row["status"] == "COMPLETED"]
         training = sum(float(row["training_seconds"]) for row in done)
         evaluation = sum(float(row["evaluation_seconds"]) for row in done)
-        in_trials = sum(float(row["seconds"]) for row in done)
         wall = sum(float(row["wall_seconds"]) for row in trials)
-        rows.append(
-            {
-                "arm": arm,
-                "trials": len(trials),
-                "trainings": len(done),
-                "wasted_share": round(1 - len(done) / len(trials), 4),
-                "best_accuracy": max(accuracies(trials), default=""),
-                "wall_seconds": round(wall),
-                "training_seconds": round(training),
-                "compiling_seconds_a_trial": round(
-                    (in_trials - training - evaluation) / len(done), 1
-                ),
-                "search_overhead": round((wall - in_trials) / training, 4),
-                "trainings_to_best_of_random": trials_to(accuracies(trials), goal),
-            }
-        )
+        row = {
+            "arm": arm,
+            "trials": len(trials),
+            "trainings": len(done),
+            "wasted_share": round(1 - len(done) / len(trials), 4),
+            "best_accuracy": max(accuracies(trials), default=""),
+            "trainings_to_best_of_random": trials_to(accuracies(trials), goal),
+            "wall_seconds": round(wall),
+            "training_seconds": round(training),
+        }
+        if arm in ARMS:  # KerasTuner's own loop does not tell how long a trial took
+            in_trials = sum(float(row["seconds"]) for row in done)
+            compiling = in_trials - training - evaluation
+            row["compiling_seconds_a_trial"] = round(compiling / len(done), 1)
+            row["search_overhead"] = round((wall - in_trials) / training, 4)
+        rows.append(row)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
