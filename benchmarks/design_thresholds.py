@@ -3,8 +3,8 @@
     python benchmarks/design_thresholds.py saved_models/small-sample-... [--out FOLDER]
 
 Measures the network of a finished run, proposes one network for each threshold within the run's
-own multiply-adds, trains each by the run's recipe, and writes results/design_thresholds.csv and the
-table in docs/correlation.md. A network that FOLDER holds already is not trained again.
+own multiply-adds, trains each by the run's recipe, and writes results/design_thresholds.csv. A
+network that FOLDER holds already is not trained again.
 About a minute and a half for each network on two idle cores.
 """
 
@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import platform
 from datetime import date
 from pathlib import Path
 
 import keras
 import tensorflow as tf
+from machine import device
 
 from keras_inception import Budget, NetworkSpec, Recipe, network_cost
 from keras_inception.data import load_sample
@@ -28,16 +27,11 @@ from keras_inception.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "design_thresholds.csv"
-DOCS = ROOT / "docs" / "correlation.md"
-BEGIN, END = (
-    "<!-- thresholds: made by benchmarks/design_thresholds.py -->\n",
-    "<!-- /thresholds -->",
-)
 THRESHOLDS = (0.5, 0.6, 0.707)
 
 
 def main() -> None:
-    """Train what is missing, then write the CSV and the table."""
+    """Train what is missing, then write the CSV."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a finished run on the sample")
     parser.add_argument("--out", type=Path, default=ROOT / "saved_models" / "thresholds")
@@ -76,7 +70,7 @@ def row(network: str, spec: NetworkSpec, folder: Path) -> dict[str, str | int]:
         "params": metrics["params"],
         "top_1": f"{accuracy:.4f}",
         "standard_error": f"{(accuracy * (1 - accuracy) / metrics['images']) ** 0.5:.4f}",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": device(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "date": date.today().isoformat(),
@@ -84,18 +78,11 @@ def row(network: str, spec: NetworkSpec, folder: Path) -> dict[str, str | int]:
 
 
 def write(rows: list[dict[str, str | int]]) -> None:
-    """The CSV, and the columns that matter as a table in the docs."""
+    """The CSV."""
     with RESULTS.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    columns = list(rows[0])[:8]
-    cells = [columns, ["---", *["---:"] * (len(columns) - 1)]]
-    cells += [[str(row[column]) for column in columns] for row in rows]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in cells)
-    before, rest = DOCS.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END)
-    DOCS.write_text(before + BEGIN + table + END + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

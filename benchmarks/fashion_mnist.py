@@ -10,12 +10,12 @@ takes its curve along to docs/images. The last held-out accuracy is that of the 
 
 import csv
 import json
-import os
-import platform
 import shutil
 import sys
 from datetime import date
 from pathlib import Path
+
+from machine import device
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "fashion_mnist.csv"
@@ -27,8 +27,7 @@ def main(run: Path) -> None:
     """Write the table and the picture."""
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     history = metrics["history"]
-    device = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    about = (metrics["macs"], metrics["params"], metrics["seconds"], device, date.today())
+    about = (metrics["macs"], metrics["params"], metrics["seconds"], device(), date.today())
     with RESULTS.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("epoch", *METRICS, "macs", "params", "seconds", "device", "date"))

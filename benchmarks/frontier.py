@@ -1,6 +1,7 @@
 """At equal accuracy, how many times fewer multiply-adds and how many times faster?
 
-    python benchmarks/frontier.py
+    python benchmarks/frontier.py            # on a quiet machine: ten minutes on two cores
+    python benchmarks/frontier.py report     # the tables and the picture once more
 
 ImageNet's scale: the accuracies are published, all by torchvision and by its first recipe
 (https://docs.pytorch.org/vision/stable/models.html: the weights IMAGENET1K_V1); multiply-adds are
@@ -8,17 +9,16 @@ counted by `model_cost`; latency is measured here, every network folded for infe
 TensorFlow and by OpenVINO in float32, batch 1 and 16. Each rival has its turns with GoogLeNet, call
 by call, so that `times_googlenet` is a ratio of medians of the same minute. A VGG with batch
 normalization is, folded, the same network as the one without: each pair is timed once. Writes
-benchmarks/results/frontier_imagenet.csv and prints GoogLeNet beside a plain network of its
-accuracy: VGG's, between the two nearest. Run it on a quiet machine: ten minutes on two cores.
+results/frontier_imagenet.csv, results/frontier_headline.csv (GoogLeNet beside a plain network of
+its accuracy: VGG's, between the two nearest) and docs/images/frontier_imagenet.png.
 """
 
 import csv
 import gc
 import itertools
 import math
-import os
-import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from datetime import date
@@ -30,12 +30,16 @@ import numpy as np
 import openvino
 import rivals
 import tensorflow as tf
+from machine import device
+from matplotlib.figure import Figure
 
 from keras_inception import model_cost
 from keras_inception.export import folded
 from keras_inception.export.saved_model import constant_function
 
 RESULTS = Path(__file__).parent / "results" / "frontier_imagenet.csv"
+HEADLINE = RESULTS.with_name("frontier_headline.csv")
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "frontier_imagenet.png"
 # Top-1 of torchvision's IMAGENET1K_V1 weights, percent.
 TOP_1 = {
     "AlexNet": 56.522,
@@ -155,38 +159,71 @@ def plain_at(accuracy: float, points: list[tuple[float, float]]) -> float:
 
 
 def report(rows: list[Row]) -> None:
-    """GoogLeNet beside VGG at its accuracy, and beside every other network."""
-    for runtime, batch in sorted({(row.runtime, row.batch) for row in rows}):
-        chosen = {row.network: row for row in rows if (row.runtime, row.batch) == (runtime, batch)}
-        own = chosen[OWN]
-        plain = [chosen[name] for name in ("VGG-11", "VGG-13", "VGG-16")]
-        macs = plain_at(own.top_1, [(row.top_1, row.macs) for row in plain])
-        faster = plain_at(own.top_1, [(row.top_1, row.times_googlenet) for row in plain])
-        fewer = macs / own.macs
-        print(
-            f"{runtime}, batch {batch}: a VGG of GoogLeNet's accuracy has {fewer:.1f}x its "
-            f"multiply-adds and takes {faster:.1f}x its time"
-        )
-        for row in sorted(chosen.values(), key=lambda row: row.top_1):
-            print(
-                f"  {row.network:<12} {row.top_1:.2f}%  {row.macs / own.macs:5.2f}x MACs  "
-                f"{row.times_googlenet:5.2f}x time ({row.ms_an_image:.1f} ms)"
+    """GoogLeNet beside a VGG of its accuracy, as a table, and all networks as a picture."""
+    with HEADLINE.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("runtime", "batch", "times_fewer_macs", "times_faster"))
+        for runtime, batch in dict.fromkeys((row.runtime, row.batch) for row in rows):
+            same = {r.network: r for r in rows if (r.runtime, r.batch) == (runtime, batch)}
+            own = same[OWN]
+            plain = [same[name] for name in ("VGG-11", "VGG-13", "VGG-16")]
+            macs = plain_at(own.top_1, [(row.top_1, row.macs) for row in plain])
+            time_ratio = plain_at(own.top_1, [(row.top_1, row.times_googlenet) for row in plain])
+            table.writerow((runtime, batch, f"{macs / own.macs:.2f}", f"{time_ratio:.2f}"))
+    draw(rows)
+
+
+def draw(rows: list[Row]) -> None:
+    """Accuracy against multiply-adds, and against the time in TensorFlow at both batch sizes."""
+    figure = Figure(figsize=(15, 5), layout="constrained")
+    axes = figure.subplots(1, 1 + len(BATCHES), sharey=True)
+    times = [[r for r in rows if (r.runtime, r.batch) == ("TensorFlow", b)] for b in BATCHES]
+    panels = [("multiply-adds", times[0], [float(row.macs) for row in times[0]])]
+    panels += [
+        (f"ms an image, batch {batch}", found, [row.ms_an_image for row in found])
+        for batch, found in zip(BATCHES, times, strict=True)
+    ]
+    for axis, (label, found, costs) in zip(axes, panels, strict=True):
+        for marker, row, cost in zip("oP*<v^sDXh", found, costs, strict=True):
+            size = 11 if row.network == OWN else 8
+            axis.plot(cost, row.top_1, marker, markersize=size, alpha=0.8, label=row.network)
+        axis.set(xscale="log", xlabel=label)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("top-1 on ImageNet, %, as published by torchvision")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
+    figure.savefig(PICTURE, dpi=80)
+
+
+def read_rows() -> list[Row]:
+    """The rows that were measured."""
+    with RESULTS.open(newline="") as file:
+        return [
+            Row(
+                network=row["network"],
+                top_1=float(row["top_1"]),
+                macs=int(row["macs"]),
+                params=int(row["params"]),
+                runtime=row["runtime"],
+                batch=int(row["batch"]),
+                ms_an_image=float(row["ms_an_image"]),
+                times_googlenet=float(row["times_googlenet"]),
             )
+            for row in csv.DictReader(file)
+        ]
 
 
-def main() -> None:
-    """Measure, write, report."""
-    rows = measured()
-    device = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    about = (ROUNDS, device, tf.__version__, openvino.__version__, date.today().isoformat())
+def write(rows: list[Row]) -> None:
+    """The CSV."""
+    about = (ROUNDS, device(), tf.__version__, openvino.__version__, date.today().isoformat())
     with RESULTS.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow((*Row._fields, "rounds", "device", "tensorflow", "openvino", "date"))
         for row in rows:
             times = (f"{row.ms_an_image:.2f}", f"{row.times_googlenet:.3f}")
             table.writerow((*row[:-2], *times, *about))
-    report(rows)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] != ["report"]:
+        write(measured())
+    report(read_rows())

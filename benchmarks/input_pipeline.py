@@ -19,7 +19,6 @@ load average at the time is in the table. Goal: at least twice torchvision.
 import csv
 import io
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,8 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+
+from machine import device
 
 RESULTS = Path(__file__).parent / "results" / "input_pipeline.csv"
 PIPELINES = ("keras_inception", "torchvision", "pillow")
@@ -162,16 +163,6 @@ def write(rates: dict[str, list[float]]) -> None:
             table.writerow((name, *(f"{value:.0f}" for value in values), ratio, *about))
     for name, median in medians.items():
         print(f"{name}: {median:.0f} images/s, {median / medians['torchvision']:.2f} x torchvision")
-
-
-def device() -> str:
-    """The processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import datetime
 import importlib.util
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import device
 
 RESULTS = Path(__file__).parent / "results" / "latency.csv"
 BATCHES = (1, 16)
@@ -317,10 +317,9 @@ def main() -> None:
     with RESULTS.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        device = f"{_processor()}, {os.cpu_count()} cores"
         for row in rows:
             date = datetime.date.today().isoformat()
-            writer.writerow([*row, round(limit / 1e9, 1), device, versions, date])
+            writer.writerow([*row, round(limit / 1e9, 1), device(), versions, date])
 
 
 def _installed(name: str) -> bool:
@@ -329,20 +328,6 @@ def _installed(name: str) -> bool:
     except ModuleNotFoundError:
         return False
     return True
-
-
-def _processor() -> str:
-    """The processor's name; on Linux with what it has for fewer bits."""
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return platform.processor()
-    text = info.read_text()
-    name = next(
-        (line.split(":")[1].strip() for line in text.splitlines() if "model name" in line), ""
-    )
-    return " ".join(
-        [name, *(flag for flag in ("avx512_bf16", "amx_bf16", "amx_int8") if flag in text)]
-    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ benchmarks/results/onednn_profile.csv. Run it on a quiet machine.
 
 import csv
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+from machine import device
 
 RESULTS = Path(__file__).parent / "results" / "onednn_profile.csv"
 CALLS, WARM_UP = 30, 10
@@ -73,8 +73,7 @@ def main() -> None:
     from keras_inception import GoogLeNet
     from keras_inception.export import export_saved_model
 
-    device = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    about = (device, version("tensorflow-cpu"), date.today().isoformat())
+    about = (device(), version("tensorflow-cpu"), date.today().isoformat())
     with tempfile.TemporaryDirectory() as parent, RESULTS.open("w", newline="") as file:
         folder = Path(parent) / "saved_model"
         samples = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)

@@ -1,6 +1,6 @@
 """The paper's form of the network, without batch normalization, trains from scratch.
 
-    TFDS_DATA_DIR=... nice -n 19 python benchmarks/paper_from_scratch.py
+    TFDS_DATA_DIR=... python benchmarks/paper_from_scratch.py
 
 LRN, biases, ReLU, no normalization of batches, Table 1's arrangement shrunk to 28 pixels; SGD with
 momentum and an auxiliary classifier, as section 6 has it, on Fashion-MNIST in full (60,000 and
@@ -9,7 +9,6 @@ held-out accuracy far from chance (.1) after the first epoch.
 """
 
 import csv
-import platform
 import tempfile
 from dataclasses import replace
 from datetime import date
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
+from machine import device
 
 from keras_inception import RECIPES, VARIANTS, AuxSpec, LRNSpec
 from keras_inception.data import open_data
@@ -56,7 +56,7 @@ def main() -> None:
         metrics = train(SPEC, data, RECIPE, Path(folder)).metrics
     history = metrics["history"]
     names = ("loss", "accuracy", "val_loss", "val_accuracy")
-    about = (platform.processor() or platform.machine(), keras.__version__, tf.__version__)
+    about = (device(), keras.__version__, tf.__version__)
     with RESULTS.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("epoch", *names, "seconds", "device", "keras", "tensorflow", "date"))

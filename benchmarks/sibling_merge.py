@@ -10,8 +10,6 @@ benchmarks/results/sibling_merge.csv. Run it on a quiet machine.
 """
 
 import csv
-import os
-import platform
 import statistics
 import time
 from datetime import date
@@ -22,6 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from machine import device
 
 from keras_inception import GoogLeNet
 from keras_inception.export import folded
@@ -80,8 +79,7 @@ def compared(precision: Any, batch: int) -> tuple[float, float, float]:
 
 def main() -> None:
     """Measure, print, write the table."""
-    device = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    about = (ROUNDS, device, tf.__version__, date.today().isoformat())
+    about = (ROUNDS, device(), tf.__version__, date.today().isoformat())
     with RESULTS.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(COLUMNS)

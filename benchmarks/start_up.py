@@ -7,8 +7,6 @@ Run it on a quiet machine.
 """
 
 import csv
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from machine import device
 
 from keras_inception import GoogLeNet
 from keras_inception.export import export_saved_model
@@ -59,8 +58,7 @@ def main() -> None:
                 command = [sys.executable, "-c", script, str(folder)]
                 run = subprocess.run(command, check=True, capture_output=True, text=True)
                 seconds[what].append(float(run.stdout))
-    device = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    about = (ROUNDS, device, keras.__version__, tf.__version__, date.today().isoformat())
+    about = (ROUNDS, device(), keras.__version__, tf.__version__, date.today().isoformat())
     with RESULTS.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("what", "seconds", "rounds", "device", "keras", "tensorflow", "date"))

@@ -10,7 +10,6 @@ multiply-adds (3x3 in the place of 5x5).
 """
 
 import csv
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ import torchvision
 import keras
 import numpy as np
 import tensorflow as tf
+from machine import device
 
 from keras_inception import VARIANTS, Recipe
 from keras_inception.trainer import Trainer
@@ -88,7 +88,7 @@ def main() -> None:
                 step()
                 seconds[name].append(time.perf_counter() - started)
     about = (
-        platform.processor() or platform.machine(),
+        device(),
         keras.__version__,
         tf.__version__,
         torch.__version__,

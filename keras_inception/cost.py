@@ -252,7 +252,7 @@ def _pooled(pool: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class TableRow:
+class Table1Row:
     """A row of Table 1: what the paper prints, and what the printed widths really cost."""
 
     type: str
@@ -282,7 +282,7 @@ _PRINTED = {
 PRINTED_SUM = ("6798K", "1502M")  # of the rows above; the paper prints no sum
 
 
-def table_1(spec: NetworkSpec = PAPER) -> list[TableRow]:
+def table_1(spec: NetworkSpec = PAPER) -> list[Table1Row]:
     """The rows of Table 1 that hold weights, for `spec`, beside what the paper prints.
 
     What the paper prints is "" for a network that is not Table 1's: of other modules, or for
@@ -321,11 +321,11 @@ def _row(
     layers: list[LayerCost],
     filters: Mapping[str, int | None],
     printed: Mapping[str, tuple[str, str]],
-) -> TableRow:
+) -> Table1Row:
     cost = Cost.of(layers)
     shape = layers[-1].output_shape
     texts = printed.get(name, ("", ""))
-    return TableRow(name, shape, dict(filters), cost.weights, cost.macs, *texts)
+    return Table1Row(name, shape, dict(filters), cost.weights, cost.macs, *texts)
 
 
 class Growth(NamedTuple):

@@ -148,7 +148,7 @@ def crop_scores(
 
 
 @dataclass(frozen=True)
-class TableRow:
+class Table3Row:
     """A row of the paper's Table 3.
 
     Attributes:
@@ -165,12 +165,12 @@ class TableRow:
     compared_to_base: float | None
 
 
-def table_3(results: Sequence[tuple[int, Crops, Evaluation]]) -> list[TableRow]:
+def table_3(results: Sequence[tuple[int, Crops, Evaluation]]) -> list[Table3Row]:
     """The paper's Table 3 of (number of models, crops, result); the first is the base."""
-    rows: list[TableRow] = []
+    rows: list[Table3Row] = []
     for models, crops, evaluation in results:
         count = _CROP_COUNTS[crops]
         error = 1 - evaluation.top_5
         difference = error - rows[0].top_5_error if rows else None
-        rows.append(TableRow(models, count, models * count, error, difference))
+        rows.append(Table3Row(models, count, models * count, error, difference))
     return rows

@@ -190,7 +190,9 @@ class TrainingLoop:
         trainer = self._trainer
         self._require_finite(trainer.state())
         with trainer.averaged(self._training_batches(0)):
-            evaluation = trainer.evaluate(trainer.distribute(self._evaluation_batches))
+            evaluation = trainer.evaluate(
+                trainer.distribute(self._evaluation_batches), self._callbacks.on_test_batch_end
+            )
             self._save_model(MODEL_FILE)
         if trainer.average:
             self._save_model(UNAVERAGED_FILE)

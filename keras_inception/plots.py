@@ -20,8 +20,8 @@ def training_curve(history: Mapping[str, Sequence[float]], path: Path) -> None:
     """Loss and accuracy by epoch, on training and held-out images.
 
     Args:
-        history: "loss", "val_loss", "accuracy", "val_accuracy", one number an epoch; "main_loss"
-            is drawn in the place of a "loss" that holds those of auxiliary classifiers too.
+        history: "loss", "val_loss", "accuracy", "val_accuracy", one number an epoch. With
+            auxiliary classifiers "main_loss" too, which is what "val_loss" is to be compared with.
         path: of the PNG.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -29,9 +29,8 @@ def training_curve(history: Mapping[str, Sequence[float]], path: Path) -> None:
         figure.subplots(1, 2), ("loss", "accuracy"), ("Loss", "Top-1 accuracy"), strict=True
     ):
         epochs = range(1, len(history[key]) + 1)
-        # The held-out loss is the main classifier's alone: so is its training loss beside it.
-        training = history.get(f"main_{key}", history[key])
-        axes.plot(epochs, training, marker=".", label="training")
+        training = "main_loss" if key == "loss" and "main_loss" in history else key
+        axes.plot(epochs, history[training], marker=".", label="training")
         axes.plot(epochs, history[f"val_{key}"], marker=".", label="held out")
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

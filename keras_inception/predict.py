@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Predictor:
-    """A loaded network that labels image files."""
+    """A loaded network that answers with labels."""
 
     network: Network
 

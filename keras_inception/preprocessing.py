@@ -1,4 +1,4 @@
-"""Pixels on their way into a network: conventions, image files. Pure functions, no datasets.
+"""Pixels on their way into a network: conventions, decoding, sizes. Pure functions, no datasets.
 
 Four pixel conventions exist among the public GoogLeNets (docs/design.md); mixing them is the
 most reported cause of near-zero accuracy. A spec names its own in `NetworkSpec.pixels`.

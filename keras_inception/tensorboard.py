@@ -26,6 +26,7 @@ def tensorboard_callbacks(
         folder: of the run.
         spec, data, recipe: give the images as the network sees them.
         profile: also trace the steps `PROFILED_STEPS`.
+
     """
     logs = folder / "tensorboard"
     return [

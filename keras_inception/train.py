@@ -44,7 +44,7 @@ from keras_inception.layout import (
     SPEC_FILE,
 )
 from keras_inception.loop import Progress, StopSignals, TrainingLoop
-from keras_inception.network import endpoint_name
+from keras_inception.network import build_network, freeze_until
 from keras_inception.preprocessing import preprocess_input
 from keras_inception.recipe import Recipe
 from keras_inception.snapshot import Snapshots, require_same
@@ -175,15 +175,9 @@ def prepare_run(
             f"channels. Received: classes={spec.classes}, input_shape={spec.input_shape}. "
             "`fitted_to_data(spec, data)` makes one."
         )
-    # Refuses a size that does not fit.
-    names = [layer.name for layer in network_cost(spec, auxiliary=bool(spec.aux)).layers]
+    network_cost(spec, auxiliary=bool(spec.aux))  # refuses a size that does not fit
     pixel = np.zeros((1, 1, data.image_shape[2]))
     preprocess_input(pixel, "channels_last", convention=spec.pixels)  # refuses grey for RGB
-    if recipe.freeze_until is not None and endpoint_name(recipe.freeze_until) not in names:
-        raise ValueError(
-            f"Expected freeze_until among the endpoints {', '.join(names)}. "
-            f"Received: freeze_until={recipe.freeze_until!r}"
-        )
     if recipe.class_weights and len(recipe.class_weights) != spec.classes:
         raise ValueError(
             f"Expected a class weight for each of {spec.classes} classes. "
@@ -195,6 +189,8 @@ def prepare_run(
             f"Received: batch_size={recipe.batch_size}"
         )
     check_strategy(recipe, strategy or tf.distribute.get_strategy())
+    if recipe.freeze_until:
+        freeze_until(build_network(spec), recipe.freeze_until)  # refuses an unknown endpoint
     _prepare_folder(folder)
 
 

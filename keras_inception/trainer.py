@@ -159,13 +159,19 @@ class Trainer:
         clipped, _ = tf.clip_by_global_norm(summed, self.recipe.clip_norm)
         return [gradient / replicas for gradient in clipped]  # the optimizer sums once more
 
-    def evaluate(self, batches: Any) -> dict[str, float]:
+    def evaluate(
+        self, batches: Any, after_batch: Callable[[int], None] = lambda batch: None
+    ) -> dict[str, float]:
         """Mean cross-entropy and accuracy of the main output as the weights are now.
 
         Args:
             batches: of `distribute`: images, labels and weights, 0 for rows that only fill up.
+            after_batch: called with the number of each.
         """
-        sums = sum(self._compiled_evaluation(*batch).numpy().astype("float64") for batch in batches)
+        sums = np.zeros(3)
+        for number, batch in enumerate(batches):
+            sums += self._compiled_evaluation(*batch).numpy()
+            after_batch(number)
         return {"loss": float(sums[0] / sums[2]), "accuracy": float(sums[1] / sums[2])}
 
     def _evaluate(self, images: Any, labels: Any, weights: Any) -> Any:

@@ -11,7 +11,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # Tune a network for a budget
 #
 # Section 4 of the paper: networks of this form are fast, but "this requires careful manual design

@@ -126,12 +126,6 @@ def test_resume_takes_no_run_of_other_data_and_none_that_ended(asked):
     assert asked["folder"] == runs / f"{name}-20260101-120000"
 
 
-def test_an_unknown_endpoint_to_freeze_until_leaves_no_folder(asked):
-    told = run("train", "--freeze-until", "nonsense", "--out", "run")
-    assert_mistake(told, "Expected freeze_until among the endpoints conv1", "'nonsense'")
-    assert not Path("run").exists()
-
-
 def test_hidden_folders_are_no_classes(asked, tmp_path):
     folder = pictures(tmp_path / "pictures")
     (folder / ".ipynb_checkpoints").mkdir()

@@ -14,9 +14,9 @@ from keras_inception.data import (
     Split,
     evaluation_batches,
     load_sample,
-    network_pixels,
     training_batches,
 )
+from keras_inception.data.stream import network_pixels
 from keras_inception.recipe import Recipe
 from keras_inception.variants import variant_spec
 
@@ -246,6 +246,13 @@ def test_channels_first_with_reversed_channels():
     images, _ = taken(evaluation_batches(split, spec, 2), 1)
     assert images.shape == (2, 3, 224, 224)
     np.testing.assert_allclose(images[1, :, 9, 200], (30 - 104, 20 - 117, 10 - 123), atol=1e-4)
+
+
+def test_no_stream_leaves_a_thread_that_an_iterators_end_would_wait_for():
+    """TensorFlow 2.21's autotune; see `stream._options`."""
+    split, spec = numbered(8), tiny_spec(size=8)
+    for stream in (training_batches(split, spec, PLAIN), evaluation_batches(split, spec, 4)):
+        assert stream.options().autotune.enabled is False
 
 
 def test_network_pixels_are_raw_in_the_size_of_the_network():

@@ -73,6 +73,7 @@ def test_each_module_sees_what_is_below_it():
         "3a": "pool2", "3b": "3a", "4a": "pool3", "4b": "4a", "4c": "4b", "4d": "4c", "4e": "4d",
         "5a": "pool4", "5b": "5a",
     }  # fmt: skip
+    assert module_inputs(replace(PAPER, stem=()))["3a"] == PAPER.input_name
 
 
 class TestProposedModule:
@@ -402,10 +403,3 @@ class TestCommand:
         result = CliRunner().invoke(app, [*command, *arguments])
         assert result.exit_code == 2
         assert message in result.output
-
-
-def test_a_module_without_a_stem_below_sees_the_pixels():
-    spec = replace(tiny_spec(), stem=())
-    spec = replace(spec, stages=(replace(spec.stages[0], downsample=None), *spec.stages[1:]))
-    first = spec.modules[0].name
-    assert module_inputs(spec)[first] == "pixels_tf"

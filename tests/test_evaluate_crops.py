@@ -1,7 +1,9 @@
 """Evaluation by many crops: the pixels against Pillow's, the means against NumPy's; the command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -9,7 +11,6 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import keras_inception
 from keras_inception.cli import app
 from keras_inception.cli.evaluate import _check_classes
 from keras_inception.data import (
@@ -21,12 +22,9 @@ from keras_inception.data import (
     open_data,
 )
 from keras_inception.evaluate import Evaluation, crop_scores, table_3
+from keras_inception.imagenet import imagenet_classes
 from keras_inception.network import build_network
-from keras_inception.predict import Predictor
-from keras_inception.runtimes import Network
 from keras_inception.variants import variant_spec
-
-ASSETS = Path(keras_inception.__file__).parent / "assets"
 
 
 def lying(channels: int = 3) -> Split:
@@ -199,6 +197,18 @@ def test_an_ensemble_by_two_kinds_of_crops(trained, tmp_path):
     assert (tmp_path / "out" / "confusion_matrix.png").stat().st_size > 1_000
 
 
+def test_word_net_ids_are_the_classes_of_imagenet():
+    """TFDS names the classes of imagenet2012 by them, `weights convert` by names."""
+    ids, names = zip(*imagenet_classes(), strict=True)
+    predictor = SimpleNamespace(network=SimpleNamespace(labels=names))
+    images = Split(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1, np.int64))
+    data = ImageData("imagenet2012", images, images, ids)
+    _check_classes(predictor, Path("public.keras"), data)
+    other = replace(data, class_names=(ids[1], ids[0], *ids[2:]))
+    with pytest.raises(ValueError, match="in their order"):
+        _check_classes(predictor, Path("public.keras"), other)
+
+
 def test_mistakes_are_told_in_a_line(trained):
     pictures, one, _ = trained
     for arguments, told in (
@@ -240,19 +250,3 @@ def test_the_numbers_of_a_run_are_not_overwritten(trained):
 def test_images_of_other_channels_than_the_models_are_refused(crops):
     with pytest.raises(ValueError, match=r"images of 1 channels, .* images of 3"):
         crop_scores(brightness_model(1.0), lying(channels=3), crops)
-
-
-def test_imagenet_by_wordnet_ids_is_imagenet_by_names():
-    """TFDS's imagenet2012 names classes by ids, `weights convert` by names."""
-    lines = ASSETS.joinpath("imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
-    ids, names = zip(*(line.split(" ", 1) for line in lines), strict=True)
-    assert (ids[0], names[0]) == ("n01440764", "tench")
-    split = Split(np.zeros((1, 2, 2, 3), np.uint8), np.array([0]))
-    data = ImageData("tfds:imagenet2012", split, split, ids)
-    for labels, fits in ((names, True), (ids, True), (names[::-1], False)):
-        predictor = Predictor(Network(lambda pixels: pixels, (2, 2, 3), labels))
-        if fits:
-            _check_classes(predictor, Path("model.keras"), data)
-        else:
-            with pytest.raises(ValueError, match="Expected a model of the 1000 classes"):
-                _check_classes(predictor, Path("model.keras"), data)

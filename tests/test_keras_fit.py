@@ -28,6 +28,12 @@ def test_two_devices_of_jax_take_the_steps_of_one(tmp_path):
     assert {path.name for path in (tmp_path / "2").iterdir()} == RUN_FILES - {"saved_model"}
 
 
+def test_the_time_of_the_training_is_told(tmp_path):
+    recipe = replace(RECIPE, average="none", clip_norm=0.0, epochs=1)
+    progress = keras_fit.fit(one_module_spec(), noise(), recipe, tmp_path)
+    assert 0.1 < progress.seconds < 300
+
+
 @pytest.mark.parametrize(
     "change",
     [{"average": "uniform"}, {"micro_batches": 2}, {"precision": "mixed_bfloat16"}],

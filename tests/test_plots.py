@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -56,6 +55,13 @@ def test_training_curve(tmp_path, drawn):
         ]
 
 
+def test_the_loss_without_auxiliary_classifiers_is_beside_the_held_out_one(tmp_path, drawn):
+    plots.training_curve(HISTORY | {"main_loss": [1.5, 0.75, 0.25]}, tmp_path / "curve.png")
+    loss, accuracy = drawn[0].axes
+    assert loss.lines[0].get_ydata().tolist() == [1.5, 0.75, 0.25]
+    assert accuracy.lines[0].get_ydata().tolist() == HISTORY["accuracy"]
+
+
 @pytest.mark.parametrize("prefix", ["", "val_"])
 def test_training_curve_of_one_epoch_shows_its_points(tmp_path, prefix):
     nothing = {key: [float("nan")] for key in HISTORY}
@@ -104,17 +110,3 @@ def test_any_class_name_is_drawn_as_it_is(tmp_path, drawn):
     assert min(opened(tmp_path / "matrix.png").size) > 400
     bounds = drawn[0].axes[0].get_window_extent()
     assert bounds.width > 100  # the matrix is not squeezed out by a long name
-
-
-def test_the_training_loss_beside_the_held_out_one_is_the_main_classifiers(tmp_path, monkeypatch):
-    drawn = {}
-    plot = Axes.plot
-
-    def noted(self, epochs, values, *, label, **others):
-        drawn[label, len(drawn) // 2] = list(values)
-        return plot(self, epochs, values, label=label, **others)
-
-    monkeypatch.setattr(Axes, "plot", noted)
-    history = {"loss": [3.2], "main_loss": [2.0], "val_loss": [2.1]}
-    plots.training_curve(history | {"accuracy": [0.3], "val_accuracy": [0.4]}, tmp_path / "x.png")
-    assert list(drawn.values()) == [[2.0], [2.1], [0.3], [0.4]]

@@ -206,6 +206,12 @@ def test_auxiliary_classifiers_learn_along_and_are_left_out(tmp_path):
     assert history["val_loss"][-1] == pytest.approx(run.metrics["loss"], rel=0.05)
 
 
+def test_an_unknown_endpoint_to_freeze_is_refused_before_there_is_a_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"Received: .*'9z'"):
+        prepare_run(one_module_spec(), DATA, replace(RECIPE, freeze_until="9z"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_images_of_another_size_are_resized(tmp_path):
     run = train(
         one_module_spec(input_shape=(12, 20, 1)), DATA, replace(RECIPE, epochs=1), tmp_path / "run"

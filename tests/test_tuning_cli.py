@@ -1,17 +1,22 @@
 """`keras-inception tune`: mistakes in one line, and what a search leaves and says."""
 
 import importlib
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import ENVIRONMENT
+from processes import ENVIRONMENT, free_ports
 from test_cli import assert_mistake, run
 from test_tuning_search import pretended
 
+from keras_inception.cost import network_cost
+from keras_inception.loop import TrainingDivergedError
 from keras_inception.spec import NetworkSpec
+from keras_inception.variants import NANO
+from tuning.latency import LatencyModel
 
 QUICK = ("tune", "--variant", "nano", "--set", "epochs=1", "--oracle", "random", "--out")
 
@@ -21,10 +26,14 @@ def test_mistakes(tmp_path: Path) -> None:
     assert_mistake(run(*QUICK, out, "--budget-macs", 100_000), "Expected a budget of at least")
     assert_mistake(run(*QUICK, out, "--oracle", "best"), "Received: kind='best'")
     assert_mistake(
-        run(*QUICK, out, "--against", "price", "--least-share", 0.7), "Received: 'price'"
+        run(*QUICK, out, "--against", "price", "--least-share", 0.7), "Received: against='price'"
     )
     assert_mistake(run(*QUICK, out, "--rounds", "a,b"), "Expected --rounds such as 2,6,18")
     assert_mistake(run(*QUICK, out, "--kernels", "3;5"), "Received: kernels='3;5'")
+    assert_mistake(
+        run("tune", "--oracle", "hyperband", "--rounds", 1, "--trials", 4, "--out", out),
+        "Received: --trials 4",
+    )
     assert not out.exists()
     assert_mistake(run("tune-report", tmp_path), "Expected the folder of a search")
 
@@ -55,6 +64,102 @@ def test_a_search_its_report_and_another_budget(
     other = run(*QUICK, out, "--trials", 3, "--budget-macs", 3_500_000)
     assert_mistake(other, "- space.budget.macs: 3999440 + space.budget.macs: 3500000")
     assert run("tune-report", out).exit_code == 0
+
+
+def test_trials_that_all_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer than would end the search: the last reason is told all the same."""
+
+    def failing(*_: Any, **__: Any) -> Any:
+        raise FloatingPointError("Received: a loss of nan")
+
+    monkeypatch.setattr(importlib.import_module("tuning.search"), "train_candidate", failing)
+    result = run(*QUICK, tmp_path / "search", "--trials", 2)
+    assert result.exit_code == 2
+    told = result.stderr.splitlines()[-1]
+    assert told.startswith("Error: Expected a completed trial.")
+    assert told.endswith("FloatingPointError: Received: a loss of nan")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 75)])
+def test_a_signal_while_rankings_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    def signalled(*_: Any, **__: Any) -> Any:
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("tuning.trust.train_candidate", signalled)
+    result = run(*QUICK, tmp_path / "search", "--measure-proxy", 2)
+    assert result.exit_code == code
+    assert result.stderr.startswith("Stopped. The same command with --out")
+
+
+def test_a_network_that_diverges_while_rankings_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverging(*_: Any, **__: Any) -> Any:
+        raise TrainingDivergedError("Received: a loss of nan")
+
+    monkeypatch.setattr("tuning.trust.train_candidate", diverging)
+    out = tmp_path / "search"
+    assert_mistake(run(*QUICK, out, "--measure-proxy", 2), "a loss of nan")
+    assert_mistake(run(*QUICK, out, "--measure-proxy", 1), "Received: networks=1")
+
+
+def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model by which the network takes 2 ms: 1.4 of that leave 70% of its multiply-adds."""
+    macs = network_cost(NANO).total.macs
+    measured = []
+
+    def measure(base: NetworkSpec) -> LatencyModel:
+        measured.append(base)
+        kinds = {layer.kind for layer in network_cost(base).layers}
+        parts = ("layer", "million multiply-adds", "million elements")
+        weights = {f"{kind}: {part}": 0.0 for kind in kinds for part in parts}
+        weights |= {"network": 0.0} | {f"{kind}: {parts[1]}": 2e6 / macs for kind in kinds}
+        return LatencyModel(coefficients=weights, batch_size=1, error=0.05)
+
+    trained: list[NetworkSpec] = []
+
+    def counting(spec: NetworkSpec, *_: Any, **__: Any) -> Any:
+        trained.append(spec)
+        return pretended(spec)
+
+    monkeypatch.setattr("tuning.latency.measure_latency_model", measure)
+    monkeypatch.setattr(importlib.import_module("tuning.search"), "train_candidate", counting)
+    for _ in range(2):
+        result = run(*QUICK, tmp_path / "search", "--budget-ms", 1.4, "--trials", 2)
+        assert result.exit_code == 0, result.output
+    assert len(measured) == 1
+    assert len(trained) == 2
+    for spec in trained:
+        assert 0.65 * macs < network_cost(spec).total.macs <= 0.7 * macs
+    other = tmp_path / "other"
+    assert_mistake(run(*QUICK, other, "--budget-ms", 0.5), "Received: 0.5 ms an image.")
+
+
+@pytest.mark.slow
+def test_a_worker_from_elsewhere(tmp_path: Path) -> None:
+    """A chief that takes workers at an address; another command with its own folder joins."""
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    command = [sys.executable, "-c", "from keras_inception.cli import main; main()", *QUICK]
+
+    def start(name: str, *options: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*command, str(tmp_path / name), "--trials", "6", *options],
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    here, there = start("here", "--address", address), start("there", "--join", address)
+    for process in (here, there):
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+    assert len(list((tmp_path / "here").glob("trial_*/trial.json"))) == 6
+    logs = [path for name in ("here", "there") for path in (tmp_path / name).glob("logs/*.log")]
+    assert len(logs) == 3  # the chief and a worker here, a worker there
+    assert (tmp_path / "here" / "best_spec.json").exists()
 
 
 @pytest.mark.slow

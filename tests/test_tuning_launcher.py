@@ -14,7 +14,10 @@ from tuning.launcher import LaunchError, launch
 
 
 def crew(folder: Path, orders: dict[str, list[str]], tail: str = "") -> list[str]:
-    """A command whose processes do what `orders` say by the role: "exit 0", "kill", "wait"."""
+    """A command whose processes do what `orders` say by the role, start by start.
+
+    "wait 3" waits for the third start of the worker, "pause" for a second; "kill", "exit 0".
+    """
     source = f"""
     import os, signal, sys, time
     name = os.environ["KERASTUNER_TUNER_ID"]
@@ -25,12 +28,15 @@ def crew(folder: Path, orders: dict[str, list[str]], tail: str = "") -> list[str
     count = open(log).read().split().count(role)
     orders = {orders!r}[role]
     order = orders[min(count, len(orders)) - 1]
+    if order.startswith("wait"):
+        while open(log).read().split().count("worker0") < int(order.split()[1]):
+            time.sleep(0.05)
+        order = " ".join(order.split()[2:])
+    if order.startswith("pause"):
+        time.sleep(1)
+        order = order.removeprefix("pause ")
     if order == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if order == "wait":
-        while open(log).read().split().count("worker0") < 3:
-            time.sleep(0.05)
-        order = "exit 0"
     {tail}
     print("order", order)
     sys.exit(int(order.split()[1]))
@@ -48,7 +54,7 @@ def run(folder: Path, orders: dict[str, list[str]], workers: int = 1) -> None:
 
 def test_killed_and_recycled_processes_start_again(tmp_path: Path) -> None:
     """A worker is killed, ends to be started again, and is done; the chief waits for the third."""
-    run(tmp_path, {"chief": ["wait"], "worker0": ["kill", "exit 75", "exit 0"]})
+    run(tmp_path, {"chief": ["wait 3 exit 0"], "worker0": ["kill", "exit 75", "exit 0"]})
     assert starts(tmp_path) == ["chief"] + 3 * ["worker0"]
     assert (tmp_path / "logs" / "chief.log").read_text() == "order exit 0\n"
 
@@ -58,11 +64,17 @@ def test_a_killed_chief_starts_again(tmp_path: Path) -> None:
     assert starts(tmp_path).count("chief") == 3
 
 
+def test_a_chief_killed_after_its_workers_ended_gets_them_back(tmp_path: Path) -> None:
+    """It waits for them, to tell them that all is done."""
+    run(tmp_path, {"chief": ["wait 1 pause kill", "wait 2 exit 0"], "worker0": ["exit 0"]})
+    assert starts(tmp_path) == ["chief", "chief", "worker0", "worker0"]
+
+
 @pytest.mark.parametrize(
     ("orders", "message"),
     [
         ({"chief": ["exit 1"], "worker0": ["exit 0"]}, "chief ended with code 1: order exit 1"),
-        ({"chief": ["wait"], "worker0": ["exit 2"]}, "-0 ended with code 2: order exit 2"),
+        ({"chief": ["wait 3 exit 0"], "worker0": ["exit 2"]}, "-0 ended with code 2: order exit 2"),
     ],
 )
 def test_mistakes_end_all(tmp_path: Path, orders: dict[str, list[str]], message: str) -> None:

@@ -175,7 +175,6 @@ addEventListener("load", () => {
     assert f"3x3 {module.spatial[0].filters}," in text
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_hparams_are_written_for_every_completed_trial(folder: Path) -> None:
     from tuning.hparams import write_hparams
 

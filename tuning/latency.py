@@ -88,6 +88,10 @@ class LatencyBudget:
                 f"Received: milliseconds={self.milliseconds!r}"
             )
 
+    def __str__(self) -> str:
+        others = f" and {self.budget}" if self.budget else ""
+        return f"{self.milliseconds:g} ms an image{others}"
+
     def admits(self, cost: NetworkCost) -> bool:
         """Whether the network is within every bound."""
         within = self.budget is None or self.budget.admits(cost)

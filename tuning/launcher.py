@@ -84,9 +84,15 @@ def _wait_for_the_end() -> None:
 
 
 def _is_over(crew: dict[str, _Member], with_chief: bool) -> bool:
-    """Look after each process. Over: the chief is done, or without one here all workers are."""
+    """Look after each process. Over: the chief is done, or without one here all workers are.
+
+    A chief that was killed after its workers had ended would wait for them: they start again too.
+    """
     for member in crew.values():
-        member.look_after()
+        if member.look_after() and member is crew.get(CHIEF):
+            for other in crew.values():
+                if other.code == OVER:
+                    other.start()
     if with_chief:
         return crew[CHIEF].code == OVER
     return all(member.code == OVER for member in crew.values())
@@ -109,13 +115,14 @@ class _Member:
         self._log = folder / LOG_FOLDER / f"{name}.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._deaths = 0
-        self.code: int | None = None
-        self._process = self._start()
+        self.start()
 
-    def _start(self) -> subprocess.Popen[Any]:
+    def start(self) -> None:
+        """Start the process."""
+        self.code: int | None = None
         self._started = time.monotonic()
         with self._log.open("ab") as log:
-            return subprocess.Popen(
+            self._process: subprocess.Popen[Any] = subprocess.Popen(
                 self._command,
                 env=self._environment,
                 stdin=subprocess.PIPE,
@@ -124,13 +131,14 @@ class _Member:
                 start_new_session=True,  # Ctrl-C is the launcher's to pass on
             )
 
-    def look_after(self) -> None:
-        """Start the process again if it died."""
+    def look_after(self) -> bool:
+        """Start the process again if it died; whether it did."""
         if self.code == OVER or (code := self._process.poll()) is None:
-            return
+            return False
         self.code = code
+        self._close_pipe()
         if code == OVER:
-            return
+            return False
         killed = code < 0 or code == AGAIN
         if code == MISTAKE or (self._name == CHIEF and not killed):
             raise self._error(f"ended with code {code}")
@@ -138,9 +146,8 @@ class _Member:
         self._deaths = self._deaths + 1 if quick and code != AGAIN else 0
         if self._deaths >= _MOST_DEATHS:
             raise self._error(f"died {self._deaths} times in a row")
-        self._close_pipe()
-        self.code = None
-        self._process = self._start()
+        self.start()
+        return True
 
     def _error(self, what: str) -> LaunchError:
         lines = self._log.read_text(errors="replace").strip().splitlines()

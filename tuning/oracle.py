@@ -128,6 +128,7 @@ class Leases(keras_tuner.Oracle):
             trial.status = TrialStatus.IDLE
         return trial
 
+    @keras_tuner.synchronized
     def get_trial(self, trial_id: str) -> Trial:
         """The trial; asking for it renews the lease."""
         for tuner_id, trial in self.ongoing_trials.items():
@@ -203,7 +204,7 @@ class Leases(keras_tuner.Oracle):
         self._losses.update(state.get("losses", {}))
 
 
-class SoftAbort(keras_tuner.Oracle):
+class SoftAbort(Leases):
     """Failures end the search in good order, and keep their reasons.
 
     The original raises within `end_trial` after three failures in a row: as a gRPC error, which
@@ -232,6 +233,14 @@ class SoftAbort(keras_tuner.Oracle):
             return super().create_trial(tuner_id)
         self.tuner_ids.discard(tuner_id)
         return Trial(keras_tuner.HyperParameters(), status=TrialStatus.STOPPED)
+
+    @keras_tuner.synchronized
+    def is_over(self) -> bool:
+        """Whether no trial is out and every worker knows it; what waits is not run any more."""
+        if self.aborted is None:
+            return super().is_over()
+        self._end_leases()
+        return not (self.ongoing_trials or self.tuner_ids)
 
     @keras_tuner.synchronized
     def end_trial(self, trial: Trial) -> None:
@@ -274,8 +283,10 @@ class NoRepeats(keras_tuner.Oracle):
         if not repeated:
             return response
         values = self._random_values()
-        status = TrialStatus.STOPPED if values is None else TrialStatus.RUNNING
-        return {"status": status, "values": values}
+        if values is None:
+            return {"status": TrialStatus.STOPPED, "values": None}
+        kept = {k: v for k, v in response["values"].items() if k.startswith("tuner/")}
+        return {"status": TrialStatus.RUNNING, "values": values | kept}
 
     def _random_values(self) -> dict[str, Value] | None:
         if not self.trials:
@@ -290,7 +301,7 @@ class NoRepeats(keras_tuner.Oracle):
         )
 
 
-class Mended(NoRepeats, SoftAbort, Leases, WholeFiles):
+class Mended(NoRepeats, SoftAbort, WholeFiles):
     """All mends; put it before a kind of oracle."""
 
 

@@ -29,6 +29,15 @@ class BayesianOracle(Mended, keras_tuner.oracles.BayesianOptimizationOracle):
 class HyperbandOracle(Mended, keras_tuner.oracles.HyperbandOracle):
     """KerasTuner's Hyperband, over random points."""
 
+    @property
+    def trial_count(self) -> int:
+        """Trials of all rounds of all brackets."""
+        return sum(
+            self._get_size(bracket, number)
+            for bracket in range(self._get_num_brackets())
+            for number in range(self._get_num_rounds(bracket))
+        )
+
 
 class TPEOracle(Mended, TPE):
     """Optuna's TPE, for one objective or two."""
@@ -86,21 +95,35 @@ class Halving(keras_tuner.Oracle):
     def _promoted(self, number: int, rounds: list[list[Trial]]) -> Trial | None:
         """The trial of the round before that is sure to be among its best, if there is one."""
         taken = {trial.hyperparameters.values[TRIAL_VALUE] for trial in rounds[number]}
-        size = self._configurations // self._reduction**number
-        if len(taken) >= max(1, size):
+        size = self._size(number)
+        if len(taken) >= size:
             return None
         left = [trial for trial in rounds[number - 1] if trial.trial_id not in taken]
         completed = [trial for trial in left if trial.status == TrialStatus.COMPLETED]
         failed = [trial for trial in left if trial.status == TrialStatus.FAILED]
-        before = max(1, self._configurations // self._reduction ** (number - 1))
         if not completed or (
-            len(completed) + len(failed) <= before - max(1, size) and self._more_to_come(rounds)
+            len(completed) + len(failed) <= self._size(number - 1) - size
+            and self._more_to_come(number, rounds)
         ):
             return None
         return max(completed, key=self._goodness)
 
-    def _more_to_come(self, rounds: list[list[Trial]]) -> bool:
-        return bool(self.ongoing_trials) or len(rounds[0]) < self._configurations
+    @property
+    def trial_count(self) -> int:
+        """Trials of all rounds."""
+        rounds = range(len(self._round_epochs))
+        return sum(self._size(number) for number in rounds)
+
+    def _size(self, number: int) -> int:
+        return max(1, self._configurations // self._reduction**number)
+
+    def _more_to_come(self, number: int, rounds: list[list[Trial]]) -> bool:
+        """Whether the round before may still get results that are not there yet."""
+        return (
+            bool(self.ongoing_trials)
+            or len(rounds[0]) < self._configurations
+            or (number > 1 and self._promoted(number - 1, rounds) is not None)
+        )
 
     def _going_on(self, trial: Trial, number: int) -> dict[str, Any]:
         return trial.hyperparameters.values | {
@@ -146,10 +169,11 @@ def make_oracle(
     Args:
         kind: "tpe", "bayesian", "random" or "hyperband".
         objective: what is searched for.
-        max_trials: trials in all; with `round_epochs` of the first round.
+        max_trials: trials in all; with `round_epochs` of the first round; not of "hyperband",
+            which makes as many as its brackets have.
         second: another objective; TPE alone.
-        round_epochs: for successive halving, the epochs of each round; with "hyperband" its last
-            one is the most that a trial gets.
+        round_epochs: for successive halving, the epochs of each round; for "hyperband" the one
+            number that is the most a trial gets.
         settings: of `Mended` and of KerasTuner's `Oracle`, such as `hyperparameters` and `seed`.
 
     Raises:
@@ -170,9 +194,10 @@ def make_oracle(
         return RandomOracle(max_trials=max_trials, **common)
     if kind == "bayesian" and not round_epochs:
         return BayesianOracle(max_trials=max_trials, **GAUSSIAN_SETTINGS, **common)
-    if kind == "hyperband" and round_epochs:
-        return HyperbandOracle(max_epochs=round_epochs[-1], factor=REDUCTION, **common)
+    if kind == "hyperband" and len(round_epochs) == 1:
+        return HyperbandOracle(max_epochs=round_epochs[0], factor=REDUCTION, **common)
     raise ValueError(
-        "Expected kind 'tpe', 'random' or 'bayesian', or with round_epochs 'tpe', 'random' or "
-        f"'hyperband'. Received: kind={kind!r}, round_epochs={round_epochs!r}"
+        "Expected kind 'tpe', 'random' or 'bayesian', with round_epochs 'tpe' or 'random', or "
+        "'hyperband' with one number of round_epochs, its most epochs. "
+        f"Received: kind={kind!r}, round_epochs={round_epochs!r}"
     )

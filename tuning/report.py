@@ -56,7 +56,7 @@ def write_report(folder: Path) -> Path:
     if not best:
         raise ValueError(
             f"Expected a completed trial. Received: {str(folder)!r} with {len(trials)} trials, "
-            "none of them completed. Wait for the first one."
+            f"none of them completed.{_last_reason(trials)}"
         )
     if (spec := best_spec(folder)) is not None:
         write_text(folder / "best_spec.json", spec.to_json())
@@ -93,6 +93,11 @@ def importance(
 def _as_number(trial: SearchedTrial, item: Dimension) -> float:
     value = trial.values.get(item.name, item.neutral)
     return float(item.choices.index(str(value))) if item.choices else float(value)
+
+
+def _last_reason(trials: Sequence[SearchedTrial]) -> str:
+    reasons = [trial.message for trial in trials if trial.message]
+    return f" The last one failed: {reasons[-1]}" if reasons else " Wait for the first one."
 
 
 def _write_leaderboard(best: Sequence[SearchedTrial], path: Path) -> None:

@@ -1,7 +1,8 @@
 """A search in a folder: what is searched, the identity that a resume must keep, and the run.
 
-    from tuning import Space, search
-    found = search(Space(base=..., budget=Budget(macs=8_000_000), step=4), data, recipe, folder)
+    from tuning import SearchPlan, Space, search
+    space = Space(base=..., budget=Budget(macs=8_000_000), step=4)
+    search(SearchPlan(space=space, recipe=...), data, folder)
 
 Alone, or as chief or worker by KerasTuner's environment variables (`launcher` sets them).
 """
@@ -36,13 +37,22 @@ from tuning.tuner import MendedTuner, is_worker
 
 # What may be measured before a search, and lies in its folder.
 LATENCY_FILE, TRUST_FILE = "latency.json", "trust.json"
-# The directions in which the numbers of a trial are better.
-OBJECTIVES = {"val_accuracy": "max", "val_loss": "min", "macs": "min", "params": "min"}
+OBJECTIVE = keras_tuner.Objective("val_accuracy", "max")
+# What may be a second objective: the less of it, the better.
+COSTS = ("macs", "params")
 VALIDATION_SHARE = 1 / 6
 
 
 class SearchInterruptedError(keras_tuner.errors.FatalError):
-    """A signal came in the middle of a trial; the same search goes on."""
+    """A signal came in the middle of a trial; the same search goes on.
+
+    Attributes:
+        by_hand: whether it was Ctrl-C.
+    """
+
+    def __init__(self, message: str, *, by_hand: bool) -> None:
+        super().__init__(message)
+        self.by_hand = by_hand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +63,10 @@ class SearchPlan:
         space: of the networks.
         recipe: of the trials; its epochs are those of a full training.
         oracle: "tpe", "bayesian", "random" or "hyperband".
-        max_trials: in all; with `round_epochs` in the first round.
-        objective: "val_accuracy" or "val_loss".
-        against: "macs" or "params" as a second objective; None: one.
+        max_trials: in all; with `round_epochs` in the first round; not of "hyperband".
+        against: "macs" or "params" as a second objective beside the accuracy; None: one.
         round_epochs: for successive halving, the epochs at the end of each round; the last is at
-            most the recipe's.
+            most the recipe's. For "hyperband" the one number that is the most a trial gets.
         resolution: train on images of this height and width; None: the space's.
         data_fraction: of the training images.
         validation_share: of the training images, held out to judge the trials.
@@ -68,7 +77,6 @@ class SearchPlan:
     recipe: Recipe
     oracle: Kind = "tpe"
     max_trials: int = 30
-    objective: str = "val_accuracy"
     against: str | None = None
     round_epochs: tuple[int, ...] = ()
     resolution: int | None = None
@@ -77,11 +85,11 @@ class SearchPlan:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name in filter(None, (self.objective, self.against)):
-            if name not in OBJECTIVES:
-                raise ValueError(
-                    f"Expected an objective among {', '.join(OBJECTIVES)}. Received: {name!r}"
-                )
+        if self.against not in (None, *COSTS):
+            raise ValueError(
+                f"Expected a second objective among {', '.join(COSTS)}. "
+                f"Received: against={self.against!r}"
+            )
         if self.max_trials < 1 or self.seed < 1:  # KerasTuner takes 0 for no seed
             raise ValueError(
                 "Expected max_trials and seed of 1 or more. "
@@ -95,6 +103,11 @@ class SearchPlan:
         self.make_oracle()  # refuses what the kind cannot do
 
     @property
+    def trial_count(self) -> int:
+        """Trials of all rounds, if none fails."""
+        return getattr(self.make_oracle(), "trial_count", self.max_trials)
+
+    @property
     def is_proxy(self) -> bool:
         """Whether trials are judged by less than a full training."""
         rounds_short = bool(self.round_epochs) and self.round_epochs[0] < self.recipe.epochs
@@ -104,10 +117,10 @@ class SearchPlan:
         """The mended oracle of the plan."""
         hyperparameters = keras_tuner.HyperParameters()
         self.space.declare(hyperparameters)
-        second = self.against and keras_tuner.Objective(self.against, OBJECTIVES[self.against])
+        second = self.against and keras_tuner.Objective(self.against, "min")
         return make_oracle(
             self.oracle,
-            objective=keras_tuner.Objective(self.objective, OBJECTIVES[self.objective]),
+            objective=OBJECTIVE,
             max_trials=self.max_trials,
             second=second or None,
             round_epochs=self.round_epochs,
@@ -124,7 +137,6 @@ class SearchPlan:
         """What must be the same in all processes, and when the search is taken up again."""
         same = {
             "oracle": self.oracle,
-            "objective": self.objective,
             "against": self.against,
             "round_epochs": list(self.round_epochs),
             "resolution": self.resolution,
@@ -283,7 +295,7 @@ class NetworkTuner(MendedTuner):
                 after_step=lambda: self.beat(trial),
             )
         except TrainingInterruptedError as error:
-            raise SearchInterruptedError(str(error)) from error
+            raise SearchInterruptedError(str(error), by_hand=error.by_hand) from error
 
     def _folder_of(self, trial_id: str) -> Path:
         return Path(self.get_trial_dir(trial_id))

@@ -109,7 +109,7 @@ def train_candidate(
         start_from: a `folder` of a training to go on with; if it is not there (on another
             machine), training starts from the beginning.
         strategy: of `make_strategy`; None: one device.
-        after_step: called after every step.
+        after_step: called after every step, and after every batch of the evaluation.
 
     Raises:
         TrainingDivergedError: a loss or a weight is not finite.
@@ -170,6 +170,9 @@ class _Clock(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._ended = time.monotonic()
         self._steps.append(self._ended - self._began)
+        self._after_step()
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         self._after_step()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

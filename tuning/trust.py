@@ -99,10 +99,16 @@ def measure_trust(
     Args:
         plan: its first round, resolution and data fraction are what is cheap.
         data: as for `search`.
-        networks: how many, the neutral one and random ones.
+        networks: how many, the neutral one and random ones; 2 or more.
         strategy: as for `search`.
         told: called after each training with what it was and its accuracy.
+
+    Raises:
+        ValueError: fewer than two networks.
+        TrainingDivergedError, TrainingInterruptedError: as `train_candidate`.
     """
+    if networks < 2:
+        raise ValueError(f"Expected two networks or more. Received: networks={networks!r}")
     held_out = hold_out(data, plan.validation_share, plan.seed)
     part = part_of(held_out, plan.data_fraction, plan.seed)
     epochs = plan.round_epochs[0] if plan.round_epochs else plan.recipe.epochs

@@ -20,7 +20,7 @@ from keras_inception.layout import METRICS_FILE
 
 if TYPE_CHECKING:
     from keras_inception.data import ImageData
-    from keras_inception.evaluate import TableRow
+    from keras_inception.evaluate import Table3Row
     from keras_inception.predict import Predictor
 
 
@@ -109,12 +109,11 @@ def _crops(name: str) -> Crops:
 def _check_classes(predictor: Predictor, path: Path, data: ImageData) -> None:
     from keras_inception.imagenet import class_names, imagenet_classes
 
-    names = predictor.network.labels
+    names, own = predictor.network.labels, data.class_names
     numbers = tuple(str(index) for index in range(len(names)))
-    classes = data.class_names
-    if classes == tuple(identity for identity, _ in imagenet_classes()):
-        classes = class_names(len(classes)) or ()  # as `weights convert` leaves them in labels.txt
-    if len(names) != len(classes) or names not in (numbers, data.class_names, classes):
+    if own == tuple(identifier for identifier, _ in imagenet_classes()):  # TFDS' imagenet2012
+        own = class_names(len(own)) or own
+    if len(names) != len(own) or names not in (numbers, own):
         raise ValueError(
             f"Expected a model of the {len(data.class_names)} classes of {data.name!r}, in their "
             f"order. Received: {str(path)!r} of {len(names)} classes {list(names[:5])}..., data of "
@@ -122,7 +121,7 @@ def _check_classes(predictor: Predictor, path: Path, data: ImageData) -> None:
         )
 
 
-def _table(rows: list[TableRow], results: Any, data: ImageData) -> Table:
+def _table(rows: list[Table3Row], results: Any, data: ImageData) -> Table:
     note = f"; {data.note}" if data.note else ""
     table = Table(title=f"{len(data.test):,} held-out images of {escape(data.name + note)}")
     for column in ("models", "crops", "cost", "top-5 error", "compared to base", "top-1", "loss"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -39,6 +40,7 @@ from keras_inception.spec import NetworkSpec
 _NARROW_MACS = 20_000_000
 _SHOWN = 5
 _PROXY_NETWORKS = 4
+_TRIALS = 30
 
 
 def tune(
@@ -54,7 +56,10 @@ def tune(
     budget_ms: Annotated[
         float | None, typer.Option(help="Milliseconds an image at most, measured here first.")
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="In all, or of the first round.")] = 30,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="In all, or of the first round; default 30. Not of hyperband."),
+    ] = None,
     oracle: Annotated[str, typer.Option(help="tpe, bayesian, random or hyperband.")] = "tpe",
     step: Annotated[
         int | None, typer.Option(min=1, help="Widths are multiples of it; default 4 or 8.")
@@ -71,7 +76,10 @@ def tune(
     ] = 0.25,
     rounds: Annotated[
         str | None,
-        typer.Option(help="Successive halving: epochs at the end of each round, as 2,6,18."),
+        typer.Option(
+            help="Successive halving: epochs at the end of each round, as 2,6,18. For hyperband "
+            "one number, the most epochs."
+        ),
     ] = None,
     resolution: Annotated[
         int | None, typer.Option(help="Train on images of this height and width.")
@@ -109,7 +117,7 @@ def tune(
     the training images judges the trials; the test images are not looked at. The same command with
     the same --out goes on; it leaves best_spec.json for `train --spec`, and report.html.
 
-    Exit codes: 0; 2 for a mistake; 1 if too many trials failed; 75 if SIGTERM or Ctrl-C stopped it.
+    Exit codes: 0; 2 for a mistake; 1 after Ctrl-C, or if too many trials failed; 75 after SIGTERM.
     """
     with mistakes():
         spec, recipe = chosen_spec(variant, spec_file), chosen_recipe(recipe_name, changes)
@@ -117,6 +125,11 @@ def tune(
         if join and budget_ms:
             raise ValueError(
                 "Expected --budget-ms on one machine, whose times it means. Received: --join too"
+            )
+        if oracle == "hyperband" and trials is not None:
+            raise ValueError(
+                "Expected no --trials for hyperband, which makes as many as --rounds asks for. "
+                f"Received: --trials {trials}"
             )
     launched = "KERASTUNER_TUNER_ID" in os.environ
     if not launched:
@@ -145,7 +158,7 @@ def tune(
             ),
             recipe=recipe,
             oracle=oracle,  # type: ignore[arg-type]
-            max_trials=trials,
+            max_trials=trials or _TRIALS,
             against=against,
             round_epochs=round_epochs,
             resolution=resolution,
@@ -153,28 +166,30 @@ def tune(
             seed=seed,
         )
     if launched:
-        _run_here(plan, data, folder, devices, trials_per_process)
+        _run_launched(plan, data, folder, devices, trials_per_process)
         return
     with mistakes():
         claim(folder, plan.identity(data))
     _tell_plan(plan, data, folder)
+    with _ends(folder):
+        if not join:
+            _measure(plan, data, folder, devices, measure_proxy)
+        with _Display(folder, plan.trial_count, workers) as display:
+            if workers == 1 and not address and not join:
+                with display.ticking():
+                    _run_here(plan, data, folder, devices, None)
+            else:
+                launch(
+                    [sys.executable, "-c", _AGAIN, *sys.argv[1:], "--out", str(folder)],
+                    folder=folder,
+                    workers=workers,
+                    address=join or address or f"127.0.0.1:{free_port()}",
+                    with_chief=not join,
+                    tick=display.tick,
+                )
     if not join:
-        _measure(plan, data, folder, devices, measure_proxy)
-    with _ends(folder), _Display(folder, trials, workers) as display:
-        if workers == 1 and not address and not join:
-            with display.ticking():
-                _run_here(plan, data, folder, devices, None)
-        else:
-            launch(
-                [sys.executable, "-c", _AGAIN, *sys.argv[1:], "--out", str(folder)],
-                folder=folder,
-                workers=workers,
-                address=join or address or f"127.0.0.1:{free_port()}",
-                with_chief=not join,
-                tick=display.tick,
-            )
-    if not join:
-        _tell_result(folder)
+        with mistakes():
+            _tell_result(folder)
 
 
 # The same command in another process.
@@ -231,46 +246,77 @@ def _budget(
     return LatencyBudget(milliseconds=ms, model=model, budget=others)
 
 
-def _run_here(plan: Any, data: Any, folder: Path, devices: Any, trials_per_process: Any) -> None:
-    """Run the search, or this process's part of it."""
-    from tuning.search import SearchInterruptedError, search
+def _run_here(plan: Any, data: Any, folder: Path, devices: Any, trials_per_process: Any) -> bool:
+    """Run the search, or this process's part of it; whether it is over."""
+    from tuning.search import search
+    from tuning.service import ChiefLostError
     from tuning.tuner import SearchAbortedError
 
     try:
         with mistakes():
-            over = search(
+            return search(
                 plan, data, folder, strategy=devices, trials_per_process=trials_per_process
             )
-    except SearchAbortedError as error:
-        errors.print(f"[bold red]Error:[/] {escape(' '.join(str(error).split()))}")
-        raise typer.Exit(1) from None
+    except (SearchAbortedError, ChiefLostError) as error:
+        _tell_error(error)
+        raise typer.Exit(1 if isinstance(error, SearchAbortedError) else 2) from None
+
+
+def _run_launched(plan: Any, data: Any, folder: Path, devices: Any, trials: int) -> None:
+    """Run this process's part of the search, and tell the launcher how it ended."""
+    from tuning.launcher import AGAIN
+    from tuning.search import SearchInterruptedError
+
+    try:
+        over = _run_here(plan, data, folder, devices, trials)
     except SearchInterruptedError:
-        raise typer.Exit(INTERRUPTED) from None
+        over = False
     if not over:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(AGAIN)
+
+
+class _TerminatedError(Exception):
+    """SIGTERM came."""
 
 
 @contextmanager
 def _ends(folder: Path) -> Iterator[None]:
-    """What to say when the search ends before its end."""
+    """What to say, and the exit code, when the command ends before the search does."""
+    from keras_inception.loop import TrainingInterruptedError
     from tuning.launcher import LaunchError
+    from tuning.search import SearchInterruptedError
 
+    def terminate(*_: Any) -> None:
+        raise _TerminatedError
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     except LaunchError as error:
-        errors.print(f"[bold red]Error:[/] {escape(' '.join(str(error).split()))}")
+        _tell_error(error)
         raise typer.Exit(1) from None
-    except (KeyboardInterrupt, typer.Exit) as error:
-        if isinstance(error, typer.Exit) and error.exit_code != INTERRUPTED:
-            raise
+    except (
+        KeyboardInterrupt,
+        _TerminatedError,
+        TrainingInterruptedError,
+        SearchInterruptedError,
+    ) as error:
         errors.print(
             f"Stopped. The same command with [bold]--out {escape(str(folder))}[/] goes on."
         )
-        raise typer.Exit(INTERRUPTED) from None
+        by_hand = isinstance(error, KeyboardInterrupt) or getattr(error, "by_hand", False)
+        raise typer.Exit(1 if by_hand else INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _tell_error(error: Exception) -> None:
+    errors.print(f"[bold red]Error:[/] {escape(' '.join(str(error).split()))}")
 
 
 def _measure(plan: Any, data: Any, folder: Path, devices: Any, networks: int | None) -> None:
     """Noise and rank correlation, before rankings of cheap trainings are trusted."""
+    from keras_inception.loop import TrainingDivergedError
     from tuning.trust import Trust, measure_trust
 
     if networks is None:
@@ -278,14 +324,18 @@ def _measure(plan: Any, data: Any, folder: Path, devices: Any, networks: int | N
     trust = Trust.load(folder)
     if trust is None and networks:
         console.print(f"Training {networks} networks cheaply and in full first ...")
-        with mistakes():
-            trust = measure_trust(
-                plan,
-                data,
-                networks=networks,
-                strategy=devices,
-                told=lambda name, accuracy: console.print(f"  {name}: {accuracy:.2%}"),
-            )
+        try:
+            with mistakes():
+                trust = measure_trust(
+                    plan,
+                    data,
+                    networks=networks,
+                    strategy=devices,
+                    told=lambda name, accuracy: console.print(f"  {name}: {accuracy:.2%}"),
+                )
+        except TrainingDivergedError as error:
+            _tell_error(error)
+            raise typer.Exit(2) from None
         trust.save(folder)
     if trust is None:
         return
@@ -365,7 +415,7 @@ def _tell_plan(plan: Any, data: Any, folder: Path) -> None:
     console.print(cost_line(plan.space.spec({})))
     count = len(plan.space.dimensions)
     console.print(
-        f"{plan.max_trials} trials by {plan.oracle} over {count} hyperparameters, on "
+        f"{plan.trial_count} trials by {plan.oracle} over {count} hyperparameters, on "
         f"{len(data.train):,} training images of {escape(data.name)}, of which "
         f"{plan.validation_share:.0%} judge; in [bold]{escape(str(folder))}[/]."
     )

@@ -120,16 +120,15 @@ def verify(
 
 def _verified(entry: WeightsEntry) -> Table:
     from keras_inception.googlenet import GoogLeNet
-    from keras_inception.imagenet import imagenet_classes
+    from keras_inception.imagenet import class_names
     from keras_inception.predict import Predictor
     from keras_inception.runtimes import keras_network
     from keras_inception.weights.cache import fetch
 
     model = GoogLeNet(weights=fetch(entry))
     classes = model.output_shape[-1]
-    labels = tuple(name for _, name in imagenet_classes())
-    if classes != len(labels):  # inception5h's own order
-        labels = tuple(f"class {index}" for index in range(classes))
+    # inception5h has an order of its own.
+    labels = class_names(classes) or tuple(f"class {index}" for index in range(classes))
     predictor = Predictor(keras_network(model, labels))
     table = Table(title=f"{entry.name} ({entry.variant})")
     for column in ("photo", "class", "score"):

@@ -2,10 +2,9 @@
 
 from keras_inception.data.sample import SAMPLE_PATH, load_sample
 from keras_inception.data.sources import open_data
-from keras_inception.data.splits import AnySplit, FileSplit, ImageData, ImageFile, Split
+from keras_inception.data.splits import AnySplit, FileSplit, ImageData, Split
 from keras_inception.data.stream import (
     evaluation_batches,
-    network_pixels,
     sample_pixels,
     training_batches,
 )
@@ -16,12 +15,10 @@ __all__ = [
     "AnySplit",
     "FileSplit",
     "ImageData",
-    "ImageFile",
     "Split",
     "crop_views",
     "evaluation_batches",
     "load_sample",
-    "network_pixels",
     "open_data",
     "sample_pixels",
     "training_batches",

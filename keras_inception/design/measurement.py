@@ -20,7 +20,6 @@ from keras_inception.correlation import (
     shuffled,
 )
 from keras_inception.network import feature_extractor
-from keras_inception.runtimes import is_channels_first
 from keras_inception.spec import NetworkSpec
 
 # The thresholds at which a report shows the clusters beside the chosen one.
@@ -131,7 +130,7 @@ def _measure_one(
     options: DesignOptions,
 ) -> ModuleMeasurement:
     extractor = feature_extractor(model, [endpoint])
-    axis = 1 if is_channels_first(model) else -1
+    axis = -1 if keras.config.image_data_format() == "channels_last" else 1
     channels = extractor.output[endpoint].shape[axis]
     patch = max(options.kernel_sizes)
     statistics, null = (OffsetStatistics(channels, patch - 1) for _ in range(2))

@@ -25,8 +25,7 @@ from keras_inception.weights.source import (
 )
 
 _PACKAGE = "keras_inception.caffe"
-# message: {field: (number, type, "repeated" or "packed" or "", default)}; a capital letter is a
-# message.
+# message: {field: (number, type, "repeated" or "packed", default)}; a capital letter is a message.
 _MESSAGES: dict[str, dict[str, tuple[int, str, str, str]]] = {
     "BlobShape": {"dim": (1, "int64", "packed", "")},
     "BlobProto": {

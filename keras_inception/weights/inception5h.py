@@ -77,7 +77,7 @@ def _parse(path: Path) -> Any:
 
     graph = tf.compat.v1.GraphDef()
     try:
-        if path.suffix == ".zip":
+        if path.suffix.lower() == ".zip":
             with zipfile.ZipFile(path) as archive:
                 data = archive.read(_MEMBER)
         else:

@@ -28,8 +28,9 @@ class WeightsEntry:
         url, filename: of the published file.
         digest: None where no public source states one: then the file is checked by its keys and
             shapes alone.
-        pixels: the convention its network takes.
-        classes: of the published classifier.
+        pixels: the convention of the network's pixels, as in `NetworkSpec`.
+        classes: of the published file.
+        licence: of the weights, as their source states it.
         class_index: how many rows stand before the first of the 1000 ImageNet classes, in the
             published file; None for an order of its own.
         top_1, top_5: published accuracy in percent, single centre crop; None: not published.

@@ -23,7 +23,7 @@ def read(path: Path) -> Arrays:
         ValueError: not a file of Keras 3, or one whose layers have no names.
     """
     try:
-        if path.suffix == ".keras":
+        if path.suffix.lower() == ".keras":
             with zipfile.ZipFile(path) as archive:
                 data = io.BytesIO(archive.read(_MEMBER))
             with h5py.File(data) as file:

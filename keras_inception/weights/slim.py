@@ -107,7 +107,7 @@ def _read_checkpoint(prefix: Path) -> Arrays:
 
 def _prefix(path: Path) -> Path:
     """What `load_checkpoint` wants: the one file, or the name in front of `.index`."""
-    if path.suffix == ".index":
+    if path.suffix.lower() == ".index":
         return path.with_suffix("")
     if not path.is_dir():
         return path

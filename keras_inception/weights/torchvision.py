@@ -33,7 +33,8 @@ def read(path: Path) -> Arrays:
         ImportError: torch, or safetensors, is not installed.
         ValueError: not a state dict, or more in it than tensors.
     """
-    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    read = _read_safetensors if path.suffix.lower() == ".safetensors" else _read_torch
+    tensors = read(path)
     return {name: array for name, array in tensors.items() if not name.endswith(_COUNTER)}
 
 
