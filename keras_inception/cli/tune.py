@@ -33,6 +33,7 @@ from keras_inception.cli.common import (
     cost_line,
     errors,
     mistakes,
+    tell_error,
 )
 from keras_inception.cost import network_cost
 from keras_inception.spec import NetworkSpec
@@ -258,7 +259,7 @@ def _run_here(plan: Any, data: Any, folder: Path, devices: Any, trials_per_proce
                 plan, data, folder, strategy=devices, trials_per_process=trials_per_process
             )
     except (SearchAbortedError, ChiefLostError) as error:
-        _tell_error(error)
+        tell_error(str(error))
         raise typer.Exit(1 if isinstance(error, SearchAbortedError) else 2) from None
 
 
@@ -293,7 +294,7 @@ def _ends(folder: Path) -> Iterator[None]:
     try:
         yield
     except LaunchError as error:
-        _tell_error(error)
+        tell_error(str(error))
         raise typer.Exit(1) from None
     except (
         KeyboardInterrupt,
@@ -308,10 +309,6 @@ def _ends(folder: Path) -> Iterator[None]:
         raise typer.Exit(1 if by_hand else INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _tell_error(error: Exception) -> None:
-    errors.print(f"[bold red]Error:[/] {escape(' '.join(str(error).split()))}")
 
 
 def _measure(plan: Any, data: Any, folder: Path, devices: Any, networks: int | None) -> None:
@@ -334,7 +331,7 @@ def _measure(plan: Any, data: Any, folder: Path, devices: Any, networks: int | N
                     told=lambda name, accuracy: console.print(f"  {name}: {accuracy:.2%}"),
                 )
         except TrainingDivergedError as error:
-            _tell_error(error)
+            tell_error(str(error))
             raise typer.Exit(2) from None
         trust.save(folder)
     if trust is None:
