@@ -7,6 +7,7 @@ outlives the launcher.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -61,7 +62,9 @@ def launch(
     Raises:
         LaunchError: a process ended by a mistake or again and again.
     """
-    names = [CHIEF] * with_chief + [f"{socket.gethostname()}-{index}" for index in range(workers)]
+    # Another launcher's workers have other names, on this machine too.
+    own = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    names = [CHIEF] * with_chief + [f"{own}-{index}" for index in range(workers)]
     crew = {name: _Member(name, command, folder, address) for name in names}
     try:
         while not _is_over(crew, with_chief):
