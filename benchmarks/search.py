@@ -7,8 +7,8 @@
 Started again it goes on. Each training is a row of results/search_trials.csv, written when it ends;
 results/search.csv is the summary; what an arm found lies in results/specs, and
 `frontier_trained.py` trains it fully beside the paper's table; the pictures of `tpe`'s report go to
-docs/images. Arms may run beside each other, each
-on a core of its own (`taskset -c 0`); `raw` needs the time that `tpe` took. Arms:
+docs/images. Arms may run beside each other, each on a core of its own (`taskset -c 0`); `raw` needs
+the time that `tpe` took. Arms:
 
 - `tpe`, `bayesian` and `random`: equally many trials over projected points around Table 1 scaled by
   hand (nine modules, 28 x 28), depth and stem included;
