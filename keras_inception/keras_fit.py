@@ -20,7 +20,12 @@ from keras_inception.initial import initialize
 from keras_inception.layout import MODEL_FILE
 from keras_inception.loop import Progress, TrainingDivergedError, write_history
 from keras_inception.network import build_network, freeze_until, inference_model
-from keras_inception.optimizer import image_losses, is_correct, make_optimizer
+from keras_inception.optimizer import (
+    image_losses,
+    is_correct,
+    learning_rate_schedule,
+    make_optimizer,
+)
 from keras_inception.recipe import Recipe
 from keras_inception.spec import NetworkSpec
 
@@ -64,7 +69,7 @@ def compile_model(model: keras.Model, recipe: Recipe, *, total_steps: int) -> No
             f"KERAS_BACKEND=tensorflow. Received: average={recipe.average!r}, "
             f"micro_batches={recipe.micro_batches}, precision={recipe.precision!r}"
         )
-    optimizer = make_optimizer(recipe, total_steps)
+    optimizer = make_optimizer(recipe, learning_rate_schedule(recipe, total_steps))
     optimizer.global_clipnorm = recipe.clip_norm or None
 
     def loss(labels: Any, scores: Any) -> Any:

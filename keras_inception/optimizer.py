@@ -30,14 +30,20 @@ def learning_rate_schedule(
     )
 
 
-def make_optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer of the recipe. Clipping, accumulation and averages are the training step's."""
-    schedule = learning_rate_schedule(recipe, total_steps)
+def make_optimizer(
+    recipe: Recipe, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
+) -> keras.optimizers.Optimizer:
+    """The optimizer of the recipe. Clipping, accumulation and averages are the training step's.
+
+    Args:
+        recipe: names it.
+        learning_rate: a schedule; or a number, for who sets `optimizer.learning_rate` each step.
+    """
     if recipe.optimizer == "sgd":
         return keras.optimizers.SGD(
-            schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay or None
+            learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay or None
         )
-    return keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+    return keras.optimizers.AdamW(learning_rate, weight_decay=recipe.weight_decay)
 
 
 def image_losses(labels: Any, scores: Any, recipe: Recipe) -> Any:

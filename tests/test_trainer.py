@@ -115,6 +115,45 @@ def test_a_step_is_the_gradient_of_the_three_losses_times_the_rate(clip_norm):
         assert_allclose(weight, value, atol=1e-6)
 
 
+def test_each_step_takes_the_rate_of_its_place_in_the_schedule():
+    trainer = trainer_of(replace(SGD, warmup=0.5), total_steps=8)
+    before = weights_of(trainer.model)
+    for step, batch in zip(range(4), batches_of(trainer), strict=False):
+        trainer.step(batch)
+        assert float(trainer.optimizer.learning_rate) == pytest.approx(step / 4 * 8 / 256)
+        if step == 0:  # its rate is 0
+            assert all(map(np.array_equal, weights_of(trainer.model), before))
+    assert not any(map(np.array_equal, weights_of(trainer.model), before))
+
+
+def cosines(function: tf.types.experimental.ConcreteFunction) -> int:
+    """How often a function computes one: its own operations and those of the functions in it."""
+    definition = function.graph.as_graph_def()
+    nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+    return sum(node.op == "Cos" for node in nodes)
+
+
+def test_a_step_computes_its_rate_once():
+    trainer = trainer_of(replace(SGD, weight_decay=1e-4))
+    batch = next(iter(batches_of(trainer)))
+    step = trainer._compiled_step.get_concrete_function(*batch, tf.constant(0.0))
+    assert cosines(step) == 1
+
+
+def test_keras_still_computes_a_schedule_anew_for_each_weight_that_decays():
+    """If this fails, `Trainer` may give the optimizer the schedule (Keras 3.15)."""
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    optimizer = keras.optimizers.SGD(schedule, weight_decay=1e-4)
+    weights = [keras.Variable(np.ones(2, np.float32)) for _ in range(3)]
+    optimizer.build(weights)
+
+    @tf.function
+    def step() -> None:
+        optimizer.apply([tf.ones(2)] * 3, weights)
+
+    assert cosines(step.get_concrete_function()) > 3
+
+
 def test_all_processes_learn_that_one_is_asked_to_stop():
     trainer = trainer_of(SGD)
     batch = next(iter(batches_of(trainer)))
