@@ -6,7 +6,6 @@ whenever it is asked for, order, augmentation and all, and on however many worke
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,15 +13,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_inception.crops import Window, centre_window, random_window
+from keras_inception.crops import centre_window
 from keras_inception.data.augment import Draws, Purpose, augmented, mixed_up
-from keras_inception.data.splits import PIXELS, AnySplit, Split
+from keras_inception.data.decode import CROP_DRAWS, PARALLEL, ROW_DRAWS, decoded_rows, resized
+from keras_inception.data.splits import AnySplit, Split
 from keras_inception.preprocessing import preprocess_input
 from keras_inception.recipe import Recipe
 from keras_inception.spec import NetworkSpec
 
-# Uniform numbers of `random_window`, one that chooses the interpolation, and one that mirrors.
-_CROP_DRAWS, _ROW_DRAWS = 23, 24
 # tf.random.experimental.index_shuffle puts this constant before the user's seed.
 _SHUFFLE_KEY = 498247692
 
@@ -69,7 +67,7 @@ def training_batches(
         return step, _shuffled(index, count, recipe.seed)
 
     def row_draws(step: Any) -> Any:
-        crop = draws(step).uniform(Purpose.CROP, _CROP_DRAWS)
+        crop = draws(step).uniform(Purpose.CROP, CROP_DRAWS)
         flip = draws(step).uniform(Purpose.FLIP, 1)
         return tf.concat([crop, flip if recipe.flip else tf.ones_like(flip)], axis=1)
 
@@ -89,10 +87,10 @@ def training_batches(
     if in_memory is not None:
         pixels = tf.constant(in_memory.images)
         images = chosen_rows.map(
-            lambda step, positions: _centred(tf.gather(pixels, positions), size), _PARALLEL
+            lambda step, positions: _centred(tf.gather(pixels, positions), size), PARALLEL
         )
     else:
-        images = _decoded_rows(
+        images = decoded_rows(
             chosen_rows.map(lambda step, positions: (positions, row_draws(step))),
             split,
             size,
@@ -101,8 +99,8 @@ def training_batches(
         ).batch(rows, drop_remainder=True)
     return (
         tf.data.Dataset.zip((chosen_rows, images))
-        .map(lambda rows, images: finished(rows[0], rows[1], images), _PARALLEL)
-        .prefetch(_PARALLEL)
+        .map(lambda rows, images: finished(rows[0], rows[1], images), PARALLEL)
+        .prefetch(PARALLEL)
         .with_options(_options())
     )
 
@@ -135,12 +133,12 @@ def evaluation_batches(
         images = (
             tf.data.Dataset.from_tensor_slices(split.images[begin:end])
             .batch(batch_size)
-            .map(lambda images: _centred(images, size), _PARALLEL)
+            .map(lambda images: _centred(images, size), PARALLEL)
         )
     else:
         positions = tf.data.Dataset.range(begin, end).batch(batch_size)
-        images = _decoded_rows(
-            positions.map(lambda rows: (rows, tf.ones((tf.size(rows), _ROW_DRAWS)))),
+        images = decoded_rows(
+            positions.map(lambda rows: (rows, tf.ones((tf.size(rows), ROW_DRAWS)))),
             split,
             size,
             channels,
@@ -148,8 +146,8 @@ def evaluation_batches(
         ).batch(batch_size)
     return (
         tf.data.Dataset.zip((images, labels.batch(batch_size)))
-        .map(lambda images, labels: (_network_input(images, spec), labels), _PARALLEL)
-        .prefetch(_PARALLEL)
+        .map(lambda images, labels: (_network_input(images, spec), labels), PARALLEL)
+        .prefetch(PARALLEL)
         .with_options(_options())
     )
 
@@ -182,13 +180,10 @@ def sample_pixels(split: AnySplit, spec: NetworkSpec, count: int) -> np.ndarray:
     if isinstance(split, Split):
         return np.asarray(network_pixels(split.images[:count], spec))
     rows = tf.data.Dataset.from_tensors(
-        (tf.range(count, dtype=tf.int64), tf.ones((count, _ROW_DRAWS)))
+        (tf.range(count, dtype=tf.int64), tf.ones((count, ROW_DRAWS)))
     )
-    images = _decoded_rows(rows, split, size, channels, random=False).batch(count)
+    images = decoded_rows(rows, split, size, channels, random=False).batch(count)
     return np.asarray(_data_format(images.get_single_element()))
-
-
-_PARALLEL = tf.data.AUTOTUNE
 
 
 def _options() -> tf.data.Options:
@@ -250,124 +245,10 @@ def _shuffled(index: Any, count: int, seed: int) -> Any:
     )
 
 
-def _decoded_rows(
-    rows: tf.data.Dataset,
-    split: AnySplit,
-    size: tuple[int, int],
-    channels: int,
-    *,
-    random: bool,
-) -> tf.data.Dataset:
-    """One image, float32 h x w x C in [0, 255], for each position of (positions, uniforms)."""
-    read = _reader(split, size, channels, random=random)
-    types = (tf.string, tf.int32, tf.int32, tf.int32)
-
-    def parts(positions: Any, uniforms: Any) -> Any:
-        return *tf.numpy_function(read, (positions, uniforms), types), uniforms[
-            :, _CROP_DRAWS - 1 :
-        ]
-
-    def image(content: Any, window: Any, orientation: Any, ratio: Any, uniforms: Any) -> Any:
-        window = tf.ensure_shape(window, (4,))
-        pixels = tf.cond(
-            orientation == PIXELS,
-            lambda: _pixels(content, window, channels),
-            lambda: _jpeg_window(content, window, orientation, ratio, channels),
-        )
-        pixels.set_shape((None, None, channels))
-        pixels = tf.cond(uniforms[1] < 0.5, lambda: tf.reverse(pixels, [1]), lambda: pixels)
-        return _interpolated(pixels, size, uniforms[0]) if random else _resized(pixels, size)
-
-    return rows.map(parts, _PARALLEL).unbatch().map(image, _PARALLEL)
-
-
-def _reader(
-    split: AnySplit, size: tuple[int, int], channels: int, *, random: bool
-) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]:
-    """A function (positions, uniforms) -> contents, stored windows, orientations, DCT ratios."""
-    # How many pixels of the window there must be for each of the input's when a JPEG is decoded
-    # at 1/2, 1/4 or 1/8. The window's edges are then rounded: by an eighth of the input's pixels
-    # at most where images are evaluated.
-    least = 1 if random else 4
-
-    def read(positions: np.ndarray, uniforms: np.ndarray) -> tuple[np.ndarray, ...]:
-        parts, ratios = [], []
-        for position, numbers in zip(positions.tolist(), uniforms.tolist(), strict=True):
-            height, width = split.size_of(position)
-            window = (
-                random_window(height, width, numbers)
-                if random
-                else centre_window(height, width, *size)
-            )
-            parts.append(split.part(position, window, channels))
-            ratios.append(_dct_ratio(window, size, least))
-        contents = np.array([part.content for part in parts], object)
-        windows = np.array([part.window for part in parts], np.int32)
-        orientations = np.array([part.orientation for part in parts], np.int32)
-        return contents, windows, orientations, np.array(ratios, np.int32)
-
-    return read
-
-
-def _dct_ratio(window: Window, size: tuple[int, int], least: int) -> int:
-    """The largest of 0 (1/1) to 3 (1/8) halvings that leaves `least` pixels for each wanted."""
-    room = min(window.height // (least * size[0]), window.width // (least * size[1]))
-    return min(3, max(room, 1).bit_length() - 1)
-
-
-def _pixels(content: Any, window: Any, channels: int) -> Any:
-    shape = tf.stack([window[2], window[3], channels])
-    return tf.reshape(tf.io.decode_raw(content, tf.uint8), shape)
-
-
-def _jpeg_window(content: Any, window: Any, orientation: Any, halvings: Any, channels: int) -> Any:
-    """Decode nothing but the window, at 1/2 to 1/8 where that suffices, and turn it upright."""
-
-    def at(ratio: int) -> Callable[[], Any]:
-        return lambda: tf.image.decode_and_crop_jpeg(
-            content,
-            window // ratio,
-            channels=channels,
-            ratio=ratio,
-            dct_method="INTEGER_ACCURATE",  # exactly Pillow's pixels, and as fast
-        )
-
-    pixels = tf.switch_case(halvings, [at(1), at(2), at(4), at(8)])
-    return tf.cond(orientation == 1, lambda: pixels, lambda: _upright(pixels, orientation))
-
-
-def _upright(pixels: Any, orientation: Any) -> Any:
-    """Apply EXIF's orientation: 5 to 8 transpose, then some mirror down or right."""
-    pixels = tf.cond(orientation < 5, lambda: pixels, lambda: tf.transpose(pixels, (1, 0, 2)))
-    for axis, mirrored in ((0, (3, 4, 7, 8)), (1, (2, 3, 6, 7))):
-        chosen = tf.reduce_any(orientation == tf.constant(mirrored))
-        pixels = tf.cond(chosen, lambda: tf.reverse(pixels, [axis]), lambda: pixels)  # noqa: B023
-    return pixels
-
-
-def _interpolated(pixels: Any, size: tuple[int, int], uniform: Any) -> Any:
-    """Resize by bilinear, nearest, area or cubic interpolation, each as probable (section 6)."""
-
-    def by(method: str) -> Callable[[], Any]:
-        return lambda: tf.cast(tf.image.resize(pixels, size, method=method), tf.float32)
-
-    def cubic() -> Any:
-        return tf.clip_by_value(tf.image.resize(pixels, size, method="bicubic"), 0, 255)
-
-    methods = [*(by(method) for method in ("bilinear", "nearest", "area")), cubic]
-    return tf.switch_case(tf.cast(uniform * len(methods), tf.int32), methods)
-
-
-def _resized(images: Any, size: Any) -> Any:
-    if tuple(images.shape[-3:-1]) == tuple(size):
-        return tf.cast(images, tf.float32)
-    return tf.image.resize(tf.cast(images, tf.float32), size, antialias=True)
-
-
 def _centred(images: Any, size: Any) -> Any:
     """The largest centred part of the shape `size` of images of one size, resized to it."""
     top, left, height, width = centre_window(*images.shape[-3:-1], *size)
-    return _resized(images[..., top : top + height, left : left + width, :], size)
+    return resized(images[..., top : top + height, left : left + width, :], size)
 
 
 def _data_format(images: Any) -> Any:

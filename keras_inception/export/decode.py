@@ -12,6 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_inception.data.decode import upright
+
 _START_OF_SCAN = 0xDA
 _APP1 = 0xE1
 _EXIF = [ord(letter) for letter in "Exif\0\0"]
@@ -54,7 +56,7 @@ def _decode_one(contents: Any, height: int, width: int, channels: int) -> Any:
     def jpeg() -> Any:
         # The accurate transform is Pillow's too; the fast one is a few levels off.
         pixels = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
-        return _upright(pixels, _exif_orientation(tf.io.decode_raw(contents, tf.uint8)))
+        return upright(pixels, _exif_orientation(tf.io.decode_raw(contents, tf.uint8)))
 
     def other() -> Any:
         return tf.io.decode_image(contents, channels=3, expand_animations=False)
@@ -84,17 +86,6 @@ def _fit(image: Any, height: int, width: int) -> Any:
     )[0]
 
 
-def _upright(image: Any, orientation: Any) -> Any:
-    """Turn an image as its EXIF orientation, 1 to 8, asks."""
-
-    def is_among(*values: int) -> Any:
-        return tf.reduce_any(orientation == list(values))
-
-    image = tf.cond(is_among(5, 6, 7, 8), lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
-    image = tf.cond(is_among(2, 3, 6, 7), lambda: tf.reverse(image, [1]), lambda: image)
-    return tf.cond(is_among(3, 4, 7, 8), lambda: tf.reverse(image, [0]), lambda: image)
-
-
 def _exif_orientation(jpeg: Any) -> Any:
     """The orientation in a JPEG's APP1 segment; 1 (upright) where there is none.
 
@@ -117,7 +108,7 @@ def _exif_orientation(jpeg: Any) -> Any:
     _, orientation = tf.while_loop(
         goes_on, read_segment, (tf.constant(2), tf.constant(0)), maximum_iterations=_MOST_MARKERS
     )
-    return orientation
+    return tf.where((orientation >= 1) & (orientation <= 8), orientation, 1)
 
 
 def _tiff_orientation(data: Any, start: Any) -> Any:
