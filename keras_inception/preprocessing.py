@@ -150,11 +150,24 @@ def read_image(path: Path | BinaryIO, *, height: int, width: int, channels: int)
         pixels = decode_image(path, channels)
     except ValueError as error:
         raise ValueError(f"Expected an image. Received: {str(path)!r} ({error})") from error
+    return fit_image(pixels, height=height, width=width)
+
+
+def fit_image(pixels: np.ndarray, *, height: int, width: int) -> np.ndarray:
+    """The largest centred part of that shape of an image, resized.
+
+    Args:
+        pixels: uint8, h x w x C, C of 1 or 3.
+        height, width: of the result, in pixels.
+
+    Returns:
+        uint8, height x width x C.
+    """
     top, left, rows, columns = centre_window(pixels.shape[0], pixels.shape[1], height, width)
-    pixels = pixels[top : top + rows, left : left + columns]
-    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    part = pixels[top : top + rows, left : left + columns]
+    image = Image.fromarray(part[..., 0] if part.shape[2] == 1 else part)
     fitted = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(fitted, dtype=np.uint8).reshape(height, width, channels)
+    return np.asarray(fitted, dtype=np.uint8).reshape(height, width, part.shape[2])
 
 
 def decode_image(source: Path | BinaryIO, channels: int) -> np.ndarray:

@@ -140,7 +140,7 @@ def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
         Split(whole.test.images[:32], whole.test.labels[:32]),
         whole.class_names,
     )
-    monkeypatch.setattr(keras_inception.data, "open_data", lambda name, *, strict: small)
+    monkeypatch.setattr(keras_inception.data, "open_data", lambda name, **_: small)
 
 
 @pytest.mark.usefixtures("small_sample")

@@ -10,7 +10,9 @@ import pytest
 import tensorflow as tf
 from conftest import tiny_spec
 from PIL import Image, ImageOps
+from rich.console import Console
 
+from keras_inception.cli import common
 from keras_inception.data import (
     FileSplit,
     Split,
@@ -47,6 +49,17 @@ def taken(batches: tf.data.Dataset, count: int) -> tuple[np.ndarray, np.ndarray]
 
 
 # Names
+
+
+def test_who_looks_on_sees_how_many_files_are_looked_at(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        for number in range(6):
+            save(picture(seed=number), tmp_path / name / f"{number}.png")
+    for terminal in (True, False):
+        told = io.StringIO()
+        monkeypatch.setattr(common, "errors", Console(file=told, force_terminal=terminal))
+        assert len(common.chosen_data(f"dir:{tmp_path}").train) == 10
+        assert ("looking at the images" in told.getvalue()) == terminal
 
 
 @pytest.mark.parametrize("name", ["", "sampel", "dir:", "tfds:", "folder:x", "sample:x"])

@@ -197,6 +197,15 @@ def test_fastest_passes_over_a_saved_model_that_does_not_agree(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.tflite"]
 
 
+def test_a_refusal_says_which_formats_are_kept(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keras_inception.export.job.write_saved_model", disagreeing)
+    with pytest.raises(ValueError, match=r"out': litert\.$"):
+        export_model(network(), tmp_path / "out", ["saved_model-bfloat16", "litert"], images=images)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.tflite"]
+
+
 @pytest.mark.parametrize("error", [ValueError("no such endpoint"), KeyboardInterrupt()])
 def test_an_export_that_ends_early_leaves_nothing_and_can_be_asked_again(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -193,6 +193,24 @@ def cost_line(spec: NetworkSpec) -> str:
         f"{total.params:,} parameters, {total.macs:,} multiply-adds, "
         f"{total.activation_bytes() / 1e6:.1f} MB of activations per image."
     )
+
+
+def chosen_data(name: str, *, strict: bool = False) -> ImageData:
+    """The data set that --data names; a bar while its files are looked at, if a person looks on."""
+    from rich.progress import Progress
+
+    from keras_inception.data import open_data
+
+    bar = Progress(console=errors, transient=True)
+    with ExitStack() as stack:
+
+        def looked(done: int, total: int) -> None:
+            if not bar.tasks:
+                stack.enter_context(bar)
+                bar.add_task("looking at the images")
+            bar.update(bar.task_ids[0], completed=done, total=total)
+
+        return open_data(name, strict=strict, progress=looked if errors.is_terminal else None)
 
 
 # Files that cannot be read are listed up to so many.

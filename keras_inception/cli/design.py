@@ -23,6 +23,7 @@ from keras_inception.cli.common import (
     SpecFile,
     Variant,
     chosen_budget,
+    chosen_data,
     chosen_recipe,
     chosen_spec,
     console,
@@ -83,7 +84,6 @@ def design(
         recipe = chosen_recipe(recipe_name, changes, epochs=epochs)
     console.print("Loading TensorFlow ...")
     from keras_inception import design as room
-    from keras_inception.data import open_data
     from keras_inception.runtimes import load_keras
     from keras_inception.train import fitted_to_data, train
 
@@ -91,7 +91,7 @@ def design(
         options = room.DesignOptions(kernel_sizes=sizes)
         if threshold is not None:
             options = replace(options, threshold=threshold)
-        data = open_data(data_name)
+        data = chosen_data(data_name)
         spec = fitted_to_data(spec, data)
         budget = chosen_budget(spec, budget_macs, budget_params)
         fit_to_budget(spec, budget)  # a budget that is too small is told before the training

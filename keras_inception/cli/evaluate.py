@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from keras_inception.atomic import aside, make_writable, write_text
-from keras_inception.cli.common import console, mistakes, model_path, tell_left_out
+from keras_inception.cli.common import chosen_data, console, mistakes, model_path, tell_left_out
 from keras_inception.crops import Crops
 from keras_inception.layout import METRICS_FILE
 
@@ -50,12 +50,11 @@ def evaluate(
         if out is not None:
             _check_out(out)
     from keras_inception import plots
-    from keras_inception.data import open_data
     from keras_inception.evaluate import crop_scores, evaluate_scores, table_3
     from keras_inception.predict import Predictor
 
     with mistakes():
-        data = open_data(data_name, strict=strict)
+        data = chosen_data(data_name, strict=strict)
         predictors = [Predictor.load(path) for path in paths]
         for predictor, path in zip(predictors, paths, strict=True):
             _check_classes(predictor, path, data)

@@ -21,6 +21,7 @@ from keras_inception.cli.common import (
     RecipeName,
     SpecFile,
     Variant,
+    chosen_data,
     chosen_recipe,
     chosen_spec,
     console,
@@ -111,11 +112,10 @@ def train(
         init = None if init is None else model_path(init)
     with mistakes():
         devices = _devices(strategy)
-        from keras_inception.data import open_data
         from keras_inception.train import fitted_to_data, prepare_run
         from keras_inception.train import train as run
 
-        data = open_data(data_name, strict=strict)
+        data = chosen_data(data_name, strict=strict)
         spec = fitted_to_data(spec, data)
         if input_size is not None:
             spec = replace(spec, input_shape=(input_size, input_size, spec.input_shape[2]))

@@ -27,6 +27,7 @@ from keras_inception.cli.common import (
     SpecFile,
     Variant,
     chosen_budget,
+    chosen_data,
     chosen_recipe,
     chosen_spec,
     console,
@@ -135,7 +136,6 @@ def tune(
     launched = "KERASTUNER_TUNER_ID" in os.environ
     if not launched:
         console.print("Loading TensorFlow ...")
-    from keras_inception.data import open_data
     from keras_inception.strategy import make_strategy
     from tuning.launcher import end_with_launcher, free_port, launch
     from tuning.search import SearchPlan, claim
@@ -144,7 +144,7 @@ def tune(
     end_with_launcher()
     with mistakes():
         devices = make_strategy(strategy)
-        data = open_data(data_name, strict=True)
+        data = chosen_data(data_name, strict=True)
         base = base_network(_size(spec, data), len(data.class_names), spec)
         folder = out or RUNS / f"tune-{spec.name}-{datetime.now():%Y%m%d-%H%M%S}"
         plan = SearchPlan(

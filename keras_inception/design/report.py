@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_inception.atomic import write_text
+from keras_inception.atomic import aside, write_text
 from keras_inception.budget import module_widths
 from keras_inception.cost import network_cost
 from keras_inception.design.measurement import ModuleMeasurement
@@ -34,9 +34,12 @@ def write_report(found: Design, folder: Path) -> None:
     numbers = {item.module: _numbers(item) for item in found.measurements}
     text = json.dumps(numbers, indent=2) + "\n"
     write_text(folder / "measurements.json", text)
-    _decay_picture(found.measurements, folder / "correlation.png")
-    _cluster_picture(found.measurements, found.threshold, folder / "clusters.png")
-    _width_picture(found, folder / "widths.png")
+    with aside(folder / "correlation.png") as path:
+        _decay_picture(found.measurements, path)
+    with aside(folder / "clusters.png") as path:
+        _cluster_picture(found.measurements, found.threshold, path)
+    with aside(folder / "widths.png") as path:
+        _width_picture(found, path)
     write_text(folder / REPORT_FILE, _text(found))
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from keras_inception.data import Split, load_sample
 from keras_inception.predict import image_files
-from keras_inception.preprocessing import read_image
+from keras_inception.preprocessing import fit_image, read_image
 
 _MOST_CHECKED = 500
 _MOST_CALIBRATION = 200
@@ -86,6 +85,4 @@ def folder_images(
 def _fitted(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """A grey h x w x 1 image in the network's size and number of channels."""
     height, width, channels = shape
-    picture = Image.fromarray(image[..., 0]).convert("RGB" if channels == 3 else "L")
-    fitted = ImageOps.fit(picture, (width, height), method=Image.Resampling.BILINEAR)
-    return np.asarray(fitted, np.uint8).reshape(shape)
+    return np.repeat(fit_image(image, height=height, width=width), channels, axis=2)

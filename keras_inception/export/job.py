@@ -122,7 +122,8 @@ def export_model(
         if refused and not kept:
             raise refused
     if refused and not fastest:
-        raise refused
+        names = ", ".join(row.kind for row in kept)
+        raise ValueError(f"{refused} Kept in {str(folder)!r}: {names}.") from refused
     return [
         replace(row, path=folder / row.path.name if row in kept and row.path else None)
         for row in rows
