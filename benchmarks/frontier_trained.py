@@ -19,7 +19,8 @@ Each training is one row of results/frontier_trained.csv, written when it ends; 
 each network. Keras's own `fit` trains all of them, since not all are specs.
 
 The report: results/frontier_families.csv (accuracy and costs of every network),
-results/frontier_ratios.csv and docs/images/frontier.png. A ratio compares the searched network's
+results/search_ranks.csv (short trials beside these trainings), results/frontier_ratios.csv and
+docs/images/frontier.png. A ratio compares the searched network's
 family with another at the highest accuracy that both reach, each interpolated between its networks
 evenly in the logarithm of the cost; its interval is that of 90% of the draws in which the seeds of
 each network are drawn anew. Where one of the own family is as accurate as the other's best already
@@ -46,6 +47,7 @@ import small_networks
 import tensorflow as tf
 from machine import device
 from matplotlib.figure import Figure
+from scipy.stats import spearmanr
 
 from keras_inception import (
     VARIANTS,
@@ -70,6 +72,7 @@ from keras_inception.keras_fit import compile_model
 RESULTS = Path(__file__).parent / "results"
 TRAINED, LATENCY = RESULTS / "frontier_trained.csv", RESULTS / "frontier_latency.csv"
 FAMILIES, RATIOS = RESULTS / "frontier_families.csv", RESULTS / "frontier_ratios.csv"
+TRIALS, RANKS = RESULTS / "search_trials.csv", RESULTS / "search_ranks.csv"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "frontier.png"
 # Millions of multiply-adds: each family where it meets the others. What the question is about comes
 # first; depthwise convolutions train slowly on a CPU.
@@ -79,6 +82,8 @@ SIZES: dict[str, tuple[float, ...]] = {
     "search_plain": (1.5, 3, 6),
     "design": (3, 6),
     "small by hand": (3, 6),
+    "search_random": (3,),
+    "search_bayesian": (3,),
     "ResNet": (1.5, 3, 6),
     "naive": (3, 6),
     "MobileNetV2": (1.5, 3),
@@ -341,6 +346,7 @@ def report() -> None:
     """The tables and the picture."""
     found = points()
     write_families(found)
+    write_ranks(found)
     RATIOS.unlink(missing_ok=True)
     for data in RECIPES:
         families: dict[str, list[Point]] = {}
@@ -363,6 +369,30 @@ def write_families(found: list[Point]) -> None:
         mean = (len(point.accuracies), f"{point.accuracy:.4f}", f"{point.deviation:.4f}")
         row = (point.data, point.network, int(point.macs), point.params, *mean, *times)
         append(FAMILIES, columns, row)
+
+
+def write_ranks(found: list[Point]) -> None:
+    """What the search's short trials said of networks, beside their trainings here."""
+    completed = [row for row in rows_of(TRIALS) if row["accuracy"]]
+    cheap = {
+        "table by hand 3M": float(next(r["accuracy"] for r in completed if r["number"] == "0"))
+    }
+    for row in completed:  # the best of each arm is what was trained here
+        name = f"search_{row['arm']} 3M"
+        cheap[name] = max(float(row["accuracy"]), cheap.get(name, 0.0))
+    points = [p for p in found if p.data == "fashion_mnist" and p.network in cheap]
+    RANKS.unlink(missing_ok=True)
+    for point in sorted(points, key=lambda point: -cheap[point.network]):
+        full = (f"{point.accuracy:.4f}", len(point.accuracies))
+        append(
+            RANKS,
+            ("network", "trial", "full", "seeds"),
+            (point.network, cheap[point.network], *full),
+        )
+    trials, fully = [cheap[point.network] for point in points], [p.accuracy for p in points]
+    if len(points) > 2:
+        correlation = f"{spearmanr(trials, fully).statistic:.2f}"
+        append(RANKS, (), ("rank correlation (Spearman)", "", correlation, ""))
 
 
 def write_ratios(data: str, families: dict[str, list[Point]]) -> None:
