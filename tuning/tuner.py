@@ -12,6 +12,7 @@ from typing import Any
 import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial, TrialStatus
+from keras_tuner.src import config
 
 from keras_inception.atomic import only_run_in
 from tuning.oracle import ERROR_VALUE
@@ -126,6 +127,14 @@ class MendedTuner(BaseTuner):
             self.on_trial_end(trial)
             count += 1
         return False
+
+    def _try_run_and_update_trial(self, trial: Trial, *fit_args: Any, **fit_kwargs: Any) -> None:
+        """Without the traceback that KerasTuner 1.4.8 prints: the trial keeps the reason."""
+        debug, config.DEBUG = config.DEBUG, False
+        try:
+            super()._try_run_and_update_trial(trial, *fit_args, **fit_kwargs)
+        finally:
+            config.DEBUG = debug
 
     def on_trial_end(self, trial: Trial) -> None:
         """Tell the oracle, with the message of a failure among the values."""
