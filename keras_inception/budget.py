@@ -27,6 +27,9 @@ class NetworkBound(Protocol):
     def scaled(self, share: float) -> Self:
         """The bound with this share of every number."""
 
+    def price(self, cost: NetworkCost) -> str:
+        """What a network costs, in the terms of the bound."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -62,6 +65,10 @@ class Budget:
             macs=None if self.macs is None else int(self.macs * share),
             params=None if self.params is None else int(self.params * share),
         )
+
+    def price(self, cost: NetworkCost) -> str:
+        """Multiply-adds and parameters, as text."""
+        return f"{cost.total.macs:,} MACs and {cost.total.params:,} parameters"
 
     def used(self, cost: Cost) -> float:
         """The share of the tightest bound that `cost` uses; above 1 is over budget."""
@@ -151,10 +158,10 @@ def fit_to_budget(
         }
 
     if not fits(rounded(0.0)):
-        smallest = network_cost(build(rounded(0.0))).total
+        price = budget.price(network_cost(build(rounded(0.0))))
         raise ValueError(
-            f"Expected a budget of at least {smallest.macs:,} MACs and {smallest.params:,} "
-            f"parameters, what {spec.name!r} costs with every width at {step}. Received: {budget}. "
+            f"Expected a budget of at least {price}, what {spec.name!r} costs with every width at "
+            f"{step}. Received: {budget}. "
             "Raise the budget, or take fewer modules, a smaller step or a smaller stem."
         )
     low, high = 0.0, 1.0

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from keras_inception.budget import Budget
+from keras_inception.budget import Budget, fit_to_budget
 from keras_inception.cost import NetworkCost, network_cost
 from keras_inception.variants import SMALL
 from tuning.latency import (
@@ -71,6 +71,10 @@ def test_candidates_keep_a_latency_budget() -> None:
     total = network_cost(replace(space, budget=both).spec({})).total
     assert 98_000 < total.params <= 100_000
     assert bound.scaled(0.5).milliseconds == 0.45
+    with pytest.raises(
+        ValueError, match=r"at least 0.\d+ ms an image, [\d,]+ MACs and .*: 1e-05 ms"
+    ):
+        fit_to_budget(SMALL, replace(both, milliseconds=1e-5))
 
 
 def test_refusals() -> None:

@@ -97,6 +97,11 @@ class LatencyBudget:
         within = self.budget is None or self.budget.admits(cost)
         return within and self.model.milliseconds(cost) <= self.milliseconds
 
+    def price(self, cost: NetworkCost) -> str:
+        """Milliseconds, and what the other bounds count, as text."""
+        others = f", {self.budget.price(cost)}" if self.budget else ""
+        return f"{self.model.milliseconds(cost):.3g} ms an image{others}"
+
     def scaled(self, share: float) -> LatencyBudget:
         """This share of every bound."""
         budget = self.budget and self.budget.scaled(share)
@@ -191,9 +196,9 @@ def measure_latencies(specs: Sequence[NetworkSpec], *, batch_size: int = 1) -> l
 
 def _runner(spec: NetworkSpec, batch_size: int) -> Callable[[], Any]:
     model = build_network(spec)
-    graph = tf.function(lambda images: model(images, training=False), autograph=False)
     images = tf.random.stateless_uniform((batch_size, *model.input_shape[1:]), seed=(0, 0))
-    graph(images)
+    function = tf.function(lambda images: model(images, training=False), autograph=False)
+    graph = function.get_concrete_function(images)  # called, TensorFlow warns of many tracings
     return lambda: graph(images).numpy()
 
 
