@@ -32,6 +32,7 @@ import rivals
 import tensorflow as tf
 from machine import device
 from matplotlib.figure import Figure
+from pictures import cost_axis
 
 from keras_inception import model_cost
 from keras_inception.export import folded
@@ -187,8 +188,7 @@ def draw(rows: list[Row]) -> None:
         for marker, row, cost in zip("oP*<v^sDXh", found, costs, strict=True):
             size = 11 if row.network == OWN else 8
             axis.plot(cost, row.top_1, marker, markersize=size, alpha=0.8, label=row.network)
-        axis.set(xscale="log", xlabel=label)
-        axis.grid(alpha=0.3)
+        cost_axis(axis, label)
     axes[0].set_ylabel("top-1 on ImageNet, %, as published by torchvision")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
     figure.savefig(PICTURE, dpi=80)

@@ -47,6 +47,7 @@ import small_networks
 import tensorflow as tf
 from machine import device
 from matplotlib.figure import Figure
+from pictures import cost_axis
 from scipy.stats import spearmanr
 
 from keras_inception import (
@@ -366,7 +367,9 @@ def write_families(found: list[Point]) -> None:
     columns += ("ms_1", "ms_64")
     for point in sorted(found, key=lambda point: (point.data, point.family, point.macs)):
         times = tuple(f"{point.milliseconds[batch]:.3f}" for batch in (1, 64))
-        mean = (len(point.accuracies), f"{point.accuracy:.4f}", f"{point.deviation:.4f}")
+        seeds = len(point.accuracies)
+        deviation = f"{point.deviation:.4f}" if seeds > 1 else ""
+        mean = (seeds, f"{point.accuracy:.4f}", deviation)
         row = (point.data, point.network, int(point.macs), point.params, *mean, *times)
         append(FAMILIES, columns, row)
 
@@ -422,8 +425,7 @@ def draw(families: dict[str, list[Point]]) -> None:
                 linewidth=3 if name == OWN else 1,
                 label=name,
             )
-        axis.set(xscale="log", xlabel=label)
-        axis.grid(alpha=0.3)
+        cost_axis(axis, label)
     axes[0].set_ylabel("accuracy on Fashion-MNIST's test set")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
     figure.savefig(PICTURE, dpi=80)

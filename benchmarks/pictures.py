@@ -1,0 +1,13 @@
+"""How the pictures of accuracy against a cost look."""
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+
+def cost_axis(axes: Axes, label: str) -> None:
+    """Make the x-axis that of a cost: logarithmic, its ticks plain numbers ("2M")."""
+    axes.set(xscale="log", xlabel=label)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(alpha=0.3)
