@@ -1,7 +1,9 @@
 """TF-Slim: real checkpoints of tf_slim.nets.inception_v1, written by TensorFlow 1's own saver."""
 
+import io
 import shutil
 import tarfile
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,17 @@ def test_every_endpoint_is_tf_slims(folder, endpoints):
     expected["predictions_logits"] = endpoints["Logits"]
     expected["Predictions"] = endpoints["Predictions"]
     assert_same_endpoints(model, inputs, expected)
+
+
+def test_a_tarball_is_unpacked_in_its_folder_alone(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with tarfile.open(tmp_path / "slim.tar", "w") as archive:
+        for name in ("../../outside.ckpt", "in/model.ckpt"):
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(ValueError, match="Received: .*model.ckpt.*outside.ckpt"):
+        read_source(tmp_path / "slim.tar")
+    assert {path.name for path in tmp_path.iterdir()} == {"slim.tar", "temporary"}
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -7,6 +7,7 @@ files; both are read without a session. Names: tf_slim/nets/inception_v1.py.
 from __future__ import annotations
 
 import re
+import shutil
 import tarfile
 import tempfile
 from pathlib import Path
@@ -48,12 +49,24 @@ def read(path: Path) -> Arrays:
     with tempfile.TemporaryDirectory() as folder:
         try:
             with tarfile.open(path) as archive:
-                archive.extractall(folder, filter="data")
+                _unpack(archive, Path(folder))
         except (tarfile.TarError, EOFError, OSError) as error:
             raise ValueError(
                 f"Expected a tarball of a TF-Slim checkpoint. Received: {str(path)!r} ({error})"
             ) from error
         return _read_checkpoint(_prefix(Path(folder)))
+
+
+def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
+    """Regular files, none outside the folder; Python has `filter="data"` for it from 3.11.4 on."""
+    for member in archive:
+        content = archive.extractfile(member) if member.isfile() else None
+        if content is not None:
+            parts = (part for part in Path(member.name).parts if part not in ("/", ".."))
+            file = folder.joinpath(*parts)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("wb") as copy:
+                shutil.copyfileobj(content, copy)
 
 
 def source(path: Path, spec: NetworkSpec | None, classes: int | None) -> Source:
