@@ -48,7 +48,7 @@ def test_a_tarball_is_unpacked_in_its_folder_alone(tmp_path, monkeypatch):
     with tarfile.open(tmp_path / "slim.tar", "w") as archive:
         for name in ("../../outside.ckpt", "in/model.ckpt"):
             archive.addfile(tarfile.TarInfo(name), io.BytesIO())
-    with pytest.raises(ValueError, match="Received: .*model.ckpt.*outside.ckpt"):
+    with pytest.raises(ValueError, match=r"Received: .*model.ckpt.*outside.ckpt"):
         read_source(tmp_path / "slim.tar")
     assert {path.name for path in tmp_path.iterdir()} == {"slim.tar", "temporary"}
 
