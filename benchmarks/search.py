@@ -13,6 +13,8 @@ the time that `tpe` took. Arms:
 - `tpe`, `bayesian` and `random`: equally many trials over projected points around Table 1 scaled by
   hand (nine modules, 28 x 28), depth and stem included;
 - `plain`: `tpe` over plain convolutional networks, their widths and their depth;
+- `time` and `plain_time`: `tpe` within milliseconds instead of multiply-adds, an image in a batch
+  of 64, over Inception networks of few layers and over plain ones (start on a quiet machine);
 - `raw`: KerasTuner's own RandomSearch over raw widths without projection, for as much wall time as
   `tpe` took: what is over budget is refused untrained, a wasted trial.
 
@@ -38,11 +40,12 @@ import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
 from machine import device
-from small_networks import plain_28, table_28
+from small_networks import lean_28, plain_28, table_28
 
 from keras_inception.atomic import write_text
 from keras_inception.budget import (
     Budget,
+    NetworkBound,
     fit_to_budget,
     module_widths,
     with_module_widths,
@@ -51,19 +54,41 @@ from keras_inception.cost import network_cost
 from keras_inception.data import ImageData, open_data
 from keras_inception.recipe import Recipe
 from keras_inception.spec import NetworkSpec
+from tuning.latency import LatencyBudget, kept_latency_model
 from tuning.oracles import Kind
 from tuning.report import write_report
-from tuning.search import NetworkTuner, SearchPlan, best_spec, claim
+from tuning.search import LATENCY_FILE, NetworkTuner, SearchPlan, best_spec, claim
 from tuning.space import Space
 from tuning.training import TrialResult, hold_out, part_of, train_candidate
 
 RESULTS = Path(__file__).parent / "results"
-# What each arm over projected points searches by, and around which network.
-ARMS: dict[str, tuple[Kind, NetworkSpec]] = {
-    "tpe": ("tpe", table_28()),
-    "bayesian": ("bayesian", table_28()),
-    "random": ("random", table_28()),
-    "plain": ("tpe", plain_28(2)),
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What an arm over projected points searches by, and around which network.
+
+    Attributes:
+        oracle: proposes the points.
+        base: their neutral point.
+        kernels: sets of kernel sizes beside its own.
+        milliseconds: an image at most, instead of the multiply-adds.
+    """
+
+    oracle: Kind
+    base: NetworkSpec
+    kernels: tuple[str, ...] = ()
+    milliseconds: float | None = None
+
+
+MILLISECONDS, TIMED_BATCH = 0.07, 64
+ARMS = {
+    "tpe": Arm("tpe", table_28()),
+    "bayesian": Arm("bayesian", table_28()),
+    "random": Arm("random", table_28()),
+    "plain": Arm("tpe", plain_28(2)),
+    "time": Arm("tpe", lean_28(), kernels=("3,5",), milliseconds=MILLISECONDS),
+    "plain_time": Arm("tpe", plain_28(2), milliseconds=MILLISECONDS),
 }
 RAW = "raw"
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -187,13 +212,29 @@ class RecordedTuner(NetworkTuner):
         super().on_trial_end(trial)
 
 
-def search_arm(arm: str, have: Setting, ledger: Ledger, folder: Path, specs: Path) -> None:
+def budget_of(arm: Arm, have: Setting, folder: Path) -> NetworkBound:
+    """The multiply-adds of the setting, or the arm's milliseconds, timed here at its start."""
+    if arm.milliseconds is None:
+        return have.budget
+    model = kept_latency_model(folder / LATENCY_FILE, arm.base, batch_size=TIMED_BATCH)
+    print(f"The model of the times is off by {model.error:.1%} on networks left out.", flush=True)
+    return LatencyBudget(milliseconds=arm.milliseconds, model=model)
+
+
+def search_arm(name: str, have: Setting, ledger: Ledger, folder: Path, specs: Path) -> None:
     """One arm over projected points; goes on where its folder stands."""
-    oracle, base = ARMS[arm]
+    arm = ARMS[name]
     plan = SearchPlan(
-        space=Space(base=base, budget=have.budget, step=4, depth=True, stem=True),
+        space=Space(
+            base=arm.base,
+            budget=budget_of(arm, have, folder),
+            step=4,
+            depth=True,
+            kernels=arm.kernels,
+            stem=True,
+        ),
         recipe=have.recipe,
-        oracle=oracle,
+        oracle=arm.oracle,
         max_trials=have.trials,
         data_fraction=have.fraction,
     )
@@ -208,11 +249,11 @@ def search_arm(arm: str, have: Setting, ledger: Ledger, folder: Path, specs: Pat
         trials_per_process=None,
         patience=0,
     )
-    tuner.ledger, tuner.arm = ledger, arm
+    tuner.ledger, tuner.arm = ledger, name
     tuner.search()
     if (found := best_spec(folder)) is not None:
         specs.mkdir(exist_ok=True)
-        write_text(specs / f"search_{arm}.json", found.to_json())
+        write_text(specs / f"search_{name}.json", found.to_json())
 
 
 def show(folder: Path) -> None:

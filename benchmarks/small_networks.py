@@ -47,6 +47,31 @@ def plain_28(depth: int) -> NetworkSpec:
     return replace(VARIANTS["small"], name=f"plain_{depth}", stem=stem, stages=stages)
 
 
+def lean_28() -> NetworkSpec:
+    """One module a stage, on grids of 14, 7 and 4, of 1x1 and 3x3 filters alone: few layers.
+
+    At this size the time of a network is that of its layers more than that of its arithmetic, so
+    there are neither reductions nor a pooling branch.
+    """
+    stages = tuple(
+        StageSpec(
+            name=name,
+            downsample=PoolSpec(name=f"pool{name}", size=2),
+            modules=(
+                ModuleSpec(
+                    name=f"{name}a",
+                    filters_1x1=width,
+                    spatial=(BranchSpec(kernel_size=3, reduce=None, filters=width),),
+                    filters_pool_proj=0,
+                ),
+            ),
+        )
+        for name, width in (("3", 32), ("4", 64), ("5", 128))
+    )
+    stem = (ConvSpec(name="conv1", filters=16, kernel_size=3),)
+    return replace(VARIANTS["small"], name="lean_28", stem=stem, stages=stages)
+
+
 def _one_convolution(name: str, width: int) -> ModuleSpec:
     branch = BranchSpec(kernel_size=3, reduce=None, filters=16 * width)
     return ModuleSpec(name=name, filters_1x1=0, spatial=(branch,), filters_pool_proj=0)

@@ -13,14 +13,17 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.optimize
 import tensorflow as tf
 
+from keras_inception.atomic import write_text
 from keras_inception.budget import Budget, module_widths, with_module_widths
 from keras_inception.cost import NetworkCost, network_cost
+from keras_inception.export import folded
 from keras_inception.network import build_network
 from keras_inception.spec import NetworkSpec
 
@@ -182,8 +185,21 @@ def measure_latency_model(
     return fit_latency(costs, times, checked=max(1, count // 4), batch_size=batch_size)
 
 
+def kept_latency_model(file: Path, spec: NetworkSpec, *, batch_size: int = 1) -> LatencyModel:
+    """The model that lies in a file; else measure it and write the file, its folder too."""
+    if file.exists():
+        return LatencyModel.from_json(file.read_text(encoding="utf-8"))
+    model = measure_latency_model(spec, batch_size=batch_size)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, model.to_json())
+    return model
+
+
 def measure_latencies(specs: Sequence[NetworkSpec], *, batch_size: int = 1) -> list[float]:
-    """Milliseconds an image of each network in graph mode: medians of rounds in turn."""
+    """Milliseconds an image of each network in graph mode: medians of rounds in turn.
+
+    Batch normalization is folded into the convolutions, as in what is served.
+    """
     runs = [_runner(spec, batch_size) for spec in specs]
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(_ROUNDS):
@@ -195,7 +211,7 @@ def measure_latencies(specs: Sequence[NetworkSpec], *, batch_size: int = 1) -> l
 
 
 def _runner(spec: NetworkSpec, batch_size: int) -> Callable[[], Any]:
-    model = build_network(spec)
+    model = folded(build_network(spec))
     images = tf.random.stateless_uniform((batch_size, *model.input_shape[1:]), seed=(0, 0))
     function = tf.function(lambda images: model(images, training=False), autograph=False)
     graph = function.get_concrete_function(images)  # called, TensorFlow warns of many tracings

@@ -230,18 +230,15 @@ def _budget(
     """The bounds that were asked for; none: the network's own multiply-adds."""
     if ms is None:
         return chosen_budget(base, macs, params)
-    from keras_inception.atomic import write_text
-    from tuning.latency import LatencyBudget, LatencyModel, measure_latency_model
+    from tuning.latency import LatencyBudget, kept_latency_model
     from tuning.search import LATENCY_FILE
 
     file = folder / LATENCY_FILE
-    if file.exists():
-        model = LatencyModel.from_json(file.read_text(encoding="utf-8"))
-    else:
+    new = not file.exists()
+    if new:
         console.print("Timing networks of this form on this machine ...")
-        model = measure_latency_model(base)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(file, model.to_json())
+    model = kept_latency_model(file, base)
+    if new:
         console.print(f"The model of the times is off by {model.error:.1%} on networks left out.")
     others = Budget(macs=macs, params=params) if macs or params else None
     return LatencyBudget(milliseconds=ms, model=model, budget=others)
