@@ -338,10 +338,11 @@ def summarize(ledger: Ledger, path: Path) -> None:
             "trainings": len(done),
             "wasted_share": round(1 - len(done) / len(trials), 4),
             "best_accuracy": max(accuracies(trials), default=""),
-            "trainings_to_best_of_random": trials_to(accuracies(trials), goal),
             "wall_seconds": round(wall),
             "training_seconds": round(training),
         }
+        if arm == RAW or ARMS[arm].milliseconds is None:  # the same budget as `random`
+            row["trainings_to_best_of_random"] = trials_to(accuracies(trials), goal)
         if arm in ARMS:  # KerasTuner's own loop does not tell how long a trial took
             in_trials = sum(float(row["seconds"]) for row in done)
             compiling = in_trials - training - evaluation

@@ -1,9 +1,13 @@
 """Latency budgets: the model finds what made the times, and what it admits is as fast."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import keras
 import pytest
+import tensorflow as tf
 
 from keras_inception.budget import Budget, fit_to_budget
 from keras_inception.cost import NetworkCost, network_cost
@@ -12,6 +16,7 @@ from tuning.latency import (
     LatencyBudget,
     LatencyModel,
     fit_latency,
+    kept_latency_model,
     measure_latencies,
     measure_latency_model,
 )
@@ -87,6 +92,37 @@ def test_refusals() -> None:
     unknown = replace(model, coefficients={"network": 1.0})
     with pytest.raises(ValueError, match="Fit the model to networks of this form"):
         unknown.milliseconds(costs[0])
+
+
+def test_a_search_that_goes_on_keeps_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = fit_latency(networks(12), [1.0] * 12, checked=4, batch_size=64)
+    asked: list[int] = []
+
+    def measure(spec: object, *, batch_size: int) -> LatencyModel:
+        asked.append(batch_size)
+        return measured
+
+    monkeypatch.setattr("tuning.latency.measure_latency_model", measure)
+    file = tmp_path / "new" / "latency.json"
+    for _ in range(2):
+        assert kept_latency_model(file, SMALL, batch_size=64) == measured
+    assert asked == [64]
+
+
+def test_what_is_timed_has_its_batch_normalization_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[keras.Model] = []
+
+    def function(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+        timed.append(model)
+        return lambda images: images
+
+    monkeypatch.setattr("tuning.latency.constant_function", function)
+    measure_latencies([SMALL])
+    kinds = {type(layer) for layer in timed[0].layers}
+    assert keras.layers.Conv2D in kinds
+    assert keras.layers.BatchNormalization not in kinds
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from keras_inception.atomic import write_text
 from keras_inception.budget import Budget, module_widths, with_module_widths
 from keras_inception.cost import NetworkCost, network_cost
 from keras_inception.export import folded
+from keras_inception.export.saved_model import constant_function
 from keras_inception.network import build_network
 from keras_inception.spec import NetworkSpec
 
@@ -211,11 +212,9 @@ def measure_latencies(specs: Sequence[NetworkSpec], *, batch_size: int = 1) -> l
 
 
 def _runner(spec: NetworkSpec, batch_size: int) -> Callable[[], Any]:
-    model = folded(build_network(spec))
-    images = tf.random.stateless_uniform((batch_size, *model.input_shape[1:]), seed=(0, 0))
-    function = tf.function(lambda images: model(images, training=False), autograph=False)
-    graph = function.get_concrete_function(images)  # called, TensorFlow warns of many tracings
-    return lambda: graph(images).numpy()
+    function = constant_function(folded(build_network(spec)))
+    images = tf.random.stateless_uniform((batch_size, *spec.input_shape), seed=(0, 0))
+    return lambda: function(images).numpy()
 
 
 def _moved_apart(spec: NetworkSpec, draw: random.Random) -> NetworkSpec:
