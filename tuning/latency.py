@@ -212,9 +212,10 @@ def measure_latencies(specs: Sequence[NetworkSpec], *, batch_size: int = 1) -> l
 
 
 def _runner(spec: NetworkSpec, batch_size: int) -> Callable[[], Any]:
-    function = constant_function(folded(build_network(spec)))
+    # Of the function itself, called for many networks, TensorFlow warns of many tracings.
+    graph = constant_function(folded(build_network(spec))).get_concrete_function()
     images = tf.random.stateless_uniform((batch_size, *spec.input_shape), seed=(0, 0))
-    return lambda: function(images).numpy()
+    return lambda: graph(images).numpy()
 
 
 def _moved_apart(spec: NetworkSpec, draw: random.Random) -> NetworkSpec:
