@@ -243,10 +243,14 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def latency() -> None:
-    """Milliseconds of a batch of 1 and of 64, all networks in turn, folded, by TensorFlow."""
+    """Milliseconds of a batch of 1 and of 64, all networks in turn, folded, by TensorFlow.
+
+    And of the head alone, which is what a call takes at least.
+    """
     names = {row["network"] for row in rows_of(TRAINED)}
     chosen = [network for network in networks() if network.name in names]
     functions = {n.name: constant_function(folded(n.build())) for n in chosen}
+    functions["head alone"] = constant_function(small_networks.head_28())
     about = (device(), tf.__version__, date.today())
     LATENCY.unlink(missing_ok=True)
     for batch in (1, 64):

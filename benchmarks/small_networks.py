@@ -107,6 +107,13 @@ def fitted_rival(family: str, depth: int, macs: int) -> keras.Model:
     return rival(family, fitting, depth)
 
 
+def head_28() -> keras.Model:
+    """No convolution at all: global average pool, dense layer, softmax."""
+    pixels = keras.Input((28, 28, 1))
+    scores = layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(pixels))
+    return keras.Model(pixels, scores, name="head_28")
+
+
 def _unit(x: Any, filters: int, size: int, stride: int, *, relu: bool = True) -> Any:
     x = layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=False)(x)
     x = layers.BatchNormalization(momentum=0.9)(x)
