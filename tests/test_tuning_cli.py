@@ -112,13 +112,13 @@ def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.M
     macs = network_cost(NANO).total.macs
     measured = []
 
-    def measure(base: NetworkSpec) -> LatencyModel:
+    def measure(base: NetworkSpec, *, batch_size: int) -> LatencyModel:
         measured.append(base)
         kinds = {layer.kind for layer in network_cost(base).layers}
         parts = ("layer", "million multiply-adds", "million elements")
         weights = {f"{kind}: {part}": 0.0 for kind in kinds for part in parts}
         weights |= {"network": 0.0} | {f"{kind}: {parts[1]}": 2e6 / macs for kind in kinds}
-        return LatencyModel(coefficients=weights, batch_size=1, error=0.05)
+        return LatencyModel(coefficients=weights, batch_size=batch_size, error=0.05)
 
     trained: list[NetworkSpec] = []
 
