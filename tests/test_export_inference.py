@@ -1,12 +1,16 @@
-"""Folding batch normalization, against the model that still has it."""
+"""Folding batch normalization and merging convolutions, against the model without either."""
+
+from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from conftest import tiny_spec
 
-from keras_inception.export import folded
+from keras_inception.export import folded, merged
 from keras_inception.network import build_network, endpoints, feature_extractor
+from keras_inception.spec import BranchSpec, NetworkSpec
 
 
 def with_statistics(model: keras.Model) -> keras.Model:
@@ -79,3 +83,81 @@ def test_bfloat16_keeps_the_scores_in_float32() -> None:
     assert network.get_layer("3a_3x3").compute_dtype == "bfloat16"
     assert {weight.dtype for weight in network.weights} == {"bfloat16"}
     assert network.output.dtype == "float32"
+
+
+def convolutions(model: keras.Model) -> list[keras.layers.Conv2D]:
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+
+
+def lean_spec() -> NetworkSpec:
+    """A stem, a module of 1x1, 3x3 and 5x5 without reductions, and one of the paper's."""
+    spec = tiny_spec(norm="bn")
+    first, *others = spec.modules
+    branches = tuple(BranchSpec(kernel_size=k, reduce=None, filters=k) for k in (3, 5))
+    lean = replace(first, filters_1x1=4, spatial=branches, filters_pool_proj=0)
+    return spec.map_modules({first.name: lean} | {module.name: module for module in others})
+
+
+def test_branches_of_one_convolution_each_become_one() -> None:
+    spec = lean_spec()
+    first, other = spec.modules[0].name, spec.modules[1].name
+    keras.utils.set_random_seed(0)
+    model = with_statistics(build_network(spec))
+
+    network = folded(model, merge=True)
+
+    assert len(convolutions(network)) == len(convolutions(model)) - 2
+    convolution = network.get_layer(f"{first}_conv")
+    assert (convolution.kernel_size, convolution.filters) == ((5, 5), 4 + 3 + 5)
+    gone = {f"{first}_{branch}" for branch in ("1x1", "3x3", "5x5")}
+    assert set(endpoints(network)) == set(endpoints(model)) - gone
+    names = [first, f"{other}_3x3", other, "predictions"]
+    expected = feature_extractor(model, names).predict_on_batch(PIXELS)
+    for name, value in feature_extractor(network, names).predict_on_batch(PIXELS).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def concatenated(**changes: Any) -> keras.Model:
+    """A 1x1 convolution of weight 2, bias 1, beside a 3x3 one of ones, without bias."""
+    inputs = keras.Input((3, 3, 1), name="pixels")
+    one = keras.layers.Conv2D(1, 1, padding="same", name="one")(inputs)
+    three = keras.layers.Conv2D(1, 3, padding="same", use_bias=False, name="three", **changes)
+    model = keras.Model(inputs, keras.layers.Concatenate(name="both")([one, three(inputs)]))
+    model.get_layer("one").set_weights([np.full((1, 1, 1, 1), 2.0), np.ones(1)])
+    three.set_weights([np.ones((3, 3, 1, 1))])
+    return model
+
+
+def test_a_smaller_kernel_lies_in_the_middle_of_zeros() -> None:
+    kernel, bias = merged(concatenated()).get_layer("both").get_weights()
+
+    np.testing.assert_array_equal(kernel[:, :, 0, 0], [[0, 0, 0], [0, 2, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(kernel[:, :, 0, 1], np.ones((3, 3)))
+    np.testing.assert_array_equal(bias, [1, 0])
+
+
+@pytest.mark.parametrize("change", [{"dilation_rate": 2}, {"activation": "tanh"}])
+def test_what_is_not_one_convolution_is_left_alone(change: dict[str, Any]) -> None:
+    model = concatenated(**change)
+    pixels = np.arange(9, dtype="float32").reshape(1, 3, 3, 1) / 9
+
+    network = merged(model)
+
+    assert [layer.name for layer in convolutions(network)] == ["one", "three"]
+    np.testing.assert_array_equal(network(pixels), model(pixels))
+
+
+def test_branches_of_other_inputs_or_activations_are_left_alone() -> None:
+    inputs = keras.Input((3, 3, 1))
+
+    def convolution(tensor: Any) -> Any:
+        return keras.layers.Conv2D(1, 1, padding="same")(tensor)
+
+    relu = keras.layers.ReLU()
+    deeper = keras.layers.Concatenate()([convolution(inputs), convolution(convolution(inputs))])
+    bent = keras.layers.Concatenate()([convolution(inputs), relu(convolution(inputs))])
+    leaky = keras.layers.ReLU(negative_slope=0.1)(convolution(inputs))
+    otherwise = keras.layers.Concatenate()([keras.layers.ReLU()(convolution(inputs)), leaky])
+    for outputs in (deeper, bent, otherwise):
+        model = keras.Model(inputs, outputs)
+        assert len(convolutions(merged(model))) == len(convolutions(model))

@@ -38,6 +38,14 @@ def export(
         list[str] | None,
         typer.Option("--feature", help="Endpoints of the SavedModel's signature `features`."),
     ] = None,
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge",
+            help="Branches that are one convolution each, as one: for small images, where it is "
+            "the layers that take the time.",
+        ),
+    ] = False,
 ) -> None:
     """Write a model in formats that serve it, each checked against the model on real images."""
     with mistakes():
@@ -81,6 +89,7 @@ def export(
             features=features or ["avg_pool"],
             documents=documents,
             fastest=fastest,
+            merge=merge,
         )
     console.print(_table(rows))
     kept = ", ".join(row.path.name for row in rows if row.path)

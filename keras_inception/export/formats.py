@@ -70,7 +70,9 @@ def require_packages(kind: Format) -> None:
         require_package(package, extra)
 
 
-def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: np.ndarray) -> None:
+def write_format(
+    model: keras.Model, path: Path, kind: Format, *, calibration: np.ndarray, merge: bool = False
+) -> None:
     """Write one of the formats but SavedModel.
 
     Args:
@@ -78,8 +80,9 @@ def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: n
         path: of the file to write.
         kind: the format.
         calibration: uint8 N x h x w x C images from which int8 takes the ranges of activations.
+        merge: parallel convolutions as one (`inference.merged`).
     """
-    function = _scoring_function(model)
+    function = _scoring_function(model, merge)
     if kind == "onnx":
         import tf2onnx
 
@@ -99,8 +102,8 @@ def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: n
         path.write_bytes(_litert(function, kind, calibration))
 
 
-def _scoring_function(model: keras.Model) -> Any:
-    network = folded(model)
+def _scoring_function(model: keras.Model, merge: bool) -> Any:
+    network = folded(model, merge=merge)
     scores = constant_function(network)
 
     @tf.function(

@@ -1,7 +1,11 @@
-"""The network made for inference: batch normalization folded, one dtype. Keras alone."""
+"""The network made for inference: batch normalization folded, one dtype; convolutions merged.
+
+Keras alone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -25,7 +29,9 @@ def require_tensorflow(what: str) -> None:
         )
 
 
-def folded(model: keras.Model, precision: ComputeDtype = "float32") -> keras.Model:
+def folded(
+    model: keras.Model, precision: ComputeDtype = "float32", *, merge: bool = False
+) -> keras.Model:
     """An equivalent network for inference: the same endpoints, without batch normalization.
 
     y = gamma (conv(x) - mean) / sqrt(variance + epsilon) + beta is a convolution whose kernel is
@@ -36,6 +42,7 @@ def folded(model: keras.Model, precision: ComputeDtype = "float32") -> keras.Mod
         model: a functional model of this package, of any dtype policy and data format.
         precision: of weights and activations. Layers that compute in float32 under every policy
             (LRN's sums, the final softmax) go on to do so.
+        merge: make `merged` of it.
 
     Returns:
         A model of its own weights. Scores differ from the model's by rounding only.
@@ -59,7 +66,7 @@ def folded(model: keras.Model, precision: ComputeDtype = "float32") -> keras.Mod
     for layer in model.layers:
         if layer.weights and layer not in norms.values():
             clone.get_layer(layer.name).set_weights(_folded_weights(layer, norms.get(layer.name)))
-    return clone
+    return merged(clone) if merge else clone
 
 
 def _foldable_norms(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
@@ -101,3 +108,123 @@ def _call_without_mask(operation: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(operation, keras.layers.Identity):
         kwargs.pop("mask", None)
     return operation(*args, **kwargs)
+
+
+def merged(network: keras.Model) -> keras.Model:
+    """An equivalent network: convolutions that are concatenated become one.
+
+    Where a concatenation joins convolutions of one tensor and nothing else, it is one convolution
+    of the largest kernel, into which the smaller kernels are laid with zeros around them. Fewer
+    layers for more multiply-adds: sooner where a network's time is that of its layers (small
+    images, few filters; `docs/results.md`), later elsewhere. Branches with a reduction or a pool
+    stay as they are. The concatenation's endpoint stays, those of its branches go.
+
+    Args:
+        network: of `folded`: between a convolution and the concatenation stands an activation at
+            most.
+
+    Returns:
+        A model of its own weights. Scores differ from the network's by rounding only.
+    """
+    makers = {id(layer.output): layer for layer in network.layers}
+    pixels = keras.Input(network.input_shape[1:], dtype=network.input.dtype)
+    made = {id(network.input): pixels}
+
+    def tensor(old: Any) -> Any:
+        if id(old) not in made:
+            layer = makers[id(old)]
+            branches = _parallel_convolutions(layer, makers)
+            if branches:
+                made[id(old)] = _one_convolution(layer, branches, tensor(branches[0][0].input))
+            else:
+                inputs = keras.tree.map_structure(tensor, layer.input)
+                copy = type(layer).from_config(layer.get_config())
+                made[id(old)] = copy(inputs)
+                copy.set_weights(layer.get_weights())
+        return made[id(old)]
+
+    return keras.Model(pixels, tensor(network.output), name=network.name)
+
+
+Branch = tuple[keras.layers.Conv2D, keras.layers.Layer | None]
+
+
+def _parallel_convolutions(
+    layer: keras.layers.Layer, makers: Mapping[int, keras.layers.Layer]
+) -> list[Branch]:
+    """What a concatenation joins, as convolutions and their activations; none if not all are."""
+    if not isinstance(layer, keras.layers.Concatenate):
+        return []
+    branches = [_convolution_before(tensor, makers) for tensor in layer.input]
+    convolutions = [convolution for convolution, _ in branches]
+    if not all(map(_can_merge, convolutions)):
+        return []
+    channels_last = convolutions[0].data_format == "channels_last"
+    same = (
+        len({id(convolution.input) for convolution in convolutions}) == 1
+        and layer.axis % 4 == (3 if channels_last else 1)
+        and len({_kind(activation) for _, activation in branches}) == 1
+    )
+    return branches if same else []
+
+
+def _convolution_before(tensor: Any, makers: Mapping[int, keras.layers.Layer]) -> Branch:
+    """The layer that a tensor comes from, and the ReLU behind it if there is one."""
+    layer, activation = makers[id(tensor)], None
+    while isinstance(layer, keras.layers.Identity) or (
+        isinstance(layer, keras.layers.ReLU) and activation is None
+    ):
+        if isinstance(layer, keras.layers.ReLU):
+            activation = layer
+        layer = makers[id(layer.input)]
+    return layer, activation
+
+
+def _kind(activation: keras.layers.Layer | None) -> str:
+    if activation is None:
+        return ""
+    return str({k: v for k, v in activation.get_config().items() if k != "name"})
+
+
+def _can_merge(layer: keras.layers.Layer) -> bool:
+    return (
+        isinstance(layer, keras.layers.Conv2D)
+        and layer.activation is keras.activations.linear
+        and layer.strides == layer.dilation_rate == (1, 1)
+        and layer.groups == 1
+        and layer.padding == "same"
+        and all(size % 2 for size in layer.kernel_size)
+    )
+
+
+def _one_convolution(
+    concatenation: keras.layers.Layer, branches: Sequence[Branch], inputs: Any
+) -> Any:
+    convolutions = [convolution for convolution, _ in branches]
+    activation = branches[0][1]
+    sides = [max(c.kernel_size[axis] for c in convolutions) for axis in (0, 1)]
+    name = concatenation.name if activation is None else f"{concatenation.name}_conv"
+    convolution = keras.layers.Conv2D(
+        sum(c.filters for c in convolutions),
+        sides,
+        padding="same",
+        data_format=convolutions[0].data_format,
+        dtype=convolutions[0].dtype_policy,
+        name=name,
+    )
+    outputs = convolution(inputs)
+    kernels, biases = zip(*(_kernel_and_bias(c, sides) for c in convolutions), strict=True)
+    convolution.set_weights([np.concatenate(kernels, axis=-1), np.concatenate(biases)])
+    if activation is None:
+        return outputs
+    config = activation.get_config() | {"name": concatenation.name}
+    return type(activation).from_config(config)(outputs)
+
+
+def _kernel_and_bias(
+    convolution: keras.layers.Conv2D, sides: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    kernel, *bias = convolution.get_weights()
+    margins = [(side - own) // 2 for side, own in zip(sides, kernel.shape[:2], strict=True)]
+    padded = np.pad(kernel, [(margin, margin) for margin in margins] + [(0, 0)] * 2)
+    return padded, bias[0] if bias else np.zeros(kernel.shape[-1], kernel.dtype)

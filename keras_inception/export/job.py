@@ -66,6 +66,7 @@ def export_model(
     features: Sequence[str] = ("avg_pool",),
     documents: Mapping[str, str] = MappingProxyType({}),
     fastest: bool = False,
+    merge: bool = False,
 ) -> list[Exported]:
     """Write the model in each of the formats, each checked against the Python model.
 
@@ -79,6 +80,7 @@ def export_model(
         documents: texts to lie beside each SavedModel, by file name.
         fastest: keep only the format that answers one image soonest on this machine, of those
             that agree with the model.
+        merge: parallel convolutions as one (`inference.merged`).
 
     Returns:
         A row for the Python model ("keras", in graph mode), then one for each format.
@@ -107,9 +109,10 @@ def export_model(
                     features=features,
                     documents=documents,
                     precision=_SAVED_MODELS[kind],
+                    merge=merge,
                 )
             else:
-                write_format(model, path, kind, calibration=images.calibration)
+                write_format(model, path, kind, calibration=images.calibration, merge=merge)
         rows = _table(model, beside, kinds, images)
         refusals = {row.kind: _refusal(row, model, images, labels) for row in rows}
         kept = [row for row in rows[1:] if not refusals[row.kind]]

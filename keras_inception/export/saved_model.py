@@ -42,6 +42,7 @@ def export_saved_model(
     features: Sequence[str] = ("avg_pool",),
     documents: Mapping[str, str] = MappingProxyType({}),
     precision: ComputeDtype = "float32",
+    merge: bool = False,
 ) -> Agreement:
     """Write a SavedModel with three signatures, and check it against the Python model.
 
@@ -64,6 +65,7 @@ def export_saved_model(
         features: endpoints for the signature of that name.
         documents: texts to lie beside the graph by file name, such as {"spec.json": ...}.
         precision: "bfloat16" is for CPUs with AVX512_BF16 or AMX; slow elsewhere.
+        merge: parallel convolutions as one (`inference.merged`); then branches are no endpoints.
 
     Returns:
         How closely the SavedModel agrees with the Python model on the samples.
@@ -86,6 +88,7 @@ def export_saved_model(
             features=features,
             documents=documents,
             precision=precision,
+            merge=merge,
         )
         return require_same_answers(model, beside, samples, labels, precision)
 
@@ -100,6 +103,7 @@ def write_saved_model(
     features: Sequence[str] = ("avg_pool",),
     documents: Mapping[str, str] = MappingProxyType({}),
     precision: ComputeDtype = "float32",
+    merge: bool = False,
 ) -> None:
     """Write what `export_saved_model` does, unchecked; the arguments are the same."""
     model = inference_model(model)
@@ -108,7 +112,7 @@ def write_saved_model(
     with tempfile.TemporaryDirectory() as assets:
         labels_file = Path(assets, LABELS_FILE)
         labels_file.write_text("\n".join(names) + "\n", encoding="utf-8")
-        network = folded(model, precision)
+        network = folded(model, precision, merge=merge)
         serving = _Serving(network, labels_file, min(top, len(names)), features)
         # Of functions that the root holds, TensorFlow would write the network a second time.
         root = tf.Module()
