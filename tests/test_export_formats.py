@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import tiny_spec
+from conftest import lean_spec, tiny_spec
 
 from keras_inception.data import load_sample
 from keras_inception.export import (
@@ -65,6 +65,17 @@ def test_each_format_gives_the_model_s_scores(kind: str, images: Images, tmp_pat
     )
 
 
+@pytest.mark.parametrize("kind", ["saved_model", "litert"])
+def test_merged_branches_are_written(kind: str, images: Images, tmp_path: Path) -> None:
+    """Larger by the zeros around the smaller kernels, and checked as every export is."""
+    model = build_network(lean_spec())
+    sizes = [
+        export_model(model, tmp_path / str(merge), [kind], images=images, merge=merge)[1].size
+        for merge in (False, True)
+    ]
+    assert sizes[1] > sizes[0]
+
+
 def test_fastest_keeps_the_format_that_answers_soonest(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +109,9 @@ def test_fastest_passes_over_what_does_not_agree(
         lambda runs, image: {"keras": 1.0, "litert": 9.0, "litert-float16": 5.0},
     )
 
-    def write(model: keras.Model, path: Path, kind: str, *, calibration: np.ndarray) -> None:
+    def write(
+        model: keras.Model, path: Path, kind: str, *, calibration: np.ndarray, merge: bool
+    ) -> None:
         other = network()
         if kind == "litert-float16":
             other.set_weights([weight * -1 for weight in model.get_weights()])
@@ -116,7 +129,7 @@ def test_fastest_passes_over_what_does_not_agree(
 def test_a_format_that_differs_is_refused_and_removed(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(model: keras.Model) -> keras.Model:
+    def wrong(model: keras.Model, **_: object) -> keras.Model:
         other = network()
         other.set_weights([weight * 0.9 for weight in model.get_weights()])
         return other

@@ -1,16 +1,14 @@
 """Folding batch normalization and merging convolutions, against the model without either."""
 
-from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from conftest import tiny_spec
+from conftest import lean_spec, tiny_spec
 
 from keras_inception.export import folded, merged
 from keras_inception.network import build_network, endpoints, feature_extractor
-from keras_inception.spec import BranchSpec, NetworkSpec
 
 
 def with_statistics(model: keras.Model) -> keras.Model:
@@ -87,15 +85,6 @@ def test_bfloat16_keeps_the_scores_in_float32() -> None:
 
 def convolutions(model: keras.Model) -> list[keras.layers.Conv2D]:
     return [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
-
-
-def lean_spec() -> NetworkSpec:
-    """A stem, a module of 1x1, 3x3 and 5x5 without reductions, and one of the paper's."""
-    spec = tiny_spec(norm="bn")
-    first, *others = spec.modules
-    branches = tuple(BranchSpec(kernel_size=k, reduce=None, filters=k) for k in (3, 5))
-    lean = replace(first, filters_1x1=4, spatial=branches, filters_pool_proj=0)
-    return spec.map_modules({first.name: lean} | {module.name: module for module in others})
 
 
 def test_branches_of_one_convolution_each_become_one() -> None:

@@ -127,7 +127,7 @@ def merged(network: keras.Model) -> keras.Model:
         A model of its own weights. Scores differ from the network's by rounding only.
     """
     makers = {id(layer.output): layer for layer in network.layers}
-    pixels = keras.Input(network.input_shape[1:], dtype=network.input.dtype)
+    pixels = keras.Input(batch_shape=network.input.shape, name=makers[id(network.input)].name)
     made = {id(network.input): pixels}
 
     def tensor(old: Any) -> Any:
