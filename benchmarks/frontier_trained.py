@@ -97,7 +97,6 @@ MNIST_SIZES: dict[str, tuple[float, ...]] = {
     "search_time": (1.5, 3),
     "table by hand": (3, 6),
     "search_plain": (1.5, 3),
-    "search_plain_time": (1.5, 3),
 }
 SEEDS = 3
 # The pair that answers what the search is worth has more seeds.
