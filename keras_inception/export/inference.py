@@ -129,21 +129,19 @@ def merged(network: keras.Model) -> keras.Model:
     makers = {id(layer.output): layer for layer in network.layers}
     pixels = keras.Input(batch_shape=network.input.shape, name=makers[id(network.input)].name)
     made = {id(network.input): pixels}
-
-    def tensor(old: Any) -> Any:
-        if id(old) not in made:
-            layer = makers[id(old)]
-            branches = _parallel_convolutions(layer, makers)
-            if branches:
-                made[id(old)] = _one_convolution(layer, branches, tensor(branches[0][0].input))
-            else:
-                inputs = keras.tree.map_structure(tensor, layer.input)
-                copy = type(layer).from_config(layer.get_config())
-                made[id(old)] = copy(inputs)
-                copy.set_weights(layer.get_weights())
-        return made[id(old)]
-
-    return keras.Model(pixels, tensor(network.output), name=network.name)
+    for layer in network.layers:  # in the order in which they are computed
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        branches = _parallel_convolutions(layer, makers)
+        if branches:
+            inputs = made[id(branches[0][0].input)]
+            made[id(layer.output)] = _one_convolution(layer, branches, inputs)
+        else:
+            copy = type(layer).from_config(layer.get_config())
+            inputs = keras.tree.map_structure(lambda tensor: made[id(tensor)], layer.input)
+            made[id(layer.output)] = copy(inputs)
+            copy.set_weights(layer.get_weights())
+    return keras.Model(pixels, made[id(network.output)], name=network.name)
 
 
 Branch = tuple[keras.layers.Conv2D, keras.layers.Layer | None]
