@@ -305,7 +305,8 @@ def points() -> list[Point]:
     """A point for each network that was trained and timed."""
     trained: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in rows_of(TRAINED):
-        trained.setdefault((row["data"], row["network"]), []).append(row)
+        if row["family"] in (MNIST_SIZES if row["data"] == "mnist" else SIZES):
+            trained.setdefault((row["data"], row["network"]), []).append(row)
     times: dict[str, dict[int, float]] = {}
     macs: dict[str, float] = {}
     for row in rows_of(LATENCY):
@@ -425,7 +426,7 @@ def write_ratios(data: str, families: dict[str, list[Point]]) -> None:
     """How many times less the searched families cost than each other."""
     for own in (own for own in OWN if own in families):
         for name, family in families.items():
-            if name in OWN[: OWN.index(own) + 1]:
+            if name in OWN[: OWN.index(own) + 1] or name.endswith(MERGED):
                 continue
             ratios = tuple(compared(families[own], family, cost) for cost in COSTS.values())
             columns = ("data", "family", "than", *COSTS)
