@@ -453,8 +453,8 @@ def draw(families: dict[str, list[Point]]) -> None:
                 [cost(point) for point in ordered],
                 [point.accuracy for point in ordered],
                 [point.deviation for point in ordered],
-                fmt="o-",
-                color=f"C{index}",
+                fmt=f"{'os^DvPX'[index % 7]}-",
+                color=f"C{index % 10}",
                 linewidth=3 if name in OWN else 1,
                 label=name,
             )
