@@ -109,9 +109,7 @@ def test_fastest_passes_over_what_does_not_agree(
         lambda runs, image: {"keras": 1.0, "litert": 9.0, "litert-float16": 5.0},
     )
 
-    def write(
-        model: keras.Model, path: Path, kind: str, *, calibration: np.ndarray, merge: bool
-    ) -> None:
+    def write(model: keras.Model, path: Path, kind: str, *, calibration: np.ndarray) -> None:
         other = network()
         if kind == "litert-float16":
             other.set_weights([weight * -1 for weight in model.get_weights()])
@@ -126,17 +124,18 @@ def test_fastest_passes_over_what_does_not_agree(
     assert rows[2].agreement.same_first < 0.99
 
 
+@pytest.mark.parametrize(("step", "merge"), [("formats.folded", False), ("job.merged", True)])
 def test_a_format_that_differs_is_refused_and_removed(
-    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: str, merge: bool, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(model: keras.Model, **_: object) -> keras.Model:
+    def wrong(model: keras.Model) -> keras.Model:
         other = network()
         other.set_weights([weight * 0.9 for weight in model.get_weights()])
         return other
 
-    monkeypatch.setattr("keras_inception.export.formats.folded", wrong)
+    monkeypatch.setattr(f"keras_inception.export.{step}", wrong)
     with pytest.raises(ValueError, match="litert: expected scores within 1e-05"):
-        export_model(network(), tmp_path / "out", ["litert"], images=images)
+        export_model(network(), tmp_path / "out", ["litert"], images=images, merge=merge)
     assert not any((tmp_path / "out").iterdir())
 
 

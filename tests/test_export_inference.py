@@ -93,7 +93,7 @@ def test_branches_of_one_convolution_each_become_one() -> None:
     keras.utils.set_random_seed(0)
     model = with_statistics(build_network(spec))
 
-    network = folded(model, merge=True)
+    network = merged(model)
 
     assert len(convolutions(network)) == len(convolutions(model)) - 2
     convolution = network.get_layer(f"{first}_conv")

@@ -238,7 +238,7 @@ def test_an_existing_folder_is_refused(model: keras.Model, tmp_path: Path) -> No
 def test_a_difference_leaves_nothing_behind(
     model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(model: keras.Model, precision: str, *, merge: bool) -> keras.Model:
+    def wrong(model: keras.Model, precision: str) -> keras.Model:
         network = folded(model)
         layer = network.get_layer("predictions_logits")
         kernel, bias = layer.get_weights()

@@ -70,9 +70,7 @@ def require_packages(kind: Format) -> None:
         require_package(package, extra)
 
 
-def write_format(
-    model: keras.Model, path: Path, kind: Format, *, calibration: np.ndarray, merge: bool = False
-) -> None:
+def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: np.ndarray) -> None:
     """Write one of the formats but SavedModel.
 
     Args:
@@ -80,9 +78,8 @@ def write_format(
         path: of the file to write.
         kind: the format.
         calibration: uint8 N x h x w x C images from which int8 takes the ranges of activations.
-        merge: parallel convolutions as one (`inference.merged`).
     """
-    function = _scoring_function(model, merge)
+    function = _scoring_function(model)
     if kind == "onnx":
         import tf2onnx
 
@@ -102,8 +99,8 @@ def write_format(
         path.write_bytes(_litert(function, kind, calibration))
 
 
-def _scoring_function(model: keras.Model, merge: bool) -> Any:
-    network = folded(model, merge=merge)
+def _scoring_function(model: keras.Model) -> Any:
+    network = folded(model)
     scores = constant_function(network)
 
     @tf.function(

@@ -29,9 +29,7 @@ def require_tensorflow(what: str) -> None:
         )
 
 
-def folded(
-    model: keras.Model, precision: ComputeDtype = "float32", *, merge: bool = False
-) -> keras.Model:
+def folded(model: keras.Model, precision: ComputeDtype = "float32") -> keras.Model:
     """An equivalent network for inference: the same endpoints, without batch normalization.
 
     y = gamma (conv(x) - mean) / sqrt(variance + epsilon) + beta is a convolution whose kernel is
@@ -42,7 +40,6 @@ def folded(
         model: a functional model of this package, of any dtype policy and data format.
         precision: of weights and activations. Layers that compute in float32 under every policy
             (LRN's sums, the final softmax) go on to do so.
-        merge: make `merged` of it.
 
     Returns:
         A model of its own weights. Scores differ from the model's by rounding only.
@@ -66,7 +63,7 @@ def folded(
     for layer in model.layers:
         if layer.weights and layer not in norms.values():
             clone.get_layer(layer.name).set_weights(_folded_weights(layer, norms.get(layer.name)))
-    return merged(clone) if merge else clone
+    return clone
 
 
 def _foldable_norms(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
@@ -110,8 +107,8 @@ def _call_without_mask(operation: Any, *args: Any, **kwargs: Any) -> Any:
     return operation(*args, **kwargs)
 
 
-def merged(network: keras.Model) -> keras.Model:
-    """An equivalent network: convolutions that are concatenated become one.
+def merged(model: keras.Model) -> keras.Model:
+    """An equivalent network for inference: `folded`, and convolutions side by side become one.
 
     Where a concatenation joins convolutions of one tensor and nothing else, it is one convolution
     of the largest kernel, into which the smaller kernels are laid with zeros around them. Fewer
@@ -120,12 +117,12 @@ def merged(network: keras.Model) -> keras.Model:
     stay as they are. The concatenation's endpoint stays, those of its branches go.
 
     Args:
-        network: of `folded`: between a convolution and the concatenation stands an activation at
-            most.
+        model: a functional model of this package, of any dtype policy and data format.
 
     Returns:
-        A model of its own weights. Scores differ from the network's by rounding only.
+        A float32 model of its own weights. Scores differ from the model's by rounding only.
     """
+    network = folded(model)
     makers = {id(layer.output): layer for layer in network.layers}
     pixels = keras.Input(batch_shape=network.input.shape, name=makers[id(network.input)].name)
     made = {id(network.input): pixels}

@@ -23,7 +23,7 @@ from keras_inception.export.formats import (
     write_format,
 )
 from keras_inception.export.images import Images
-from keras_inception.export.inference import ComputeDtype, require_tensorflow
+from keras_inception.export.inference import ComputeDtype, merged, require_tensorflow
 from keras_inception.export.parity import Agreement, agreement, require_agreement
 from keras_inception.export.saved_model import require_same_answers, write_saved_model
 from keras_inception.layout import LABELS_FILE
@@ -94,6 +94,7 @@ def export_model(
     for kind in kinds:
         require_packages(kind)
     model = inference_model(model)
+    served = merged(model) if merge else model
     make_writable(folder)
     with contents_aside(folder) as beside:
         if labels is not None:
@@ -102,17 +103,16 @@ def export_model(
             path = beside / FILES[kind]
             if kind in _SAVED_MODELS:
                 write_saved_model(
-                    model,
+                    served,
                     path,
                     samples=images.check,
                     labels=labels,
                     features=features,
                     documents=documents,
                     precision=_SAVED_MODELS[kind],
-                    merge=merge,
                 )
             else:
-                write_format(model, path, kind, calibration=images.calibration, merge=merge)
+                write_format(served, path, kind, calibration=images.calibration)
         rows = _table(model, beside, kinds, images)
         refusals = {row.kind: _refusal(row, model, images, labels) for row in rows}
         kept = [row for row in rows[1:] if not refusals[row.kind]]

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from keras_inception.atomic import aside
 from keras_inception.export.decode import decode_images
-from keras_inception.export.inference import ComputeDtype, folded, require_tensorflow
+from keras_inception.export.inference import ComputeDtype, folded, merged, require_tensorflow
 from keras_inception.export.parity import Agreement, agreement, require_agreement
 from keras_inception.export.warmup import write_warmup
 from keras_inception.layout import LABELS_FILE
@@ -80,7 +80,7 @@ def export_saved_model(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with aside(folder) as beside:
         write_saved_model(
-            model,
+            merged(model) if merge else model,
             beside,
             samples=samples,
             labels=labels,
@@ -88,7 +88,6 @@ def export_saved_model(
             features=features,
             documents=documents,
             precision=precision,
-            merge=merge,
         )
         return require_same_answers(model, beside, samples, labels, precision)
 
@@ -103,7 +102,6 @@ def write_saved_model(
     features: Sequence[str] = ("avg_pool",),
     documents: Mapping[str, str] = MappingProxyType({}),
     precision: ComputeDtype = "float32",
-    merge: bool = False,
 ) -> None:
     """Write what `export_saved_model` does, unchecked; the arguments are the same."""
     model = inference_model(model)
@@ -112,7 +110,7 @@ def write_saved_model(
     with tempfile.TemporaryDirectory() as assets:
         labels_file = Path(assets, LABELS_FILE)
         labels_file.write_text("\n".join(names) + "\n", encoding="utf-8")
-        network = folded(model, precision, merge=merge)
+        network = folded(model, precision)
         serving = _Serving(network, labels_file, min(top, len(names)), features)
         # Of functions that the root holds, TensorFlow would write the network a second time.
         root = tf.Module()
