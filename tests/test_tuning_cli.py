@@ -113,7 +113,7 @@ def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.M
     measured = []
 
     def measure(base: NetworkSpec, *, batch_size: int) -> LatencyModel:
-        measured.append(base)
+        measured.append(batch_size)
         kinds = {layer.kind for layer in network_cost(base).layers}
         parts = ("layer", "million multiply-adds", "million elements")
         weights = {f"{kind}: {part}": 0.0 for kind in kinds for part in parts}
@@ -131,12 +131,21 @@ def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.M
     for _ in range(2):
         result = run(*QUICK, tmp_path / "search", "--budget-ms", 1.4, "--trials", 2)
         assert result.exit_code == 0, result.output
-    assert len(measured) == 1
+    assert measured == [1]
     assert len(trained) == 2
     for spec in trained:
         assert 0.65 * macs < network_cost(spec).total.macs <= 0.7 * macs
+    batched = ("--budget-batch", 64)
+    assert_mistake(
+        run(*QUICK, tmp_path / "search", "--budget-ms", 1.4, *batched), "Expected a batch of 1, "
+    )
     other = tmp_path / "other"
-    assert_mistake(run(*QUICK, other, "--budget-ms", 0.5), "Received: 0.5 ms an image.")
+    assert_mistake(
+        run(*QUICK, other, "--budget-ms", 0.5, *batched),
+        "Received: 0.5 ms an image in batches of 64.",
+    )
+    assert measured == [1, 64]
+    assert_mistake(run(*QUICK, other, *batched), "Received: --budget-batch 64 alone")
 
 
 @pytest.mark.slow

@@ -109,6 +109,8 @@ def test_a_search_that_goes_on_keeps_its_model(
     for _ in range(2):
         assert kept_latency_model(file, SMALL, batch_size=64) == measured
     assert asked == [64]
+    with pytest.raises(ValueError, match=r"Expected a batch of 64, .* Received: 1$"):
+        kept_latency_model(file, SMALL)
 
 
 def test_what_is_timed_has_its_batch_normalization_folded(monkeypatch: pytest.MonkeyPatch) -> None:

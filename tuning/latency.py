@@ -94,7 +94,9 @@ class LatencyBudget:
 
     def __str__(self) -> str:
         others = f" and {self.budget}" if self.budget else ""
-        return f"{self.milliseconds:g} ms an image{others}"
+        batch = self.model.batch_size
+        together = f" in batches of {batch}" if batch > 1 else ""
+        return f"{self.milliseconds:g} ms an image{together}{others}"
 
     def admits(self, cost: NetworkCost) -> bool:
         """Whether the network is within every bound."""
@@ -187,9 +189,19 @@ def measure_latency_model(
 
 
 def kept_latency_model(file: Path, spec: NetworkSpec, *, batch_size: int = 1) -> LatencyModel:
-    """The model that lies in a file; else measure it and write the file, its folder too."""
+    """The model that lies in a file; else measure it and write the file, its folder too.
+
+    Raises:
+        ValueError: the file's model is of another batch size.
+    """
     if file.exists():
-        return LatencyModel.from_json(file.read_text(encoding="utf-8"))
+        kept = LatencyModel.from_json(file.read_text(encoding="utf-8"))
+        if kept.batch_size != batch_size:
+            raise ValueError(
+                f"Expected a batch of {kept.batch_size}, with which the times in {str(file)!r} "
+                f"were taken, or another folder. Received: {batch_size}"
+            )
+        return kept
     model = measure_latency_model(spec, batch_size=batch_size)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, model.to_json())

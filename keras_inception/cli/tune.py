@@ -58,6 +58,10 @@ def tune(
     budget_ms: Annotated[
         float | None, typer.Option(help="Milliseconds an image at most, measured here first.")
     ] = None,
+    budget_batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --budget-ms: images computed together; default 1."),
+    ] = None,
     trials: Annotated[
         int | None,
         typer.Option(min=1, help="In all, or of the first round; default 30. Not of hyperband."),
@@ -128,6 +132,11 @@ def tune(
             raise ValueError(
                 "Expected --budget-ms on one machine, whose times it means. Received: --join too"
             )
+        if budget_batch and not budget_ms:
+            raise ValueError(
+                "Expected --budget-ms with --budget-batch, the batch in which it is measured. "
+                f"Received: --budget-batch {budget_batch} alone"
+            )
         if oracle == "hyperband" and trials is not None:
             raise ValueError(
                 "Expected no --trials for hyperband, which makes as many as --rounds asks for. "
@@ -150,7 +159,9 @@ def tune(
         plan = SearchPlan(
             space=Space(
                 base=base,
-                budget=_budget(base, folder, budget_macs, budget_params, budget_ms),
+                budget=_budget(
+                    base, folder, budget_macs, budget_params, budget_ms, budget_batch or 1
+                ),
                 step=step or (4 if network_cost(base).total.macs < _NARROW_MACS else 8),
                 depth=depth,
                 kernels=tuple(kernels or ()),
@@ -225,7 +236,12 @@ def _size(spec: NetworkSpec, data: Any) -> tuple[int, int, int]:
 
 
 def _budget(
-    base: NetworkSpec, folder: Path, macs: int | None, params: int | None, ms: float | None
+    base: NetworkSpec,
+    folder: Path,
+    macs: int | None,
+    params: int | None,
+    ms: float | None,
+    batch_size: int,
 ) -> Any:
     """The bounds that were asked for; none: the network's own multiply-adds."""
     if ms is None:
@@ -237,7 +253,7 @@ def _budget(
     new = not file.exists()
     if new:
         console.print("Timing networks of this form on this machine ...")
-    model = kept_latency_model(file, base)
+    model = kept_latency_model(file, base, batch_size=batch_size)
     if new:
         console.print(f"The model of the times is off by {model.error:.1%} on networks left out.")
     others = Budget(macs=macs, params=params) if macs or params else None
