@@ -1,13 +1,13 @@
 """Snapshots: kept, flushed, readable after kills in the middle of a write, damaged ones told."""
 
+import multiprocessing
 import random
-import subprocess
-import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from processes import ENVIRONMENT
 
 from keras_inception.atomic import aside, only_run_in, write_text
 from keras_inception.snapshot import KEPT, Snapshot, Snapshots
@@ -89,21 +89,17 @@ def test_none_readable_is_an_error_however_often_one_asks(tmp_path):
             Snapshots(tmp_path).newest()
 
 
-WRITER = """
-import sys
-import numpy as np
-from pathlib import Path
-from keras_inception.snapshot import Snapshot, Snapshots
-snapshots = Snapshots(Path(sys.argv[1]))
-found = snapshots.newest()
-step = found.document["step"] if found else 0
-assert all(np.all(values == step) for values in found.arrays.values()) if found else True
-print("ready", flush=True)
-while True:
-    step += 1
-    arrays = {f"array/{index}": np.full(100_000, step) for index in range(4)}
-    snapshots.save(step, Snapshot({"step": step}, arrays))
-"""
+def write_on(folder: Path, ready: Any) -> None:
+    """Read the newest snapshot, see that it is whole, and write the next ones until killed."""
+    snapshots = Snapshots(folder)
+    found = snapshots.newest()
+    step = found.document["step"] if found else 0
+    assert found is None or all(np.all(values == step) for values in found.arrays.values())
+    ready.set()
+    while True:
+        step += 1
+        arrays = {f"array/{index}": np.full(100_000, step) for index in range(4)}
+        snapshots.save(step, Snapshot({"step": step}, arrays))
 
 
 @pytest.mark.slow
@@ -111,14 +107,17 @@ def test_twenty_kills_in_a_loop_of_writes(tmp_path):
     """Each new process reads what the killed one left, finds it whole, and writes on."""
     moments = random.Random(0)
     in_the_middle, last = 0, 0
+    processes = multiprocessing.get_context("forkserver")  # the imports once, not twenty times
+    processes.set_forkserver_preload(["keras_inception.snapshot"])
     for _ in range(20):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, tmp_path], env=ENVIRONMENT, stdout=subprocess.PIPE
-        )
-        assert writer.stdout.readline() == b"ready\n"
+        ready = processes.Event()
+        writer = processes.Process(target=write_on, args=(tmp_path, ready))
+        writer.start()
+        assert ready.wait(60)
         time.sleep(moments.uniform(0.02, 0.2))
+        assert writer.is_alive()
         writer.kill()
-        writer.communicate()
+        writer.join()
         in_the_middle += any(path.name.startswith(".partial") for path in tmp_path.iterdir())
         step = Snapshots(tmp_path).newest().document["step"]
         assert step >= last
