@@ -94,9 +94,9 @@ def export_model(
     for kind in kinds:
         require_packages(kind)
     model = inference_model(model)
-    served = merged(model) if merge else model
     make_writable(folder)
     with contents_aside(folder) as beside:
+        served = merged(model) if merge else model
         if labels is not None:
             (beside / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
         for kind in kinds:
