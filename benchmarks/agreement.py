@@ -16,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_inception.data import open_data
-from keras_inception.export import Images, available_formats, export_model
-from keras_inception.runtimes import Scores, load_keras, load_network
+from keras_inception.data.sources import open_data
+from keras_inception.exporters.calibration import Images
+from keras_inception.exporters.job import available_formats, export_model
+from keras_inception.runtimes.keras_model import Scores, load_keras
+from keras_inception.runtimes.load import load_network
 
 RESULTS = Path(__file__).parent / "results" / "agreement.csv"
 COLUMNS = ("format", "same_first_class", "accuracy", "largest_difference", "images", "bytes")

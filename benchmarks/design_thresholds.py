@@ -21,9 +21,10 @@ import tensorflow as tf
 from machine import device
 
 from keras_inception import Budget, NetworkSpec, Recipe, network_cost
-from keras_inception.data import load_sample
-from keras_inception.design import DesignOptions, design
-from keras_inception.train import train
+from keras_inception.data.sample import load_sample
+from keras_inception.design.measurement import DesignOptions
+from keras_inception.design.procedure import design
+from keras_inception.training.run import train
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "design_thresholds.csv"

@@ -35,8 +35,8 @@ from matplotlib.figure import Figure
 from pictures import cost_axis
 
 from keras_inception import model_cost
-from keras_inception.export import folded
-from keras_inception.export.saved_model import constant_function
+from keras_inception.exporters.inference_graph import folded
+from keras_inception.exporters.saved_model import constant_function
 
 RESULTS = Path(__file__).parent / "results" / "frontier_imagenet.csv"
 HEADLINE = RESULTS.with_name("frontier_headline.csv")

@@ -59,16 +59,12 @@ from keras_inception import (
     fit_to_budget,
     model_cost,
 )
-from keras_inception.data import (
-    ImageData,
-    Split,
-    evaluation_batches,
-    open_data,
-    training_batches,
-)
-from keras_inception.export import folded, merged
-from keras_inception.export.saved_model import constant_function
-from keras_inception.keras_fit import compile_model
+from keras_inception.data.sources import open_data
+from keras_inception.data.splits import ImageData, Split
+from keras_inception.data.stream import evaluation_batches, training_batches
+from keras_inception.exporters.inference_graph import folded, merged
+from keras_inception.exporters.saved_model import constant_function
+from keras_inception.training.keras_fit import compile_model
 
 RESULTS = Path(__file__).parent / "results"
 TRAINED, LATENCY = RESULTS / "frontier_trained.csv", RESULTS / "frontier_latency.csv"

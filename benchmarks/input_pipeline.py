@@ -92,8 +92,9 @@ def measure(name: str, folder: Path) -> float:
 def ours(folder: Path) -> Iterator[object]:
     """This package's stream of batches."""
     from keras_inception import VARIANTS
-    from keras_inception.data import open_data, training_batches
-    from keras_inception.recipe import Recipe
+    from keras_inception.data.sources import open_data
+    from keras_inception.data.stream import training_batches
+    from keras_inception.spec.recipe import Recipe
 
     recipe = Recipe(name="benchmark", epochs=1, batch_size=BATCH, shift=0, crop="paper")
     split = open_data(f"dir:{folder}").train
@@ -126,7 +127,7 @@ def pillow(folder: Path) -> Iterator[object]:
     import numpy as np
     from PIL import Image
 
-    from keras_inception.crops import random_window
+    from keras_inception.images.geometry import random_window
 
     random = np.random.default_rng(0)
     contents = [path.read_bytes() for path in sorted((folder / "train").rglob("*.jpg"))]

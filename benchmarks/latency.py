@@ -127,9 +127,9 @@ def our_runs(folder: Path, runs: dict[tuple[str, int], tuple[Run, int]]) -> None
     import tensorflow as tf
 
     import keras_inception
-    from keras_inception.export.formats import FILES, write_format
-    from keras_inception.export.saved_model import export_saved_model
-    from keras_inception.runtimes import load_network
+    from keras_inception.exporters.formats import FILES, write_format
+    from keras_inception.exporters.saved_model import export_saved_model
+    from keras_inception.runtimes.load import load_network
 
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)

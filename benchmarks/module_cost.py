@@ -13,8 +13,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from keras_inception import VARIANTS, network_cost
-from keras_inception.cost import growth_by_depth, growth_by_width
-from keras_inception.variants import naive_module
+from keras_inception.cost.growth import growth_by_depth, growth_by_width
+from keras_inception.spec.variants import naive_module
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPTHS, SCALES = 8, (0.25, 0.5, 1.0, 1.5, 2.0)

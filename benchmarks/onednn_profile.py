@@ -71,7 +71,7 @@ def main() -> None:
     from importlib.metadata import version
 
     from keras_inception import GoogLeNet
-    from keras_inception.export import export_saved_model
+    from keras_inception.exporters.saved_model import export_saved_model
 
     about = (device(), version("tensorflow-cpu"), date.today().isoformat())
     with tempfile.TemporaryDirectory() as parent, RESULTS.open("w", newline="") as file:

@@ -19,8 +19,8 @@ import tensorflow as tf
 from machine import device
 
 from keras_inception import RECIPES, VARIANTS, AuxSpec, LRNSpec
-from keras_inception.data import open_data
-from keras_inception.train import train
+from keras_inception.data.sources import open_data
+from keras_inception.training.run import train
 
 RESULTS = Path(__file__).parent / "results" / "paper_from_scratch.csv"
 EPOCHS = 6

@@ -42,24 +42,26 @@ from keras_tuner.engine.trial import Trial
 from machine import device
 from small_networks import lean_28, plain_28, table_28
 
-from keras_inception.atomic import write_text
-from keras_inception.budget import (
+from keras_inception.cost.budget import (
     Budget,
     NetworkBound,
     fit_to_budget,
     module_widths,
     with_module_widths,
 )
-from keras_inception.cost import network_cost
-from keras_inception.data import ImageData, open_data
-from keras_inception.recipe import Recipe
-from keras_inception.spec import NetworkSpec
+from keras_inception.cost.layers import network_cost
+from keras_inception.data.sources import open_data
+from keras_inception.data.splits import ImageData
+from keras_inception.files import write_text
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.recipe import Recipe
+from tuning.candidate import TrialResult, hold_out, part_of, train_candidate
+from tuning.engine.oracles import Kind
 from tuning.latency import LatencyBudget, kept_latency_model
-from tuning.oracles import Kind
-from tuning.report import write_report
-from tuning.search import LATENCY_FILE, NetworkTuner, SearchPlan, best_spec, claim
+from tuning.plan import LATENCY_FILE, SearchPlan
+from tuning.report.page import write_report
+from tuning.run import NetworkTuner, best_spec, claim
 from tuning.space import Space
-from tuning.training import TrialResult, hold_out, part_of, train_candidate
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -23,8 +23,8 @@ import tensorflow as tf
 from machine import device
 
 from keras_inception import GoogLeNet
-from keras_inception.export import folded
-from keras_inception.export.saved_model import constant_function
+from keras_inception.exporters.inference_graph import folded
+from keras_inception.exporters.saved_model import constant_function
 
 RESULTS = Path(__file__).parent / "results" / "sibling_merge.csv"
 COLUMNS = (

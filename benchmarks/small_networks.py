@@ -12,8 +12,8 @@ import keras
 from keras import layers
 
 from keras_inception import VARIANTS, NetworkSpec, model_cost
-from keras_inception.spec import BranchSpec, ConvSpec, ModuleSpec, PoolSpec, StageSpec
-from keras_inception.variants import naive_module
+from keras_inception.spec.network import BranchSpec, ConvSpec, ModuleSpec, PoolSpec, StageSpec
+from keras_inception.spec.variants import naive_module
 
 
 def table_28() -> NetworkSpec:

@@ -20,7 +20,7 @@ import tensorflow as tf
 from machine import device
 
 from keras_inception import GoogLeNet
-from keras_inception.export import export_saved_model
+from keras_inception.exporters.saved_model import export_saved_model
 
 RESULTS = Path(__file__).parent / "results" / "start_up.csv"
 ROUNDS = 7

@@ -32,9 +32,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import keras_inception
-from keras_inception.data import open_data
-from keras_inception.predict import Predictor
-from keras_inception.train import fitted_to_data, train
+from keras_inception.data.sources import open_data
+from keras_inception.inference.predictor import Predictor
+from keras_inception.training.run import fitted_to_data, train
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 

@@ -33,9 +33,11 @@ import numpy as np
 from PIL import Image
 
 from keras_inception import RECIPES, VARIANTS
-from keras_inception.data import ImageData, Split, load_sample, open_data
-from keras_inception.predict import Predictor
-from keras_inception.train import fitted_to_data, train
+from keras_inception.data.sample import load_sample
+from keras_inception.data.sources import open_data
+from keras_inception.data.splits import ImageData, Split
+from keras_inception.inference.predictor import Predictor
+from keras_inception.training.run import fitted_to_data, train
 
 WORK = Path(tempfile.mkdtemp())
 

@@ -33,9 +33,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from keras_inception import RECIPES, VARIANTS, Budget, network_cost
-from keras_inception.data import load_sample
+from keras_inception.data.sample import load_sample
 from tuning import SearchPlan, Space, best_first, read_trials, search
-from tuning.report import write_report
+from tuning.report.page import write_report
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 

@@ -41,8 +41,8 @@ import numpy as np
 from PIL import Image
 
 from keras_inception import RECIPES, VARIANTS
-from keras_inception.data import load_sample
-from keras_inception.train import train
+from keras_inception.data.sample import load_sample
+from keras_inception.training.run import train
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 

@@ -14,8 +14,8 @@
 # # What a GoogLeNet sees
 #
 # Class activation maps, the branches of a module at their scales, images that please a filter, and
-# DeepDream, whose first network was a GoogLeNet. `keras_inception.visualize` works for any network
-# of the family; here for one that learned the embedded sample in a minute. The same calls take
+# DeepDream, whose first network was a GoogLeNet. `visualize` works for any network of
+# the family; here for one that learned the embedded sample in a minute. The same calls take
 # `GoogLeNet()` with ImageNet weights.
 
 # %%
@@ -33,10 +33,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from keras_inception import RECIPES, VARIANTS, visualize
-from keras_inception.data import load_sample
-from keras_inception.preprocessing import read_image
-from keras_inception.train import train
+from keras_inception import RECIPES, VARIANTS
+from keras_inception.data.sample import load_sample
+from keras_inception.evaluation import visualize
+from keras_inception.images.decode import read_image
+from keras_inception.training.run import train
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 

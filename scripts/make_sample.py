@@ -10,7 +10,7 @@ sample's held-out part stays apart from the training set. Expected: about 3.2 MB
 import numpy as np
 import tensorflow_datasets as tfds
 
-from keras_inception.data import SAMPLE_PATH
+from keras_inception.data.sample import SAMPLE_PATH
 
 TRAIN, TEST = 6_000, 1_500
 

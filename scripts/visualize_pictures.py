@@ -16,10 +16,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from keras_inception import RECIPES, VARIANTS, visualize
-from keras_inception.data import ImageData, load_sample
-from keras_inception.preprocessing import read_image
-from keras_inception.train import train
+from keras_inception import RECIPES, VARIANTS
+from keras_inception.data.sample import load_sample
+from keras_inception.data.splits import ImageData
+from keras_inception.evaluation import visualize
+from keras_inception.images.decode import read_image
+from keras_inception.training.run import train
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 PHOTO = Path(str(resources.files("keras_inception") / "assets" / "photos" / "cat.jpg"))

@@ -16,8 +16,8 @@ import keras
 import numpy as np
 from conftest import tiny_module, tiny_spec
 
-from keras_inception.network import build_network
-from keras_inception.spec import BatchNormSpec, NetworkSpec
+from keras_inception.network.build import build_network
+from keras_inception.spec.network import BatchNormSpec, NetworkSpec
 
 
 def every_layer() -> NetworkSpec:

@@ -10,7 +10,7 @@ from typing import Literal
 import keras
 import pytest
 
-from keras_inception.spec import (
+from keras_inception.spec.network import (
     AuxSpec,
     BatchNormSpec,
     BranchSpec,

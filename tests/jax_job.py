@@ -9,8 +9,8 @@ from pathlib import Path
 
 from training_steps import PLAIN, noise, one_module_spec
 
-from keras_inception.keras_fit import distribute_over_cpus
-from keras_inception.train import train
+from keras_inception.training.keras_fit import distribute_over_cpus
+from keras_inception.training.run import train
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import pytest
 from backend_worker import every_layer, step
 from numpy.testing import assert_allclose
 
-from keras_inception.network import build_network
+from keras_inception.network.build import build_network
 
 WORKER = Path(__file__).with_name("backend_worker.py")
 BACKENDS = [

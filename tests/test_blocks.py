@@ -9,9 +9,9 @@ import reference
 from conftest import tiny_module, tiny_spec
 from numpy.testing import assert_allclose, assert_array_equal
 
-from keras_inception import blocks
-from keras_inception.spec import AuxSpec, BatchNormSpec, ConvSpec, PoolSpec
-from keras_inception.variants import VARIANTS
+from keras_inception.network import blocks
+from keras_inception.spec.network import AuxSpec, BatchNormSpec, ConvSpec, PoolSpec
+from keras_inception.spec.variants import VARIANTS
 
 
 def random(*shape):

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from conftest import tiny_spec
 
-from keras_inception.budget import Budget, fit_to_budget, module_widths, with_module_widths
-from keras_inception.cost import Cost, network_cost
-from keras_inception.spec import ConvSpec, NetworkSpec
-from keras_inception.variants import BN, NAIVE, PAPER, VARIANTS, variant_spec
+from keras_inception.cost.budget import Budget, fit_to_budget, module_widths, with_module_widths
+from keras_inception.cost.layers import Cost, network_cost
+from keras_inception.spec.network import ConvSpec, NetworkSpec
+from keras_inception.spec.variants import BN, NAIVE, PAPER, VARIANTS, variant_spec
 
 COST = Cost(weights=90, params=100, non_trainable=8, macs=1000, activations=50)
 

@@ -20,16 +20,17 @@ from conftest import tiny_spec
 from PIL import Image
 from typer.testing import CliRunner
 
-import keras_inception.data
-import keras_inception.train
+import keras_inception.data.sources
+import keras_inception.training.run
 from keras_inception.cli import app
-from keras_inception.cost import network_cost
-from keras_inception.data import ImageData, Split, load_sample
-from keras_inception.network import build_network
-from keras_inception.predict import Predictor
-from keras_inception.recipe import QUICK
-from keras_inception.spec import NetworkSpec
-from keras_inception.variants import VARIANTS
+from keras_inception.cost.layers import network_cost
+from keras_inception.data.sample import load_sample
+from keras_inception.data.splits import ImageData, Split
+from keras_inception.inference.predictor import Predictor
+from keras_inception.network.build import build_network
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.recipe import QUICK
+from keras_inception.spec.variants import VARIANTS
 
 COMMAND = Path(sys.executable).with_name("keras-inception")
 
@@ -140,7 +141,7 @@ def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
         Split(whole.test.images[:32], whole.test.labels[:32]),
         whole.class_names,
     )
-    monkeypatch.setattr(keras_inception.data, "open_data", lambda name, **_: small)
+    monkeypatch.setattr(keras_inception.data.sources, "open_data", lambda name, **_: small)
 
 
 @pytest.mark.usefixtures("small_sample")
@@ -192,7 +193,7 @@ def test_what_is_not_the_users_mistake_is_exit_code_1(tmp_path, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(keras_inception.train, "train", fail)
+    monkeypatch.setattr(keras_inception.training.run, "train", fail)
     result = run("train", "--variant", "nano", "--out", tmp_path / "run")
     assert result.exit_code == 1
     assert isinstance(result.exception, RuntimeError)

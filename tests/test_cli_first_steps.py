@@ -12,9 +12,9 @@ from conftest import tiny_spec
 from PIL import Image
 from test_cli import assert_mistake, run
 
-import keras_inception.train
-from keras_inception.network import build_network
-from keras_inception.train import TrainResult
+import keras_inception.training.run
+from keras_inception.network.build import build_network
+from keras_inception.training.run import TrainResult
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         seen.update(spec=spec, data=data, folder=folder, **others)
         return TrainResult(None, folder, {})
 
-    monkeypatch.setattr(keras_inception.train, "train", train)
+    monkeypatch.setattr(keras_inception.training.run, "train", train)
     monkeypatch.chdir(tmp_path)
     return seen
 

@@ -5,17 +5,15 @@ import itertools
 import numpy as np
 import pytest
 
-from keras_inception.correlation import (
-    OffsetStatistics,
-    cluster_units,
-    correlation_decay,
+from keras_inception.design import clusters as clusters_room
+from keras_inception.design import dimension as dimension_room
+from keras_inception.design.clusters import cluster_units
+from keras_inception.design.dimension import (
     effective_dimension,
     patch_dimension,
     pooled_activations,
-    shuffled,
 )
-from keras_inception.correlation import clusters as clusters_room
-from keras_inception.correlation import dimension as dimension_room
+from keras_inception.design.statistics import OffsetStatistics, correlation_decay, shuffled
 
 CORNERS_AND_CENTRE = [(0, 0), (0, 2), (1, 1), (2, 0), (2, 2)]
 

@@ -6,17 +6,12 @@ from functools import cache
 import keras
 import pytest
 
-from keras_inception.cost import (
-    PRINTED_SUM,
-    Cost,
-    growth_by_depth,
-    growth_by_width,
-    network_cost,
-    table_1,
-)
-from keras_inception.model_cost import model_cost
-from keras_inception.network import build_network, inference_model
-from keras_inception.spec import (
+from keras_inception.cost.growth import growth_by_depth, growth_by_width
+from keras_inception.cost.keras_model import model_cost
+from keras_inception.cost.layers import Cost, network_cost
+from keras_inception.cost.table_1 import PRINTED_SUM, table_1
+from keras_inception.network.build import build_network, inference_model
+from keras_inception.spec.network import (
     AuxSpec,
     BatchNormSpec,
     BranchSpec,
@@ -27,7 +22,7 @@ from keras_inception.spec import (
     PoolSpec,
     StageSpec,
 )
-from keras_inception.variants import BN, INCEPTION5H, NAIVE, PAPER, SLIM, TORCHVISION, VARIANTS
+from keras_inception.spec.variants import BN, INCEPTION5H, NAIVE, PAPER, SLIM, TORCHVISION, VARIANTS
 
 # --- Golden integers: published counts, and arithmetic done twice (224 x 224, 1000 classes) ---
 

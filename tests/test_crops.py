@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_inception.crops import (
+from keras_inception.images.geometry import (
     Window,
     centre_window,
     mirrors,

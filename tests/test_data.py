@@ -8,17 +8,11 @@ import tensorflow as tf
 from conftest import tiny_spec
 from PIL import Image
 
-from keras_inception.data import (
-    SAMPLE_PATH,
-    ImageData,
-    Split,
-    evaluation_batches,
-    load_sample,
-    training_batches,
-)
-from keras_inception.data.stream import network_pixels
-from keras_inception.recipe import Recipe
-from keras_inception.variants import variant_spec
+from keras_inception.data.sample import SAMPLE_PATH, load_sample
+from keras_inception.data.splits import ImageData, Split
+from keras_inception.data.stream import evaluation_batches, network_pixels, training_batches
+from keras_inception.spec.recipe import Recipe
+from keras_inception.spec.variants import variant_spec
 
 PLAIN = Recipe(name="plain", epochs=1, batch_size=4, flip=False, shift=0)
 

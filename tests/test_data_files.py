@@ -13,15 +13,10 @@ from PIL import Image, ImageOps
 from rich.console import Console
 
 from keras_inception.cli import common
-from keras_inception.data import (
-    FileSplit,
-    Split,
-    evaluation_batches,
-    open_data,
-    sample_pixels,
-    training_batches,
-)
-from keras_inception.recipe import Recipe
+from keras_inception.data.sources import open_data
+from keras_inception.data.splits import FileSplit, Split
+from keras_inception.data.stream import evaluation_batches, sample_pixels, training_batches
+from keras_inception.spec.recipe import Recipe
 
 PLAIN = Recipe(name="plain", epochs=1, batch_size=4, flip=False, shift=0)
 

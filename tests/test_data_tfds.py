@@ -10,7 +10,9 @@ import pytest
 from conftest import tiny_spec
 from PIL import Image
 
-from keras_inception.data import FileSplit, Split, evaluation_batches, open_data
+from keras_inception.data.sources import open_data
+from keras_inception.data.splits import FileSplit, Split
+from keras_inception.data.stream import evaluation_batches
 
 
 def encoded(number: int, kind: str = "JPEG", size: tuple[int, int] = (20, 30)) -> bytes:

@@ -12,31 +12,27 @@ from conftest import tiny_spec
 from test_correlation import CORNERS_AND_CENTRE, planted
 from typer.testing import CliRunner
 
-from keras_inception.budget import Budget
 from keras_inception.cli import app
-from keras_inception.correlation import CorrelationDecay
-from keras_inception.cost import network_cost
-from keras_inception.data import ImageData, Split, load_sample
-from keras_inception.design import (
-    Design,
+from keras_inception.cost.budget import Budget
+from keras_inception.cost.layers import network_cost
+from keras_inception.data.sample import load_sample
+from keras_inception.data.splits import ImageData, Split
+from keras_inception.design import procedure
+from keras_inception.design.measurement import (
     DesignOptions,
     ModuleMeasurement,
-    design,
-    grow,
     measure,
     module_inputs,
-    procedure,
-    propose,
-    proposed_module,
-    truncated,
-    width_rows,
-    write_report,
 )
-from keras_inception.network import build_network
-from keras_inception.recipe import Recipe
-from keras_inception.spec import BranchSpec, ModuleSpec, NetworkSpec
-from keras_inception.train import fitted_to_data
-from keras_inception.variants import NAIVE, NANO, PAPER
+from keras_inception.design.procedure import Design, design, grow, truncated
+from keras_inception.design.proposal import propose, proposed_module
+from keras_inception.design.report import width_rows, write_report
+from keras_inception.design.statistics import CorrelationDecay
+from keras_inception.network.build import build_network
+from keras_inception.spec.network import BranchSpec, ModuleSpec, NetworkSpec
+from keras_inception.spec.recipe import Recipe
+from keras_inception.spec.variants import NAIVE, NANO, PAPER
+from keras_inception.training.run import fitted_to_data
 
 MODULE = ModuleSpec(
     name="3a",
@@ -374,7 +370,7 @@ class TestCommand:
         def refused(spec, model, images, budget, options):
             raise ValueError(f"{budget} {options.threshold}")
 
-        monkeypatch.setattr("keras_inception.design.design", refused)
+        monkeypatch.setattr("keras_inception.design.procedure.design", refused)
         folder = tmp_path / "run"
         folder.mkdir()
         build_network(NANO).save(folder / "model.keras")
@@ -398,7 +394,9 @@ class TestCommand:
         ],
     )
     def test_mistakes(self, monkeypatch, run_folder, tmp_path, arguments, message):
-        monkeypatch.setattr("keras_inception.design.design", None)  # told before anything is done
+        monkeypatch.setattr(
+            "keras_inception.design.procedure.design", None
+        )  # told before anything is done
         command = ["design", "--model", str(run_folder), "--out", str(tmp_path / "new")]
         result = CliRunner().invoke(app, [*command, *arguments])
         assert result.exit_code == 2

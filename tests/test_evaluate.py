@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 import sklearn.metrics
 
-from keras_inception.evaluate import evaluate, evaluate_scores
+from keras_inception.evaluation.scores import evaluate, evaluate_scores
 
 
 def random_scores(images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:

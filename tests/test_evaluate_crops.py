@@ -13,18 +13,14 @@ from typer.testing import CliRunner
 
 from keras_inception.cli import app
 from keras_inception.cli.evaluate import _check_classes
-from keras_inception.data import (
-    FileSplit,
-    ImageData,
-    Split,
-    crop_views,
-    evaluation_batches,
-    open_data,
-)
-from keras_inception.evaluate import Evaluation, crop_scores, table_3
-from keras_inception.imagenet import imagenet_classes
-from keras_inception.network import build_network
-from keras_inception.variants import variant_spec
+from keras_inception.data.sources import open_data
+from keras_inception.data.splits import FileSplit, ImageData, Split
+from keras_inception.data.stream import evaluation_batches
+from keras_inception.evaluation.scores import Evaluation, crop_scores, table_3
+from keras_inception.evaluation.testing_crops import crop_views
+from keras_inception.network.build import build_network
+from keras_inception.network.imagenet import imagenet_classes
+from keras_inception.spec.variants import variant_spec
 
 
 def lying(channels: int = 3) -> Split:

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_inception.export.decode import decode_images
+from keras_inception.images.graph_decode import decode_images
 
 ORIENTATION = 0x0112
 

@@ -7,19 +7,13 @@ import numpy as np
 import pytest
 from conftest import lean_spec, tiny_spec
 
-from keras_inception.data import load_sample
-from keras_inception.export import (
-    FORMATS,
-    Images,
-    export_model,
-    export_saved_model,
-    folder_images,
-    sample_images,
-)
-from keras_inception.export.formats import require_packages, write_format
-from keras_inception.export.saved_model import write_saved_model
-from keras_inception.network import build_network
-from keras_inception.runtimes import load_network, require_package
+from keras_inception.data.sample import load_sample
+from keras_inception.exporters.calibration import Images, folder_images, sample_images
+from keras_inception.exporters.formats import FORMATS, require_packages, write_format
+from keras_inception.exporters.job import export_model
+from keras_inception.exporters.saved_model import export_saved_model, write_saved_model
+from keras_inception.network.build import build_network
+from keras_inception.runtimes.load import load_network, require_package
 
 LABELS = ("a", "b", "c", "d", "e")
 NEEDS = {"onnx": "tf2onnx", "openvino": "openvino", "openvino-bfloat16": "openvino"}
@@ -80,7 +74,7 @@ def test_fastest_keeps_the_format_that_answers_soonest(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "keras_inception.export.job._interleaved_times",
+        "keras_inception.exporters.job._interleaved_times",
         lambda runs, image: {"keras": 1.0, "litert": 9.0, "litert-float16": 5.0},
     )
 
@@ -105,7 +99,7 @@ def test_fastest_passes_over_what_does_not_agree(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "keras_inception.export.job._interleaved_times",
+        "keras_inception.exporters.job._interleaved_times",
         lambda runs, image: {"keras": 1.0, "litert": 9.0, "litert-float16": 5.0},
     )
 
@@ -115,7 +109,7 @@ def test_fastest_passes_over_what_does_not_agree(
             other.set_weights([weight * -1 for weight in model.get_weights()])
         write_format(other, path, kind, calibration=calibration)
 
-    monkeypatch.setattr("keras_inception.export.job.write_format", write)
+    monkeypatch.setattr("keras_inception.exporters.job.write_format", write)
     rows = export_model(
         network(), tmp_path / "out", ["litert", "litert-float16"], images=images, fastest=True
     )
@@ -133,7 +127,7 @@ def test_a_format_that_differs_is_refused_and_removed(
         other.set_weights([weight * 0.9 for weight in model.get_weights()])
         return other
 
-    monkeypatch.setattr(f"keras_inception.export.{step}", wrong)
+    monkeypatch.setattr(f"keras_inception.exporters.{step}", wrong)
     with pytest.raises(ValueError, match="litert: expected scores within 1e-05"):
         export_model(network(), tmp_path / "out", ["litert"], images=images, merge=merge)
     assert not any((tmp_path / "out").iterdir())
@@ -197,9 +191,9 @@ def disagreeing(model: keras.Model, path: Path, **others: object) -> None:
 def test_fastest_passes_over_a_saved_model_that_does_not_agree(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("keras_inception.export.job.write_saved_model", disagreeing)
+    monkeypatch.setattr("keras_inception.exporters.job.write_saved_model", disagreeing)
     monkeypatch.setattr(
-        "keras_inception.export.job._interleaved_times",
+        "keras_inception.exporters.job._interleaved_times",
         lambda runs, image: {"keras": 3.0, "saved_model-bfloat16": 1.0, "litert": 2.0},
     )
     rows = export_model(
@@ -212,7 +206,7 @@ def test_fastest_passes_over_a_saved_model_that_does_not_agree(
 def test_a_refusal_says_which_formats_are_kept(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("keras_inception.export.job.write_saved_model", disagreeing)
+    monkeypatch.setattr("keras_inception.exporters.job.write_saved_model", disagreeing)
     with pytest.raises(ValueError, match=r"out': litert\.$"):
         export_model(network(), tmp_path / "out", ["saved_model-bfloat16", "litert"], images=images)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.tflite"]
@@ -226,7 +220,7 @@ def test_an_export_that_ends_early_leaves_nothing_and_can_be_asked_again(
         raise error
 
     with monkeypatch.context() as context:
-        context.setattr("keras_inception.export.job._table", fail)
+        context.setattr("keras_inception.exporters.job._table", fail)
         with pytest.raises(type(error)):
             export_model(network(), tmp_path, ["litert"], images=images, labels=LABELS)
     assert not any(tmp_path.iterdir())

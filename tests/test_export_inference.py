@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from conftest import lean_spec, tiny_spec
 
-from keras_inception.export import folded, merged
-from keras_inception.network import build_network, endpoints, feature_extractor
+from keras_inception.exporters.inference_graph import folded, merged
+from keras_inception.network.build import build_network
+from keras_inception.network.endpoints import endpoints, feature_extractor
 
 
 def with_statistics(model: keras.Model) -> keras.Model:

@@ -15,12 +15,16 @@ import pytest
 import tensorflow as tf
 from conftest import tiny_spec
 
-from keras_inception.data import load_sample
-from keras_inception.export import Images, export_model, export_saved_model, folded
-from keras_inception.export.parity import agreement, require_agreement
-from keras_inception.network import build_network, feature_extractor
-from keras_inception.preprocessing import preprocess_input
-from keras_inception.runtimes import load_network
+from keras_inception.data.sample import load_sample
+from keras_inception.exporters.calibration import Images
+from keras_inception.exporters.inference_graph import folded
+from keras_inception.exporters.job import export_model
+from keras_inception.exporters.parity import agreement, require_agreement
+from keras_inception.exporters.saved_model import export_saved_model
+from keras_inception.images.conventions import preprocess_input
+from keras_inception.network.build import build_network
+from keras_inception.network.endpoints import feature_extractor
+from keras_inception.runtimes.load import load_network
 
 LABELS = ("zero", "one, with a comma", "zwei", "three", "four")
 
@@ -245,7 +249,7 @@ def test_a_difference_leaves_nothing_behind(
         layer.set_weights([kernel, bias + np.arange(5) * 0.1])
         return network
 
-    monkeypatch.setattr("keras_inception.export.saved_model.folded", wrong)
+    monkeypatch.setattr("keras_inception.exporters.saved_model.folded", wrong)
     with pytest.raises(ValueError, match=r"scores within 1e-05 of the model's\. Received"):
         export_saved_model(model, tmp_path / "x", samples=real_images())
     assert not any(tmp_path.iterdir())

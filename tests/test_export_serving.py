@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_inception.data import load_sample
-from keras_inception.export import export_saved_model
-from keras_inception.network import build_network
-from keras_inception.preprocessing import preprocess_input
-from keras_inception.variants import VARIANTS
+from keras_inception.data.sample import load_sample
+from keras_inception.exporters.saved_model import export_saved_model
+from keras_inception.images.conventions import preprocess_input
+from keras_inception.network.build import build_network
+from keras_inception.spec.variants import VARIANTS
 
 pytest.importorskip("tensorflow_serving", reason="needs tensorflow-serving-api (docs/serving.md)")
 grpc = pytest.importorskip("grpc", reason="needs grpcio")

@@ -12,8 +12,8 @@ from conftest import tiny_spec
 from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_inception import GoogLeNet, model_preprocessing
-from keras_inception.network import build_network
-from keras_inception.variants import VARIANTS
+from keras_inception.network.build import build_network
+from keras_inception.spec.variants import VARIANTS
 
 TINY = tiny_spec(norm="lrn")
 

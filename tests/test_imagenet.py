@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_inception import decode_predictions
-from keras_inception.imagenet import imagenet_classes
+from keras_inception.network.imagenet import imagenet_classes
 
 
 def test_the_index_is_in_the_order_of_the_wordnet_ids():

@@ -10,9 +10,9 @@ from processes import saved_weights, start, wait_for_all
 from training_job import RECIPE
 from training_steps import noise, one_module_spec
 
-from keras_inception import keras_fit
-from keras_inception.network import build_network
-from keras_inception.recipe import Recipe
+from keras_inception.network.build import build_network
+from keras_inception.spec.recipe import Recipe
+from keras_inception.training import keras_fit
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
-"""Who may import whom (docs/design.md), read from the sources: a room imports from below only.
+"""Who may import whom (docs/design.md), read from the sources: a folder imports from below only.
 
-A new room is added to `ROWS`, with the packages it needs in `PACKAGES`.
+A new folder is added to `LAYERS`, with the packages that it may import.
 """
 
 import ast
@@ -12,89 +12,39 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PUBLIC = "keras_inception"  # the package's own __init__: the public names
 
-# From below upwards: the rows of docs/design.md, and within a row what uses the others of it.
-# A room may import the rooms of the lines above its own.
-ROWS: list[tuple[int, set[str]]] = [
-    (0, {"validation", "atomic", "layout"}),
-    (0, {"spec", "recipe", "crops"}),
-    (0, {"variants"}),
-    (1, {"cost", "correlation"}),
-    (1, {"budget", "imagenet"}),
-    (2, {"blocks", "preprocessing", "weights"}),
-    (2, {"strategy", "snapshot", "averaging", "optimizer"}),
-    (2, {"model_cost"}),
-    (3, {"network"}),
-    (4, {"googlenet", "data", "plots", "runtimes"}),
-    (4, {"predict", "visualize"}),
-    (4, {"export"}),
-    (4, {"serve"}),
-    (4, {"evaluate"}),
-    (4, {"trainer", "initial", "tensorboard"}),
-    (4, {"loop"}),
-    (4, {"keras_fit"}),
-    (4, {"train"}),
-    (4, {"design"}),
-    (4, {PUBLIC}),
-    (5, {"tuning.latency", "tuning.launcher"}),
-    (5, {"tuning.space"}),
-    (5, {"tuning.oracle", "tuning.training", "tuning.hypermodel"}),
-    (5, {"tuning.tpe", "tuning.service", "tuning.trials"}),
-    (5, {"tuning.oracles", "tuning.tuner"}),
-    (5, {"tuning.search"}),
-    (5, {"tuning.trust", "tuning.pictures", "tuning.hparams"}),
-    (5, {"tuning.report"}),
-    (5, {"tuning"}),
-    (6, {"cli"}),
-]
-# Packages beside the standard library: up to row 3 anywhere in the room, above at the level of
-# modules (inside functions optional packages are free). A room that is not here needs none.
-PACKAGES: dict[str, set[str]] = {
-    "correlation": {"numpy", "scipy"},
-    "blocks": {"keras"},
-    "preprocessing": {"keras", "numpy", "PIL"},
-    "imagenet": {"numpy"},
-    "weights": {"keras", "numpy", "h5py", "google", "tensorflow", "onnx", "torch", "safetensors"},
-    "model_cost": {"keras"},
-    "strategy": {"tensorflow"},
-    "snapshot": {"numpy"},
-    "averaging": {"tensorflow"},
-    "optimizer": {"keras"},
-    "network": {"keras"},
-    "googlenet": {"keras"},
-    "data": {"keras", "numpy", "tensorflow", "PIL"},
-    "evaluate": {"keras", "numpy", "sklearn"},
-    "export": {"keras", "numpy", "PIL", "tensorflow"},
-    "runtimes": {"keras", "numpy", "tensorflow"},
-    "plots": {"numpy", "matplotlib"},
-    "predict": {"numpy"},
-    "visualize": {"keras", "numpy"},
-    "serve": {"keras", "numpy", "PIL"},
-    "trainer": {"keras", "numpy", "tensorflow"},
-    "initial": {"keras"},
-    "tensorboard": {"keras", "numpy", "tensorflow"},
-    "loop": {"keras", "numpy", "tensorflow"},
-    "keras_fit": {"keras"},
-    "train": {"keras", "numpy", "tensorflow"},
-    "design": {"keras", "numpy", "matplotlib"},
+# From below upwards, each with the packages that its modules may import beside the standard
+# library. Packages that are imported inside functions are free from `OPTIONAL_FROM` upwards.
+LAYERS: dict[str, set[str]] = {
+    "keras_inception.keras_hook": set(),
+    "keras_inception": {"lazy_loader"},  # the package's own __init__: the public names, lazily
+    "keras_inception.files": set(),
+    "keras_inception.spec": set(),
+    "keras_inception.cost": set(),
+    "keras_inception.weights": {"keras", "numpy", "h5py", "google", "tensorflow"},
+    "keras_inception.network": {"keras"},
+    "keras_inception.images": {"keras", "numpy", "PIL", "tensorflow"},
+    "keras_inception.data": {"keras", "numpy", "PIL", "tensorflow"},
+    "keras_inception.runtimes": {"keras", "numpy", "tensorflow"},
+    "keras_inception.evaluation": {"keras", "matplotlib", "numpy", "sklearn", "tensorflow"},
+    "keras_inception.exporters": {"keras", "numpy", "PIL", "tensorflow"},
+    "keras_inception.training": {"keras", "numpy", "tensorflow"},
+    "keras_inception.inference": {"keras", "numpy", "PIL"},
+    "keras_inception.design": {"keras", "matplotlib", "numpy", "scipy"},
     "tuning.latency": {"numpy", "scipy", "tensorflow"},
-    "tuning.oracle": {"keras_tuner"},
-    "tuning.training": {"keras", "numpy", "tensorflow"},
-    "tuning.hypermodel": {"keras", "keras_tuner", "tensorflow"},
-    "tuning.tpe": {"keras_tuner", "optuna"},
-    "tuning.service": {"keras_tuner", "grpc"},
-    "tuning.oracles": {"keras_tuner"},
-    "tuning.tuner": {"keras_tuner"},
-    "tuning.search": {"keras_tuner", "tensorflow"},
-    "tuning.trust": {"scipy", "tensorflow"},
-    "tuning.pictures": {"numpy", "matplotlib"},
-    "tuning.hparams": {"tensorflow", "tensorboard"},
-    "tuning.report": {"numpy", "plotly", "sklearn"},
-    "cli": {"typer", "rich"},
+    "tuning.space": set(),
+    "tuning.engine": {"grpc", "keras_tuner", "optuna"},
+    "tuning": {"keras", "keras_tuner", "lazy_loader", "numpy", "scipy", "tensorflow"},
+    "tuning.report": {"matplotlib", "numpy", "plotly", "sklearn", "tensorboard", "tensorflow"},
+    "keras_inception.cli": {"rich", "typer"},
 }
-PLACES = {room: place for place, (_, rooms) in enumerate(ROWS) for room in rooms}
-LAST_STRICT_ROW = 3
+# The exceptions within a folder.
+MODULE_PACKAGES: dict[str, set[str]] = {
+    "keras_inception.cost.keras_model": {"keras"},
+    "keras_inception.network.imagenet": {"numpy"},
+}
+PLACES = {layer: place for place, layer in enumerate(LAYERS)}
+OPTIONAL_FROM = PLACES["keras_inception.weights"]
 
 
 class Import(NamedTuple):
@@ -104,24 +54,28 @@ class Import(NamedTuple):
     at_top: bool
 
 
-def _sources() -> dict[Path, str]:
-    """Every module of the two packages, and its room."""
-    found = {}
-    for package in ("keras_inception", "tuning"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            found[path] = _room(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    return found
+def sources() -> dict[str, Path]:
+    """Every module of the two packages by its dotted name."""
+    paths = [
+        path for package in ("keras_inception", "tuning") for path in (ROOT / package).rglob("*.py")
+    ]
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted(paths)
+    }
 
 
-def _room(module: str) -> str:
-    """The room of a module: "cost" of keras_inception.cost, "cli" of keras_inception.cli.train."""
-    package, _, rest = module.removesuffix(".__init__").partition(".")
-    if package == PUBLIC:
-        return rest.partition(".")[0] or PUBLIC
-    return f"{package}.{rest}" if rest else package
+def layer_of(module: str) -> str:
+    """The longest entry of `LAYERS` that holds a module; of the root the root alone."""
+    parts = module.split(".")
+    for count in range(len(parts), 0, -1):
+        name = ".".join(parts[:count])
+        if name in LAYERS and (name != "keras_inception" or module == name):
+            return name
+    raise KeyError(f"{module} is in no layer")
 
 
-def _imports(tree: ast.Module) -> Iterator[Import]:
+def imports(tree: ast.Module) -> Iterator[Import]:
     inside = {
         id(node)
         for function in ast.walk(tree)
@@ -135,93 +89,86 @@ def _imports(tree: ast.Module) -> Iterator[Import]:
         elif isinstance(node, ast.ImportFrom):
             if node.level:
                 raise ValueError(f"Expected absolute imports. Received: {ast.unparse(node)}")
-            yield from _from_imports(node, at_top)
+            for alias in node.names:  # `from keras_inception import cost` imports the folder
+                folder = f"{node.module}.{alias.name}"
+                yield Import(folder if folder in LAYERS else str(node.module), at_top)
 
 
-def _from_imports(node: ast.ImportFrom, at_top: bool) -> Iterator[Import]:
-    """`from keras_inception import cost` imports the room; other names come from the package."""
-    module = node.module or ""
-    for alias in node.names:
-        submodule = f"{module}.{alias.name}"
-        yield Import(submodule if _room(submodule) in PLACES else module, at_top)
-
-
-def violations(room: str, source: str) -> list[str]:
-    """What a room's source imports and may not."""
-    found = []
-    row, _ = ROWS[PLACES[room]]
-    for name, at_top in _imports(ast.parse(source)):
+def violations(module: str, source: str) -> list[str]:
+    """What a module's source imports and may not."""
+    own, found = layer_of(module), []
+    allowed = sys.stdlib_module_names | LAYERS[own] | MODULE_PACKAGES.get(module, set())
+    for name, at_top in imports(ast.parse(source)):
         package = name.partition(".")[0]
         if package in ("keras_inception", "tuning"):
-            other = _room(name)
-            if other != room and PLACES.get(other, len(ROWS)) >= PLACES[room]:
-                found.append(f"{room} imports {other}, which is not below it")
-        elif (at_top or row <= LAST_STRICT_ROW) and package not in (
-            sys.stdlib_module_names | PACKAGES.get(room, set())
-        ):
-            found.append(f"{room} imports {package}")
+            if PLACES[layer_of(name)] > PLACES[own]:
+                found.append(f"{module} imports {name}, which is not below it")
+        elif (at_top or PLACES[own] < OPTIONAL_FROM) and package not in allowed:
+            found.append(f"{module} imports {package}")
     return found
 
 
-def test_every_module_is_in_the_table_and_no_other() -> None:
-    assert set(_sources().values()) == set(PLACES)
-    assert set(PACKAGES) <= set(PLACES)
-    assert [row for row, _ in ROWS] == sorted(row for row, _ in ROWS)
+@pytest.mark.parametrize("module", sources())
+def test_modules_import_from_below_only(module: str) -> None:
+    assert violations(module, sources()[module].read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("path", _sources(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_rooms_import_from_below_only(path: Path) -> None:
-    assert violations(_sources()[path], path.read_text(encoding="utf-8")) == []
+def test_every_layer_exists() -> None:
+    assert {layer_of(module) for module in sources()} == set(LAYERS)
 
 
-@pytest.mark.parametrize("room", ["validation", "spec", "recipe", "variants", "cost", "budget"])
-def test_architecture_and_accounting_need_the_standard_library_only(room: str) -> None:
-    assert room not in PACKAGES
+@pytest.mark.parametrize("layer", ["files", "spec", "cost"])
+def test_architecture_and_accounting_need_the_standard_library_only(layer: str) -> None:
+    assert LAYERS[f"keras_inception.{layer}"] == set()
 
 
-@pytest.mark.parametrize("room", ["blocks", "network"])
-def test_model_code_needs_keras_only(room: str) -> None:
+def test_model_code_needs_keras_only() -> None:
     """So the same network runs on the JAX and torch backends."""
-    assert PACKAGES[room] == {"keras"}
+    assert LAYERS["keras_inception.network"] == {"keras"}
+
+
+K = "keras_inception"
 
 
 @pytest.mark.parametrize(
-    ("room", "source", "expected"),
+    ("module", "source", "count"),
     [
-        ("spec", "import json\nfrom __future__ import annotations", []),
-        ("spec", "import numpy as np", ["spec imports numpy"]),
-        ("spec", "def f():\n    import numpy", ["spec imports numpy"]),
-        ("network", "def f():\n    import tensorflow as tf", ["network imports tensorflow"]),
-        ("network", "from tensorflow.keras import layers", ["network imports tensorflow"]),
-        ("network", "from keras_inception import blocks", []),
-        ("export", "import onnx.helper", ["export imports onnx"]),
-        ("export", "class A:\n    import onnx", ["export imports onnx"]),
-        ("export", "def f():\n    import onnx", []),
-        ("cost", "from keras_inception.spec import ConvSpec", []),
-        ("cost", "import keras_inception.budget", ["cost imports budget, which is not below it"]),
-        ("cost", "def f():\n    from keras_inception.budget import Budget", 1),
-        ("blocks", "from keras_inception import network", 1),
-        ("blocks", "from keras_inception import NetworkSpec", 1),
-        ("blocks", "from keras_inception.preprocessing import read_image", 1),
-        ("blocks", "from keras_inception.cli.common import console", 1),
-        ("train", "from keras_inception.data import ImageData", []),
-        ("data", "from keras_inception.train import train", 1),
-        ("spec", "from keras_inception.recipe import Recipe", 1),
-        (
-            "cli",
-            "from keras_inception.cli.common import app\nfrom keras_inception import train",
-            [],
-        ),
-        ("train", "from tuning import search", 1),
-        ("tuning", "import keras_inception", []),
-        ("cost", "from keras_inception.forgotten import x", 1),
+        ("spec.network", "import json\nfrom __future__ import annotations", 0),
+        ("spec.network", "import numpy as np", 1),
+        ("spec.network", "def f():\n    import numpy", 1),
+        ("network.build", "from tensorflow.keras import layers", 1),
+        ("network.build", f"from {K}.network import blocks", 0),
+        ("network.build", f"from {K} import weights", 0),
+        ("exporters.formats", "import onnx.helper", 1),
+        ("exporters.formats", "class A:\n    import onnx", 1),
+        ("exporters.formats", "def f():\n    import onnx", 0),
+        ("cost.layers", f"from {K}.spec.network import ConvSpec", 0),
+        ("cost.layers", f"import {K}.cost.budget", 0),
+        ("cost.layers", "import keras", 1),
+        ("cost.keras_model", "import keras", 0),
+        ("network.blocks", f"def f():\n    from {K}.images.decode import read_image", 1),
+        ("network.blocks", f"from {K} import images", 1),
+        ("network.blocks", f"from {K}.cli.common import console", 1),
+        ("training.run", f"from {K}.data.splits import ImageData", 0),
+        ("data.stream", f"from {K}.training.run import train", 1),
+        ("training.run", "from tuning import search", 1),
+        ("cli.train", f"from {K}.cli.common import app\nfrom {K} import training", 0),
+        ("spec.network", f"from {K} import __version__", 0),
     ],
 )
-def test_violations_are_seen(room: str, source: str, expected: list[str] | int) -> None:
-    found = violations(room, source)
-    assert (len(found) if isinstance(expected, int) else found) == expected
+def test_violations_are_seen(module: str, source: str, count: int) -> None:
+    assert len(violations(f"{K}.{module}", source)) == count
+
+
+def test_the_root_takes_nothing_at_import() -> None:
+    assert len(violations(K, f"from {K}.network.googlenet import GoogLeNet")) == 1
+
+
+def test_an_unknown_folder_is_an_error() -> None:
+    with pytest.raises(KeyError, match="in no layer"):
+        violations(f"{K}.cost.layers", f"from {K}.forgotten import x")
 
 
 def test_relative_imports_are_refused() -> None:
     with pytest.raises(ValueError, match="Expected absolute imports"):
-        violations("cost", "from .spec import ConvSpec")
+        violations(f"{K}.cost.layers", "from .spec import ConvSpec")

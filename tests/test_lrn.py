@@ -10,9 +10,9 @@ import tensorflow as tf
 from conftest import tiny_spec
 from numpy.testing import assert_allclose
 
-from keras_inception import blocks
-from keras_inception.blocks import LocalResponseNormalization
-from keras_inception.spec import LRNSpec
+from keras_inception.network import blocks
+from keras_inception.network.blocks import LocalResponseNormalization
+from keras_inception.spec.network import LRNSpec
 
 LRN = {"window_size": 5, "alpha_per_window": 0.7, "beta": 0.6, "bias": 1.3}
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import RUN_FILES
 from PIL import Image
 
-from keras_inception.data import load_sample
+from keras_inception.data.sample import load_sample
 
 
 @pytest.mark.slow

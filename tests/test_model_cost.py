@@ -9,9 +9,9 @@ import pytest
 from conftest import tiny_spec
 from keras import layers, ops
 
-from keras_inception.cost import network_cost
-from keras_inception.model_cost import CountedLayer, ModelCost, model_cost
-from keras_inception.network import build_network
+from keras_inception.cost.keras_model import CountedLayer, ModelCost, model_cost
+from keras_inception.cost.layers import network_cost
+from keras_inception.network.build import build_network
 
 
 def _cost(shape: tuple[int | None, ...], apply: Callable[[Any], Any]) -> ModelCost:

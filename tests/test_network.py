@@ -9,9 +9,9 @@ from conftest import tiny_module, tiny_spec
 from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_inception import endpoints, feature_extractor, freeze_until, inference_model
-from keras_inception.network import build_network
-from keras_inception.spec import ConvSpec, StageSpec
-from keras_inception.variants import VARIANTS
+from keras_inception.network.build import build_network
+from keras_inception.spec.network import ConvSpec, StageSpec
+from keras_inception.spec.variants import VARIANTS
 
 # Table 1: grid, then filters of 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection.
 TABLE_1 = {

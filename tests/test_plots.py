@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from keras_inception import plots
+from keras_inception.evaluation import plots
 
 HISTORY = {
     "loss": [2.0, 1.0, 0.5],

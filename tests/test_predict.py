@@ -11,9 +11,10 @@ import pytest
 from conftest import tiny_spec
 from PIL import Image
 
-from keras_inception.initial import initialize
-from keras_inception.network import build_network
-from keras_inception.predict import Predictor, image_files
+from keras_inception.images.listing import image_files
+from keras_inception.inference.predictor import Predictor
+from keras_inception.network.build import build_network
+from keras_inception.training.fine_tune import initialize
 
 NAMES = ("Hemd", "Kleid", "Stiefel", "größer", "x y")
 

@@ -10,8 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from keras_inception import model_preprocessing, preprocess_input
-from keras_inception.network import build_network
-from keras_inception.preprocessing import CONVENTIONS, read_image
+from keras_inception.images.conventions import CONVENTIONS
+from keras_inception.images.decode import read_image
+from keras_inception.network.build import build_network
 
 PIXEL = np.array([[[10, 20, 200]]], "uint8")  # red, green, blue
 # Worked out by hand: x / 127.5 - 1; BGR minus (104, 117, 123);

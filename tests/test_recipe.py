@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from keras_inception.recipe import QUICK, RECIPES, Recipe
+from keras_inception.spec.recipe import QUICK, RECIPES, Recipe
 
 FULL = Recipe(
     name="full",

@@ -22,12 +22,12 @@ import pytest
 from conftest import tiny_spec
 from PIL import Image
 
-from keras_inception.network import build_network
+from keras_inception.network.build import build_network
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
 
-from keras_inception.serve import Limits, build_app  # noqa: E402 - needs the packages above
+from keras_inception.inference.server import Limits, build_app  # noqa: E402 - needs the packages above
 
 LABELS = ("a", "b", "<script>", "d", "e")
 LIMITS = Limits(upload_bytes=100_000, pixels=250_000, seconds=60.0, waiting=400)
@@ -123,7 +123,7 @@ def test_too_slow_an_answer_is_503(model_file: Path, monkeypatch: pytest.MonkeyP
     def slow(*arguments: Any, **options: Any) -> Any:
         time.sleep(0.5)
 
-    monkeypatch.setattr("keras_inception.serve.Model.answer", slow)
+    monkeypatch.setattr("keras_inception.inference.server.Model.answer", slow)
     for url in running(build_app(model_file, Limits(seconds=0.05))):
         status, answer = post(url, png())
     assert (status, answer["detail"]) == (503, "No answer within 0.05 s.")
@@ -134,7 +134,7 @@ def test_too_many_at_a_time_are_503_at_once(
 ) -> None:
     release = threading.Event()
     monkeypatch.setattr(
-        "keras_inception.serve.Model.answer", lambda *_, **__: release.wait(30) and {}
+        "keras_inception.inference.server.Model.answer", lambda *_, **__: release.wait(30) and {}
     )
     for url in running(build_app(model_file, Limits(waiting=1))):
         with ThreadPoolExecutor() as pool:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_inception.atomic import aside, only_run_in, write_text
-from keras_inception.snapshot import KEPT, Snapshot, Snapshots
+from keras_inception.files import aside, only_run_in, write_text
+from keras_inception.training.snapshot import KEPT, Snapshot, Snapshots
 
 
 def some_snapshot(step: int) -> Snapshot:
@@ -108,7 +108,7 @@ def test_twenty_kills_in_a_loop_of_writes(tmp_path):
     moments = random.Random(0)
     in_the_middle, last = 0, 0
     processes = multiprocessing.get_context("forkserver")  # the imports once, not twenty times
-    processes.set_forkserver_preload(["keras_inception.snapshot"])
+    processes.set_forkserver_preload(["keras_inception.training.snapshot"])
     for _ in range(20):
         ready = processes.Event()
         writer = processes.Process(target=write_on, args=(tmp_path, ready))

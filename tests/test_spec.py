@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import tiny_module, tiny_spec
 
-from keras_inception.spec import (
+from keras_inception.spec.network import (
     AuxSpec,
     BatchNormSpec,
     BranchSpec,
@@ -18,7 +18,7 @@ from keras_inception.spec import (
     PoolSpec,
     StageSpec,
 )
-from keras_inception.variants import BN, PAPER, VARIANTS
+from keras_inception.spec.variants import BN, PAPER, VARIANTS
 
 CONV = ConvSpec(name="conv1", filters=4, kernel_size=3)
 POOL = PoolSpec(name="pool1")

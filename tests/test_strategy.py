@@ -10,9 +10,9 @@ import tensorflow as tf
 from processes import ENVIRONMENT, run, start_workers, wait_for_all
 from training_steps import SCENARIOS
 
-from keras_inception.recipe import Recipe
-from keras_inception.strategy import is_chief, make_strategy
-from keras_inception.trainer import check_strategy
+from keras_inception.spec.recipe import Recipe
+from keras_inception.training.step import check_strategy
+from keras_inception.training.strategy import is_chief, make_strategy
 
 # Largest difference of a loss or a weight after 12 steps. Measured: 1e-6 without batch
 # normalization; with it, whose synchronized statistics are rounded otherwise, 8e-6.
@@ -97,7 +97,7 @@ def test_auto_is_one_device_here():
 
 @pytest.mark.parametrize("name", ["tpu", "tpu:nowhere.invalid"])
 def test_where_no_tpu_answers_there_is_a_plain_error(name):
-    script = f"from keras_inception.strategy import make_strategy; make_strategy({name!r})"
+    script = f"from keras_inception.training.strategy import make_strategy; make_strategy({name!r})"
     ended = subprocess.run(
         [sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True
     )

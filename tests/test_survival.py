@@ -19,10 +19,10 @@ from processes import ENVIRONMENT, run, saved_weights, start, start_workers, wai
 from training_job import RECIPE
 from training_steps import noise, one_module_spec
 
-from keras_inception.loop import TrainingDivergedError, TrainingInterruptedError
-from keras_inception.recipe import Recipe
-from keras_inception.snapshot import Snapshots
-from keras_inception.train import train
+from keras_inception.spec.recipe import Recipe
+from keras_inception.training.loop import TrainingDivergedError, TrainingInterruptedError
+from keras_inception.training.run import train
+from keras_inception.training.snapshot import Snapshots
 
 MODELS = ("model.keras", "unaveraged.keras")
 SHORT = replace(RECIPE, epochs=2)

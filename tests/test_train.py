@@ -18,13 +18,10 @@ import tensorflow as tf
 from conftest import RUN_FILES, tiny_module, tiny_spec
 from PIL import Image
 
-from keras_inception.data import ImageData, Split
-from keras_inception.export import parity
-from keras_inception.keras_fit import compile_model
-from keras_inception.loop import TrainingInterruptedError
-from keras_inception.network import build_network, inference_model
-from keras_inception.recipe import Recipe
-from keras_inception.spec import (
+from keras_inception.data.splits import ImageData, Split
+from keras_inception.exporters import parity
+from keras_inception.network.build import build_network, inference_model
+from keras_inception.spec.network import (
     AuxSpec,
     BatchNormSpec,
     ConvSpec,
@@ -33,8 +30,11 @@ from keras_inception.spec import (
     PoolSpec,
     StageSpec,
 )
-from keras_inception.train import TrainResult, fitted_to_data, prepare_run, train
-from keras_inception.variants import variant_spec
+from keras_inception.spec.recipe import Recipe
+from keras_inception.spec.variants import variant_spec
+from keras_inception.training.keras_fit import compile_model
+from keras_inception.training.loop import TrainingInterruptedError
+from keras_inception.training.run import TrainResult, fitted_to_data, prepare_run, train
 
 RECIPE = Recipe(name="for_tests", epochs=2, batch_size=16, base_learning_rate=0.2, shift=1)
 

@@ -9,14 +9,14 @@ import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
 from training_steps import noise, one_module_spec
 
-from keras_inception.averaging import WeightAverage
-from keras_inception.data import training_batches
-from keras_inception.initial import initialize
-from keras_inception.loop import padded_evaluation_batches
-from keras_inception.network import build_network
-from keras_inception.optimizer import image_losses, is_correct, learning_rate_schedule
-from keras_inception.recipe import Recipe
-from keras_inception.trainer import STATISTICS_BATCHES, Trainer
+from keras_inception.data.stream import training_batches
+from keras_inception.network.build import build_network
+from keras_inception.spec.recipe import Recipe
+from keras_inception.training.averaging import WeightAverage
+from keras_inception.training.fine_tune import initialize
+from keras_inception.training.loop import padded_evaluation_batches
+from keras_inception.training.optimizer import image_losses, is_correct, learning_rate_schedule
+from keras_inception.training.step import STATISTICS_BATCHES, Trainer
 
 SGD = Recipe(
     name="sgd",

@@ -12,10 +12,10 @@ from processes import ENVIRONMENT, free_ports
 from test_cli import assert_mistake, run
 from test_tuning_search import pretended
 
-from keras_inception.cost import network_cost
-from keras_inception.loop import TrainingDivergedError
-from keras_inception.spec import NetworkSpec
-from keras_inception.variants import NANO
+from keras_inception.cost.layers import network_cost
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.variants import NANO
+from keras_inception.training.loop import TrainingDivergedError
 from tuning.latency import LatencyModel
 
 QUICK = ("tune", "--variant", "nano", "--set", "epochs=1", "--oracle", "random", "--out")
@@ -47,7 +47,7 @@ def test_a_search_its_report_and_another_budget(
         trained.append(spec)
         return pretended(spec)
 
-    monkeypatch.setattr(importlib.import_module("tuning.search"), "train_candidate", counting)
+    monkeypatch.setattr(importlib.import_module("tuning.run"), "train_candidate", counting)
     out = tmp_path / "search"
     result = run(*QUICK, out, "--trials", 3)
     assert result.exit_code == 0, result.output
@@ -72,7 +72,7 @@ def test_trials_that_all_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def failing(*_: Any, **__: Any) -> Any:
         raise FloatingPointError("Received: a loss of nan")
 
-    monkeypatch.setattr(importlib.import_module("tuning.search"), "train_candidate", failing)
+    monkeypatch.setattr(importlib.import_module("tuning.run"), "train_candidate", failing)
     result = run(*QUICK, tmp_path / "search", "--trials", 2)
     assert result.exit_code == 2
     told = result.stderr.splitlines()[-1]
@@ -89,7 +89,7 @@ def test_a_signal_while_rankings_are_measured(
             raise KeyboardInterrupt  # SIGINT itself is ignored in a shell's background
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("tuning.trust.train_candidate", signalled)
+    monkeypatch.setattr("tuning.proxy_quality.train_candidate", signalled)
     result = run(*QUICK, tmp_path / "search", "--measure-proxy", 2)
     assert result.exit_code == code
     assert result.stderr.startswith("Stopped. The same command with --out")
@@ -101,7 +101,7 @@ def test_a_network_that_diverges_while_rankings_are_measured(
     def diverging(*_: Any, **__: Any) -> Any:
         raise TrainingDivergedError("Received: a loss of nan")
 
-    monkeypatch.setattr("tuning.trust.train_candidate", diverging)
+    monkeypatch.setattr("tuning.proxy_quality.train_candidate", diverging)
     out = tmp_path / "search"
     assert_mistake(run(*QUICK, out, "--measure-proxy", 2), "a loss of nan")
     assert_mistake(run(*QUICK, out, "--measure-proxy", 1), "Received: networks=1")
@@ -127,7 +127,7 @@ def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.M
         return pretended(spec)
 
     monkeypatch.setattr("tuning.latency.measure_latency_model", measure)
-    monkeypatch.setattr(importlib.import_module("tuning.search"), "train_candidate", counting)
+    monkeypatch.setattr(importlib.import_module("tuning.run"), "train_candidate", counting)
     for _ in range(2):
         result = run(*QUICK, tmp_path / "search", "--budget-ms", 1.4, "--trials", 2)
         assert result.exit_code == 0, result.output

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from processes import TESTS, free_ports, start
 
-from tuning.launcher import launch
+from tuning.engine.launcher import launch
 
 pytestmark = pytest.mark.slow
 SCRIPT = "tuning_search.py"

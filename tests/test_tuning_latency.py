@@ -9,9 +9,9 @@ import keras
 import pytest
 import tensorflow as tf
 
-from keras_inception.budget import Budget, fit_to_budget
-from keras_inception.cost import NetworkCost, network_cost
-from keras_inception.variants import SMALL
+from keras_inception.cost.budget import Budget, fit_to_budget
+from keras_inception.cost.layers import NetworkCost, network_cost
+from keras_inception.spec.variants import SMALL
 from tuning.latency import (
     LatencyBudget,
     LatencyModel,

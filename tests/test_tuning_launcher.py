@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from processes import ENVIRONMENT
 
-from tuning.launcher import LaunchError, launch
+from tuning.engine.launcher import LaunchError, launch
 
 
 def crew(folder: Path, orders: dict[str, list[str]], tail: str = "") -> list[str]:
@@ -97,13 +97,13 @@ def test_nobody_outlives_the_launcher(tmp_path: Path) -> None:
     """The launcher is killed with -9; its processes read the end of its pipe."""
     child = (
         "import os, sys, time; sys.path[:] = " + repr(sys.path) + "\n"
-        "from tuning.launcher import end_with_launcher\n"
+        "from tuning.engine.launcher import end_with_launcher\n"
         "end_with_launcher()\n"
         f"open({str(tmp_path)!r} + '/' + str(os.getpid()) + '.pid', 'w').close()\n"
         "time.sleep(60)"
     )
     parent = (
-        "import sys\nfrom pathlib import Path\nfrom tuning.launcher import launch\n"
+        "import sys\nfrom pathlib import Path\nfrom tuning.engine.launcher import launch\n"
         f"launch([sys.executable, '-c', {child!r}], folder=Path({str(tmp_path)!r}), workers=1,"
         " address='127.0.0.1:1')"
     )

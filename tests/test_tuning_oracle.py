@@ -13,8 +13,8 @@ import keras_tuner
 import pytest
 from keras_tuner.engine.trial import TrialStatus
 
-from tuning.oracle import ERROR_VALUE, MOST_LOSSES, Mended
-from tuning.oracles import (
+from tuning.engine.oracle import ERROR_VALUE, MOST_LOSSES, Mended
+from tuning.engine.oracles import (
     BayesianOracle,
     HalvingRandomOracle,
     HalvingTPEOracle,

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from keras_inception.budget import Budget
-from keras_inception.spec import NetworkSpec
-from keras_inception.variants import PAPER, SMALL
-from tuning.report import importance, write_report
+from keras_inception.cost.budget import Budget
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.variants import PAPER, SMALL
+from tuning.proxy_quality import judge
+from tuning.report.page import importance, write_report
 from tuning.space import Space
 from tuning.trials import best_first, pareto_front, read_trials, stage_shares, standing
-from tuning.trust import judge
 
 SPACE = Space(base=SMALL, budget=Budget(macs=8_000_000), step=4, least_share=0.5)
 TRIALS = 12
@@ -176,7 +176,7 @@ addEventListener("load", () => {
 
 
 def test_hparams_are_written_for_every_completed_trial(folder: Path) -> None:
-    from tuning.hparams import write_hparams
+    from tuning.report.hparams import write_hparams
 
     logs = write_hparams(folder)
     assert len(list(logs.glob("*/events*"))) == 10

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from training_steps import noise, one_module_spec
 
-from keras_inception.budget import Budget
-from keras_inception.cost import network_cost
-from keras_inception.data import ImageData, Split
-from keras_inception.recipe import Recipe
-from keras_inception.snapshot import Snapshots
-from keras_inception.spec import NetworkSpec
+from keras_inception.cost.budget import Budget
+from keras_inception.cost.layers import network_cost
+from keras_inception.data.splits import ImageData, Split
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.recipe import Recipe
+from keras_inception.training.snapshot import Snapshots
 from tuning import (
     InceptionHyperModel,
     SearchPlan,
@@ -29,13 +29,13 @@ from tuning import (
     read_trials,
     search,
 )
-from tuning.oracle import MOST_FAILURES
-from tuning.training import TrialResult, hold_out, part_of, train_candidate
-from tuning.trust import measure_trust
-from tuning.tuner import SearchAbortedError
+from tuning.candidate import TrialResult, hold_out, part_of, train_candidate
+from tuning.engine.oracle import MOST_FAILURES
+from tuning.engine.tuner import SearchAbortedError
+from tuning.proxy_quality import measure_trust
 
 # The package's `search` is the function.
-ROOM = importlib.import_module("tuning.search")
+ROOM = importlib.import_module("tuning.run")
 RECIPE = Recipe(
     name="job", epochs=4, batch_size=8, base_learning_rate=0.1, average="exponential", clip_norm=1.0
 )
@@ -168,7 +168,7 @@ def test_what_is_trained_before_rankings_are_trusted(monkeypatch: pytest.MonkeyP
         trained.append((spec.input_shape[0], len(data.train), recipe.seed, epochs))
         return TrialResult(len(trained) / 10, 1.0, 0.5, 0.1, 0.75)
 
-    monkeypatch.setattr("tuning.trust.train_candidate", noting)
+    monkeypatch.setattr("tuning.proxy_quality.train_candidate", noting)
     halving = plan(
         recipe=replace(RECIPE, epochs=6),
         round_epochs=(2, 6),

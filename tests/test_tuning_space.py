@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from conftest import tiny_spec
 
-from keras_inception.budget import Budget, module_widths, with_module_widths
-from keras_inception.cost import network_cost
-from keras_inception.spec import NetworkSpec
-from keras_inception.variants import BN, NAIVE, PAPER, SMALL, VARIANTS
+from keras_inception.cost.budget import Budget, module_widths, with_module_widths
+from keras_inception.cost.layers import network_cost
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.variants import BN, NAIVE, PAPER, SMALL, VARIANTS
 from tuning.space import Space, Value
 
 BN_PLAIN = replace(BN, aux=())

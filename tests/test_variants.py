@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from keras_inception.spec import (
+from keras_inception.spec.network import (
     BatchNormSpec,
     ConvSpec,
     LRNSpec,
@@ -12,7 +12,7 @@ from keras_inception.spec import (
     NetworkSpec,
     PoolSpec,
 )
-from keras_inception.variants import (
+from keras_inception.spec.variants import (
     BN,
     INCEPTION5H,
     NAIVE,

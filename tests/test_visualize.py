@@ -8,11 +8,11 @@ import pytest
 from conftest import tiny_spec
 from numpy.testing import assert_allclose, assert_array_equal
 
-from keras_inception import visualize
-from keras_inception.network import build_network
-from keras_inception.runtimes import network_input
-from keras_inception.spec import ModuleSpec
-from keras_inception.visualize import Ascent, branch_names
+from keras_inception.evaluation import visualize
+from keras_inception.evaluation.visualize import Ascent, branch_names
+from keras_inception.network.build import build_network
+from keras_inception.runtimes.keras_model import network_input
+from keras_inception.spec.network import ModuleSpec
 
 ONCE = Ascent(steps=3, step_size=2.0, octaves=1, jitter=0)
 

@@ -9,8 +9,9 @@ from conftest import tiny_spec
 from numpy.testing import assert_array_equal
 
 from keras_inception import GoogLeNet, model_preprocessing
-from keras_inception.network import build_network
-from keras_inception.weights import assign, read_source
+from keras_inception.network.build import build_network
+from keras_inception.weights.assign import assign
+from keras_inception.weights.readers import read_source
 
 SPEC = tiny_spec(norm="bn", aux=True)
 

@@ -11,12 +11,13 @@ import pytest
 from numpy.testing import assert_array_equal
 from typer.testing import CliRunner
 
-from keras_inception import GoogLeNet, googlenet
+from keras_inception import GoogLeNet
 from keras_inception.cli import app
-from keras_inception.network import build_network
-from keras_inception.variants import VARIANTS
-from keras_inception.weights import MANIFEST, cache, imagenet_entry
-from keras_inception.weights.manifest import Digest, WeightsEntry
+from keras_inception.network import googlenet
+from keras_inception.network.build import build_network
+from keras_inception.spec.variants import VARIANTS
+from keras_inception.weights import cache
+from keras_inception.weights.manifest import MANIFEST, Digest, WeightsEntry, imagenet_entry
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

@@ -8,8 +8,8 @@ import pytest
 from weights_proof import assert_same, assert_same_endpoints, written
 
 from keras_inception import VARIANTS, GoogLeNet, model_preprocessing, preprocess_input
-from keras_inception.spec import LRNSpec
-from keras_inception.weights import read_source
+from keras_inception.spec.network import LRNSpec
+from keras_inception.weights.readers import read_source
 
 MEAN = (104.0, 117.0, 123.0)  # blue, green, red; train_val.prototxt
 STEM = {

@@ -14,7 +14,7 @@ import tensorflow as tf
 from weights_proof import assert_same, assert_same_endpoints
 
 from keras_inception import VARIANTS, GoogLeNet, model_preprocessing, preprocess_input
-from keras_inception.spec import LRNSpec
+from keras_inception.spec.network import LRNSpec
 
 v1 = tf.compat.v1
 # 1x1, 3x3 bottleneck, 3x3, 5x5 bottleneck, 5x5, pool reduce; 4a and 5a are not Table 1's.

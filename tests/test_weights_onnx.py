@@ -8,7 +8,7 @@ import pytest
 from weights_proof import assert_same, assert_same_endpoints, written
 
 from keras_inception import GoogLeNet, model_preprocessing, preprocess_input
-from keras_inception.weights import read_source
+from keras_inception.weights.readers import read_source
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")

@@ -11,7 +11,7 @@ import pytest
 from weights_proof import assert_same, assert_same_endpoints, written
 
 from keras_inception import GoogLeNet, model_preprocessing, preprocess_input
-from keras_inception.weights import read_source
+from keras_inception.weights.readers import read_source
 
 # Of tf_slim/nets/inception_v1.py; endpoints go by TF-Slim's own names here.
 STEM = ("Conv2d_1a_7x7", "MaxPool_2a_3x3", "Conv2d_2b_1x1", "Conv2d_2c_3x3", "MaxPool_3a_3x3")

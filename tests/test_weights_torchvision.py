@@ -9,7 +9,7 @@ import pytest
 from weights_proof import assert_same, assert_same_endpoints, written
 
 from keras_inception import VARIANTS, GoogLeNet, model_preprocessing, preprocess_input
-from keras_inception.imagenet import imagenet_classes
+from keras_inception.network.imagenet import imagenet_classes
 
 pytestmark = [
     pytest.mark.torch,

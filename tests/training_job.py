@@ -12,9 +12,9 @@ from pathlib import Path
 
 from training_steps import noise, one_module_spec
 
-from keras_inception.recipe import Recipe
-from keras_inception.strategy import make_strategy
-from keras_inception.train import train
+from keras_inception.spec.recipe import Recipe
+from keras_inception.training.run import train
+from keras_inception.training.strategy import make_strategy
 
 RECIPE = Recipe(
     name="job",

@@ -13,10 +13,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_inception.data import ImageData, Split, training_batches
-from keras_inception.loop import padded_evaluation_batches
-from keras_inception.recipe import Recipe
-from keras_inception.spec import (
+from keras_inception.data.splits import ImageData, Split
+from keras_inception.data.stream import training_batches
+from keras_inception.spec.network import (
     AuxSpec,
     BatchNormSpec,
     BranchSpec,
@@ -26,8 +25,10 @@ from keras_inception.spec import (
     PoolSpec,
     StageSpec,
 )
-from keras_inception.strategy import is_chief, make_strategy
-from keras_inception.trainer import Trainer
+from keras_inception.spec.recipe import Recipe
+from keras_inception.training.loop import padded_evaluation_batches
+from keras_inception.training.step import Trainer
+from keras_inception.training.strategy import is_chief, make_strategy
 
 STEPS = 12
 BATCH_SIZE = 8

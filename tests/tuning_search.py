@@ -85,8 +85,8 @@ def plain(folder: Path, space, options) -> None:
 
 
 def mended(folder: Path, space, options) -> None:
-    from tuning.oracles import make_oracle
-    from tuning.tuner import MendedTuner
+    from tuning.engine.oracles import make_oracle
+    from tuning.engine.tuner import MendedTuner
 
     class Tuner(MendedTuner):
         def run_trial(self, trial, *args, **kwargs):

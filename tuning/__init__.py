@@ -2,26 +2,10 @@
 
     from tuning import SearchPlan, Space, search
 
-The hypermodel for KerasTuner's own tuners is `InceptionHyperModel`.
+The hypermodel for KerasTuner's own tuners is `InceptionHyperModel`. The public names are those of
+`__all__`, listed in `__init__.pyi` and imported at first use.
 """
 
-from tuning.hypermodel import InceptionHyperModel
-from tuning.latency import LatencyBudget, LatencyModel, measure_latency_model
-from tuning.search import SearchPlan, best_spec, search
-from tuning.space import Space, base_network
-from tuning.trials import best_first, pareto_front, read_trials
+import lazy_loader
 
-__all__ = [
-    "InceptionHyperModel",
-    "LatencyBudget",
-    "LatencyModel",
-    "SearchPlan",
-    "Space",
-    "base_network",
-    "best_first",
-    "best_spec",
-    "measure_latency_model",
-    "pareto_front",
-    "read_trials",
-    "search",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,12 +8,12 @@ import keras
 import keras_tuner
 import tensorflow as tf
 
-from keras_inception.budget import NetworkBound
-from keras_inception.cost import network_cost
-from keras_inception.keras_fit import compile_model
-from keras_inception.network import build_network
-from keras_inception.recipe import QUICK, Recipe
-from keras_inception.spec import NetworkSpec
+from keras_inception.cost.budget import NetworkBound
+from keras_inception.cost.layers import network_cost
+from keras_inception.network.build import build_network
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.recipe import QUICK, Recipe
+from keras_inception.training.keras_fit import compile_model
 from tuning.space import Space, base_network
 
 
@@ -25,7 +25,7 @@ class InceptionHyperModel(keras_tuner.HyperModel):
 
     Images are float32, N x height x width x channels, in the pixel convention of the base (that of
     `small` is [-1, 1]); labels N integers from 0. The first trial is random unless the oracle is
-    one of `tuning.oracles`.
+    one of `tuning.engine.oracles`.
 
     Args:
         budget: what every candidate costs at most.

@@ -20,13 +20,13 @@ import numpy as np
 import scipy.optimize
 import tensorflow as tf
 
-from keras_inception.atomic import write_text
-from keras_inception.budget import Budget, module_widths, with_module_widths
-from keras_inception.cost import NetworkCost, network_cost
-from keras_inception.export import folded
-from keras_inception.export.saved_model import constant_function
-from keras_inception.network import build_network
-from keras_inception.spec import NetworkSpec
+from keras_inception.cost.budget import Budget, module_widths, with_module_widths
+from keras_inception.cost.layers import NetworkCost, network_cost
+from keras_inception.exporters.inference_graph import folded
+from keras_inception.exporters.saved_model import constant_function
+from keras_inception.files import write_text
+from keras_inception.network.build import build_network
+from keras_inception.spec.network import NetworkSpec
 
 SCHEMA_VERSION = 1
 _FITTED_NETWORKS = 24

@@ -19,10 +19,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from keras_inception.budget import Budget, NetworkBound, fit_to_budget
-from keras_inception.spec import BranchSpec, ConvSpec, ModuleSpec, NetworkSpec, StageSpec
-from keras_inception.validation import json_document, require_keys
-from keras_inception.variants import BN, SMALL
+from keras_inception.cost.budget import Budget, NetworkBound, fit_to_budget
+from keras_inception.spec.network import BranchSpec, ConvSpec, ModuleSpec, NetworkSpec, StageSpec
+from keras_inception.spec.validation import json_document, require_keys
+from keras_inception.spec.variants import BN, SMALL
 from tuning.latency import LatencyBudget, LatencyModel
 
 SCHEMA_VERSION = 1

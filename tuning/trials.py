@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_inception.budget import module_widths
-from keras_inception.cost import network_cost
-from keras_inception.spec import NetworkSpec
-from tuning.oracle import EPOCHS_VALUE, ROUND_VALUE
+from keras_inception.cost.budget import module_widths
+from keras_inception.cost.layers import network_cost
+from keras_inception.spec.network import NetworkSpec
+from tuning.engine.oracle import EPOCHS_VALUE, ROUND_VALUE
 from tuning.space import Space, Value
 
 SEARCH_FILE = "search.json"

@@ -15,15 +15,15 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from keras_inception.budget import Budget
-from keras_inception.cost import network_cost
-from keras_inception.layout import MODEL_FILE
-from keras_inception.recipe import RECIPES, Recipe
-from keras_inception.spec import NetworkSpec
-from keras_inception.variants import variant_spec
+from keras_inception.cost.budget import Budget
+from keras_inception.cost.layers import network_cost
+from keras_inception.files import MODEL_FILE
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.recipe import RECIPES, Recipe
+from keras_inception.spec.variants import variant_spec
 
 if TYPE_CHECKING:
-    from keras_inception.data import ImageData
+    from keras_inception.data.splits import ImageData
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -199,7 +199,7 @@ def chosen_data(name: str, *, strict: bool = False) -> ImageData:
     """The data set that --data names; a bar while its files are looked at, if a person looks on."""
     from rich.progress import Progress
 
-    from keras_inception.data import open_data
+    from keras_inception.data.sources import open_data
 
     bar = Progress(console=errors, transient=True)
     with ExitStack() as stack:

@@ -13,8 +13,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from keras_inception.atomic import require_empty
-from keras_inception.budget import fit_to_budget
 from keras_inception.cli.common import (
     RUNS,
     DataName,
@@ -34,7 +32,8 @@ from keras_inception.cli.common import (
     tell_left_out,
 )
 from keras_inception.cli.display import TrainingDisplay
-from keras_inception.layout import SPEC_FILE
+from keras_inception.cost.budget import fit_to_budget
+from keras_inception.files import SPEC_FILE, require_empty
 
 
 def design(
@@ -83,12 +82,15 @@ def design(
         sizes = _sizes(kernels)
         recipe = chosen_recipe(recipe_name, changes, epochs=epochs)
     console.print("Loading TensorFlow ...")
-    from keras_inception import design as room
-    from keras_inception.runtimes import load_keras
-    from keras_inception.train import fitted_to_data, train
+    from keras_inception.design.measurement import DesignOptions
+    from keras_inception.design.procedure import design as design_network
+    from keras_inception.design.procedure import grow
+    from keras_inception.design.report import REPORT_FILE, width_rows, write_report
+    from keras_inception.runtimes.keras_model import load_keras
+    from keras_inception.training.run import fitted_to_data, train
 
     with mistakes():
-        options = room.DesignOptions(kernel_sizes=sizes)
+        options = DesignOptions(kernel_sizes=sizes)
         if threshold is not None:
             options = replace(options, threshold=threshold)
         data = chosen_data(data_name)
@@ -101,21 +103,21 @@ def design(
         callbacks = [display.callback]
         if layer_by_layer:
             grown = folder / "grown"
-            found = room.grow(spec, data, recipe, budget, grown, options, callbacks=callbacks)
+            found = grow(spec, data, recipe, budget, grown, options, callbacks=callbacks)
         elif model_folder:
             model = load_keras(model_path(model_folder))
-            found = room.design(spec, model, data.test, budget, options)
+            found = design_network(spec, model, data.test, budget, options)
         else:
             model = train(spec, data, recipe, folder / "measured", callbacks=callbacks).model
-            found = room.design(spec, model, data.test, budget, options)
-        room.write_report(found, folder)
+            found = design_network(spec, model, data.test, budget, options)
+        write_report(found, folder)
     console.print(cost_line(found.spec))
     table = Table("module", "start", "proposal")
-    for row in room.width_rows(found):
+    for row in width_rows(found):
         table.add_row(*row)
     console.print(table)
     console.print(
-        f"The pictures are in [bold]{escape(str(folder / room.REPORT_FILE))}[/]. Train it with "
+        f"The pictures are in [bold]{escape(str(folder / REPORT_FILE))}[/]. Train it with "
         f"[bold]keras-inception train --spec {escape(str(folder / SPEC_FILE))}[/]"
     )
 
@@ -123,7 +125,7 @@ def design(
 @contextmanager
 def _ends() -> Iterator[None]:
     """What to say when a training ends before its end, and with which code."""
-    from keras_inception.loop import TrainingInterruptedError
+    from keras_inception.training.loop import TrainingInterruptedError
 
     try:
         with mistakes():

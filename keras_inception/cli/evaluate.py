@@ -13,15 +13,14 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from keras_inception.atomic import aside, make_writable, write_text
 from keras_inception.cli.common import chosen_data, console, mistakes, model_path, tell_left_out
-from keras_inception.crops import Crops
-from keras_inception.layout import METRICS_FILE
+from keras_inception.files import METRICS_FILE, aside, make_writable, write_text
+from keras_inception.images.geometry import Crops
 
 if TYPE_CHECKING:
-    from keras_inception.data import ImageData
-    from keras_inception.evaluate import Table3Row
-    from keras_inception.predict import Predictor
+    from keras_inception.data.splits import ImageData
+    from keras_inception.evaluation.scores import Table3Row
+    from keras_inception.inference.predictor import Predictor
 
 
 def evaluate(
@@ -49,9 +48,9 @@ def evaluate(
         paths = [model_path(model) for model in models]
         if out is not None:
             _check_out(out)
-    from keras_inception import plots
-    from keras_inception.evaluate import crop_scores, evaluate_scores, table_3
-    from keras_inception.predict import Predictor
+    from keras_inception.evaluation import plots
+    from keras_inception.evaluation.scores import crop_scores, evaluate_scores, table_3
+    from keras_inception.inference.predictor import Predictor
 
     with mistakes():
         data = chosen_data(data_name, strict=strict)
@@ -106,7 +105,7 @@ def _crops(name: str) -> Crops:
 
 
 def _check_classes(predictor: Predictor, path: Path, data: ImageData) -> None:
-    from keras_inception.imagenet import class_names, imagenet_classes
+    from keras_inception.network.imagenet import class_names, imagenet_classes
 
     names, own = predictor.network.labels, data.class_names
     numbers = tuple(str(index) for index in range(len(names)))

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keras_inception.cli.common import console, mistakes, model_path
-from keras_inception.layout import LABELS_FILE, RECIPE_FILE, SPEC_FILE
+from keras_inception.files import LABELS_FILE, RECIPE_FILE, SPEC_FILE
 
 
 def export(
@@ -50,14 +50,10 @@ def export(
     """Write a model in formats that serve it, each checked against the model on real images."""
     with mistakes():
         path = model_path(model)
-    from keras_inception.export import (
-        FORMATS,
-        available_formats,
-        export_model,
-        folder_images,
-        sample_images,
-    )
-    from keras_inception.runtimes import image_shape, load_keras
+    from keras_inception.exporters.calibration import folder_images, sample_images
+    from keras_inception.exporters.formats import FORMATS
+    from keras_inception.exporters.job import available_formats, export_model
+    from keras_inception.runtimes.keras_model import image_shape, load_keras
 
     wanted = kinds or ["saved_model"]
     fastest = wanted == ["fastest"]

@@ -46,7 +46,8 @@ def predict(
         missing = [str(image) for image in images if not image.exists()]
         if missing and not from_stdin:
             raise ValueError(f"Expected images or folders. Received, and not found: {missing}")
-    from keras_inception.predict import Predictor, image_files
+    from keras_inception.images.listing import image_files
+    from keras_inception.inference.predictor import Predictor
 
     with mistakes():
         predictor = Predictor.load(model)

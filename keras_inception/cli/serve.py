@@ -29,8 +29,8 @@ def serve(
     with mistakes():
         if not model.exists():
             raise ValueError(f"Expected a model. Received, and not found: {str(model)!r}")
-    from keras_inception.runtimes import require_package
-    from keras_inception.serve import Limits, build_app
+    from keras_inception.inference.server import Limits, build_app
+    from keras_inception.runtimes.load import require_package
 
     with mistakes():
         require_package("uvicorn", "serve")

@@ -9,17 +9,11 @@ import typer
 from rich import box
 from rich.table import Table
 
-from keras_inception.cli.common import (
-    SpecFile,
-    Variant,
-    chosen_spec,
-    console,
-    cost_line,
-    mistakes,
-)
-from keras_inception.cost import PRINTED_SUM, network_cost, table_1
-from keras_inception.spec import NetworkSpec
-from keras_inception.variants import VARIANTS
+from keras_inception.cli.common import SpecFile, Variant, chosen_spec, console, cost_line, mistakes
+from keras_inception.cost.layers import network_cost
+from keras_inception.cost.table_1 import PRINTED_SUM, table_1
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.variants import VARIANTS
 
 
 def summary(

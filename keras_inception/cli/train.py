@@ -33,7 +33,7 @@ from keras_inception.cli.common import (
     tell_left_out,
 )
 from keras_inception.cli.display import TrainingDisplay
-from keras_inception.layout import METRICS_FILE, MODEL_FILE, SNAPSHOT_FOLDER
+from keras_inception.files import METRICS_FILE, MODEL_FILE, SNAPSHOT_FOLDER
 
 
 def train(
@@ -112,8 +112,8 @@ def train(
         init = None if init is None else model_path(init)
     with mistakes():
         devices = _devices(strategy)
-        from keras_inception.train import fitted_to_data, prepare_run
-        from keras_inception.train import train as run
+        from keras_inception.training.run import fitted_to_data, prepare_run
+        from keras_inception.training.run import train as run
 
         data = chosen_data(data_name, strict=strict)
         spec = fitted_to_data(spec, data)
@@ -123,7 +123,7 @@ def train(
         prepare_run(spec, data, recipe, folder, strategy=devices)
         callbacks = []
         if tensorboard or profile:
-            from keras_inception.tensorboard import tensorboard_callbacks
+            from keras_inception.training.tensorboard import tensorboard_callbacks
 
             callbacks = tensorboard_callbacks(folder, spec, data, recipe, profile=profile)
     console.print(cost_line(spec))
@@ -164,7 +164,7 @@ def _devices(name: str) -> Any:
     import keras
 
     if keras.backend.backend() == "tensorflow":
-        from keras_inception.strategy import make_strategy
+        from keras_inception.training.strategy import make_strategy
 
         return make_strategy(name)
     cpus = re.fullmatch(r"cpu:([1-9]\d*)", name)
@@ -174,7 +174,7 @@ def _devices(name: str) -> Any:
             f"Received: strategy={name!r}, KERAS_BACKEND={keras.backend.backend()!r}"
         )
     if cpus:
-        from keras_inception.keras_fit import distribute_over_cpus
+        from keras_inception.training.keras_fit import distribute_over_cpus
 
         distribute_over_cpus(int(cpus[1]))
     return None
@@ -204,7 +204,7 @@ def _folder(out: Path | None, name: str, resume: bool) -> Path:
 @contextmanager
 def _ends(folder: Path) -> Iterator[None]:
     """What to say when a run ends before its end, and with which code."""
-    from keras_inception.loop import TrainingInterruptedError
+    from keras_inception.training.loop import TrainingInterruptedError
 
     try:
         with mistakes():

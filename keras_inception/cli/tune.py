@@ -17,7 +17,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from keras_inception.budget import Budget
 from keras_inception.cli.common import (
     INTERRUPTED,
     RUNS,
@@ -36,8 +35,9 @@ from keras_inception.cli.common import (
     mistakes,
     tell_error,
 )
-from keras_inception.cost import network_cost
-from keras_inception.spec import NetworkSpec
+from keras_inception.cost.budget import Budget
+from keras_inception.cost.layers import network_cost
+from keras_inception.spec.network import NetworkSpec
 
 _NARROW_MACS = 20_000_000
 _SHOWN = 5
@@ -145,9 +145,10 @@ def tune(
     launched = "KERASTUNER_TUNER_ID" in os.environ
     if not launched:
         console.print("Loading TensorFlow ...")
-    from keras_inception.strategy import make_strategy
-    from tuning.launcher import end_with_launcher, free_port, launch
-    from tuning.search import SearchPlan, claim
+    from keras_inception.training.strategy import make_strategy
+    from tuning.engine.launcher import end_with_launcher, free_port, launch
+    from tuning.plan import SearchPlan
+    from tuning.run import claim
     from tuning.space import Space, base_network
 
     end_with_launcher()
@@ -224,7 +225,7 @@ def _rounds(text: str | None) -> tuple[int, ...]:
 
 
 def _size(spec: NetworkSpec, data: Any) -> tuple[int, int, int]:
-    from keras_inception.train import fitted_to_data
+    from keras_inception.training.run import fitted_to_data
 
     height, width, channels = fitted_to_data(spec, data).input_shape
     if height is None or width is None:
@@ -247,7 +248,7 @@ def _budget(
     if ms is None:
         return chosen_budget(base, macs, params)
     from tuning.latency import LatencyBudget, kept_latency_model
-    from tuning.search import LATENCY_FILE
+    from tuning.plan import LATENCY_FILE
 
     file = folder / LATENCY_FILE
     new = not file.exists()
@@ -262,9 +263,9 @@ def _budget(
 
 def _run_here(plan: Any, data: Any, folder: Path, devices: Any, trials_per_process: Any) -> bool:
     """Run the search, or this process's part of it; whether it is over."""
-    from tuning.search import search
-    from tuning.service import ChiefLostError
-    from tuning.tuner import SearchAbortedError
+    from tuning.engine.service import ChiefLostError
+    from tuning.engine.tuner import SearchAbortedError
+    from tuning.run import search
 
     try:
         with mistakes():
@@ -278,8 +279,8 @@ def _run_here(plan: Any, data: Any, folder: Path, devices: Any, trials_per_proce
 
 def _run_launched(plan: Any, data: Any, folder: Path, devices: Any, trials: int) -> None:
     """Run this process's part of the search, and tell the launcher how it ended."""
-    from tuning.launcher import AGAIN
-    from tuning.search import SearchInterruptedError
+    from tuning.engine.launcher import AGAIN
+    from tuning.run import SearchInterruptedError
 
     try:
         over = _run_here(plan, data, folder, devices, trials)
@@ -296,9 +297,9 @@ class _TerminatedError(Exception):
 @contextmanager
 def _ends(folder: Path) -> Iterator[None]:
     """What to say, and the exit code, when the command ends before the search does."""
-    from keras_inception.loop import TrainingInterruptedError
-    from tuning.launcher import LaunchError
-    from tuning.search import SearchInterruptedError
+    from keras_inception.training.loop import TrainingInterruptedError
+    from tuning.engine.launcher import LaunchError
+    from tuning.run import SearchInterruptedError
 
     def terminate(*_: Any) -> None:
         raise _TerminatedError
@@ -326,8 +327,8 @@ def _ends(folder: Path) -> Iterator[None]:
 
 def _measure(plan: Any, data: Any, folder: Path, devices: Any, networks: int | None) -> None:
     """Noise and rank correlation, before rankings of cheap trainings are trusted."""
-    from keras_inception.loop import TrainingDivergedError
-    from tuning.trust import Trust, measure_trust
+    from keras_inception.training.loop import TrainingDivergedError
+    from tuning.proxy_quality import Trust, measure_trust
 
     if networks is None:
         networks = _PROXY_NETWORKS if plan.is_proxy else 0
@@ -432,8 +433,8 @@ def _tell_plan(plan: Any, data: Any, folder: Path) -> None:
 
 
 def _tell_result(folder: Path) -> None:
-    from tuning.hparams import write_hparams
-    from tuning.report import write_report
+    from tuning.report.hparams import write_hparams
+    from tuning.report.page import write_report
     from tuning.trials import best_first, read_trials
 
     page = write_report(folder)

@@ -11,9 +11,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from keras_inception.atomic import aside, write_text
 from keras_inception.cli.common import console, mistakes
-from keras_inception.layout import LABELS_FILE
+from keras_inception.files import LABELS_FILE, aside, write_text
 
 if TYPE_CHECKING:
     from keras_inception.weights.manifest import WeightsEntry
@@ -67,9 +66,9 @@ def convert(
             raise ValueError(f"Expected a new file. Received: --to {str(to)!r}, which exists.")
         if not to.resolve().parent.is_dir():
             raise ValueError(f"Expected a folder that exists. Received: --to {str(to)!r}")
-        from keras_inception.googlenet import GoogLeNet
-        from keras_inception.imagenet import class_names
-        from keras_inception.preprocessing import model_preprocessing
+        from keras_inception.images.conventions import model_preprocessing
+        from keras_inception.network.googlenet import GoogLeNet
+        from keras_inception.network.imagenet import class_names
 
         try:
             model = GoogLeNet(weights=source, variant=variant, auxiliary=auxiliary, classes=classes)
@@ -119,10 +118,10 @@ def verify(
 
 
 def _verified(entry: WeightsEntry) -> Table:
-    from keras_inception.googlenet import GoogLeNet
-    from keras_inception.imagenet import class_names
-    from keras_inception.predict import Predictor
-    from keras_inception.runtimes import keras_network
+    from keras_inception.inference.predictor import Predictor
+    from keras_inception.network.googlenet import GoogLeNet
+    from keras_inception.network.imagenet import class_names
+    from keras_inception.runtimes.keras_model import keras_network
     from keras_inception.weights.cache import fetch
 
     model = GoogLeNet(weights=fetch(entry))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_inception.recipe import Recipe
+from keras_inception.spec.recipe import Recipe
 
 
 class Purpose(IntEnum):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_inception.data.files import Place, scan
+from keras_inception.data.scan import Place, scan
 from keras_inception.data.splits import FileSplit, ImageData, ImageFile
 
 _TRAIN = "train"

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_inception.crops import Window, stored_window
-from keras_inception.preprocessing import decode_image
+from keras_inception.images.decode import decode_image
+from keras_inception.images.geometry import Window, stored_window
 
 # In the place of an EXIF orientation: the content is upright pixels, not a JPEG.
 PIXELS = 0

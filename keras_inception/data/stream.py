@@ -13,13 +13,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_inception.crops import centre_window
 from keras_inception.data.augment import Draws, Purpose, augmented, mixed_up
-from keras_inception.data.decode import CROP_DRAWS, PARALLEL, ROW_DRAWS, decoded_rows, resized
 from keras_inception.data.splits import AnySplit, Split
-from keras_inception.preprocessing import preprocess_input
-from keras_inception.recipe import Recipe
-from keras_inception.spec import NetworkSpec
+from keras_inception.data.stream_decode import (
+    CROP_DRAWS,
+    PARALLEL,
+    ROW_DRAWS,
+    decoded_rows,
+    resized,
+)
+from keras_inception.images.conventions import preprocess_input
+from keras_inception.images.geometry import centre_window
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.recipe import Recipe
 
 # tf.random.experimental.index_shuffle puts this constant before the user's seed.
 _SHUFFLE_KEY = 498247692

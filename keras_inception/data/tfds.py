@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_inception.data.files import Place, scan
 from keras_inception.data.folder import held_out_rows
+from keras_inception.data.scan import Place, scan
 from keras_inception.data.splits import AnySplit, FileSplit, ImageData, ImageFile, Split
 
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>\d+\.\d+\.\d+))?")

@@ -9,18 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_inception.correlation import (
-    DEFAULT_THRESHOLD,
+from keras_inception.design.clusters import DEFAULT_THRESHOLD, UnitTree
+from keras_inception.design.dimension import patch_dimension, pooled_activations
+from keras_inception.design.statistics import (
     CorrelationDecay,
     OffsetStatistics,
-    UnitTree,
     correlation_decay,
-    patch_dimension,
-    pooled_activations,
     shuffled,
 )
-from keras_inception.network import feature_extractor
-from keras_inception.spec import NetworkSpec
+from keras_inception.network.endpoints import feature_extractor
+from keras_inception.spec.network import NetworkSpec
 
 # The thresholds at which a report shows the clusters beside the chosen one.
 SWEEP = (0.4, 0.5, 0.6, 0.7, 0.8)

@@ -9,9 +9,9 @@ from typing import Any
 
 import keras
 
-from keras_inception.budget import Budget
-from keras_inception.data import ImageData, evaluation_batches
-from keras_inception.data.splits import AnySplit
+from keras_inception.cost.budget import Budget
+from keras_inception.data.splits import AnySplit, ImageData
+from keras_inception.data.stream import evaluation_batches
 from keras_inception.design.measurement import (
     DesignOptions,
     ModuleMeasurement,
@@ -19,9 +19,9 @@ from keras_inception.design.measurement import (
     module_inputs,
 )
 from keras_inception.design.proposal import propose, proposed_module
-from keras_inception.recipe import Recipe
-from keras_inception.spec import NetworkSpec
-from keras_inception.train import train
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.recipe import Recipe
+from keras_inception.training.run import train
 
 _BATCH_SIZE = 128
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from keras_inception.budget import Budget, fit_to_budget
+from keras_inception.cost.budget import Budget, fit_to_budget
 from keras_inception.design.measurement import ModuleMeasurement
-from keras_inception.spec import BranchSpec, ModuleSpec, NetworkSpec
+from keras_inception.spec.network import BranchSpec, ModuleSpec, NetworkSpec
 
 
 def proposed_module(

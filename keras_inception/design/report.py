@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_inception.atomic import aside, write_text
-from keras_inception.budget import module_widths
-from keras_inception.cost import network_cost
+from keras_inception.cost.budget import module_widths
+from keras_inception.cost.layers import network_cost
 from keras_inception.design.measurement import ModuleMeasurement
 from keras_inception.design.procedure import Design
-from keras_inception.layout import SPEC_FILE
-from keras_inception.spec import ModuleSpec, NetworkSpec
+from keras_inception.files import SPEC_FILE, aside, write_text
+from keras_inception.spec.network import ModuleSpec, NetworkSpec
 
 REPORT_FILE = "report.md"
 _KERNEL_COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_inception.spec import NetworkSpec
+from keras_inception.spec.network import NetworkSpec
 from keras_inception.weights.source import Arrays, mismatch
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import keras
 
-from keras_inception.atomic import aside
-from keras_inception.spec import NetworkSpec
-from keras_inception.variants import VARIANTS
+from keras_inception.files import aside
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.variants import VARIANTS
 from keras_inception.weights.assign import assign
-from keras_inception.weights.files import read_source
 from keras_inception.weights.manifest import Digest, WeightsEntry
+from keras_inception.weights.readers import read_source
 from keras_inception.weights.source import converted
 
 # Part of the name of converted files: raise it when a reader changes what it gives.

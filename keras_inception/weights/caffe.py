@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
-from keras_inception.spec import LRNSpec, NetworkSpec
-from keras_inception.variants import PAPER
+from keras_inception.spec.network import LRNSpec, NetworkSpec
+from keras_inception.spec.variants import PAPER
 from keras_inception.weights.source import (
     Arrays,
     Source,

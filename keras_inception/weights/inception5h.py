@@ -9,8 +9,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from keras_inception.spec import LRNSpec, NetworkSpec
-from keras_inception.variants import INCEPTION5H
+from keras_inception.spec.network import LRNSpec, NetworkSpec
+from keras_inception.spec.variants import INCEPTION5H
 from keras_inception.weights.source import (
     Arrays,
     Source,

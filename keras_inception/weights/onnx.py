@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_inception.spec import ConvSpec, LRNSpec, ModuleSpec, NetworkSpec, PoolSpec
-from keras_inception.variants import PAPER, PAPER_FLOOR
+from keras_inception.spec.network import ConvSpec, LRNSpec, ModuleSpec, NetworkSpec, PoolSpec
+from keras_inception.spec.variants import PAPER, PAPER_FLOOR
 from keras_inception.weights.source import Arrays, Source, check_lrn
 
 # Nodes that pass their first input on.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import h5py
 
-from keras_inception.spec import NetworkSpec
+from keras_inception.spec.network import NetworkSpec
 from keras_inception.weights.source import Arrays, Source
 
 _MEMBER = "model.weights.h5"  # in a .keras file

@@ -12,8 +12,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from keras_inception.spec import NetworkSpec
-from keras_inception.variants import SLIM
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.variants import SLIM
 from keras_inception.weights.source import Arrays, Source, pair_units, with_classes
 
 _SCOPE = "InceptionV1/"

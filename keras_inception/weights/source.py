@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_inception.spec import ConvSpec, LRNSpec, NetworkSpec
+from keras_inception.spec.network import ConvSpec, LRNSpec, NetworkSpec
 
 Arrays = dict[str, np.ndarray]
 # Largest relative difference of an LRN constant that storing it as a float32 explains.

@@ -12,8 +12,8 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
-from keras_inception.spec import NetworkSpec
-from keras_inception.variants import TORCHVISION
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.variants import TORCHVISION
 from keras_inception.weights.source import Arrays, Source, pair_units, with_classes, with_heads_of
 
 _PARTS = ("branch1", "branch2.0", "branch2.1", "branch3.0", "branch3.1", "branch4.1")

@@ -1,0 +1,30 @@
+from .cost.budget import Budget as Budget
+from .cost.budget import fit_to_budget as fit_to_budget
+from .cost.keras_model import model_cost as model_cost
+from .cost.layers import network_cost as network_cost
+from .cost.table_1 import table_1 as table_1
+from .images.conventions import model_preprocessing as model_preprocessing
+from .images.conventions import preprocess_input as preprocess_input
+from .network.blocks import LocalResponseNormalization as LocalResponseNormalization
+from .network.build import build_network as build_network
+from .network.build import inference_model as inference_model
+from .network.endpoints import endpoints as endpoints
+from .network.endpoints import feature_extractor as feature_extractor
+from .network.endpoints import freeze_until as freeze_until
+from .network.googlenet import GoogLeNet as GoogLeNet
+from .network.imagenet import decode_predictions as decode_predictions
+from .spec.network import AuxSpec as AuxSpec
+from .spec.network import BatchNormSpec as BatchNormSpec
+from .spec.network import BranchSpec as BranchSpec
+from .spec.network import ConvSpec as ConvSpec
+from .spec.network import LRNSpec as LRNSpec
+from .spec.network import ModuleSpec as ModuleSpec
+from .spec.network import NetworkSpec as NetworkSpec
+from .spec.network import PoolSpec as PoolSpec
+from .spec.network import StageSpec as StageSpec
+from .spec.recipe import RECIPES as RECIPES
+from .spec.recipe import Recipe as Recipe
+from .spec.variants import VARIANTS as VARIANTS
+from .spec.variants import variant_spec as variant_spec
+
+__version__: str

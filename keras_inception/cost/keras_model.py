@@ -1,0 +1,187 @@
+"""Multiply-adds of any functional Keras model, layer by layer (keras issue 18391 asks for them).
+
+Counts as `cost` does: multiply-adds of convolutions and dense layers, one image, no biases. What
+cannot be counted is returned, never dropped.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+from keras import layers
+
+_CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
+_LRN = "keras_inception>LocalResponseNormalization"
+_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+
+# Layers without multiply-adds in this convention. Normalization folds into its neighbours.
+_FREE = (
+    *(layers.InputLayer, layers.Identity, layers.Activation, layers.ReLU, layers.LeakyReLU),
+    *(layers.PReLU, layers.ELU, layers.Softmax, layers.Dropout, layers.SpatialDropout1D),
+    *(layers.SpatialDropout2D, layers.SpatialDropout3D, layers.GaussianNoise),
+    *(layers.GaussianDropout, layers.BatchNormalization, layers.LayerNormalization),
+    *(layers.GroupNormalization, layers.RMSNormalization, layers.UnitNormalization),
+    *(layers.Normalization, layers.Rescaling),
+    *(layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector),
+    *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
+    *(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D),
+    *(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D),
+    *(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D),
+    *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
+    *(layers.AdaptiveAveragePooling2D, layers.AdaptiveMaxPooling2D),
+    *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D),
+    *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D),
+    *(layers.GlobalAveragePooling3D, layers.Add, layers.Subtract, layers.Multiply),
+    *(layers.Average, layers.Maximum, layers.Minimum, layers.Concatenate, layers.Embedding),
+)
+# `keras.ops` calls on a model's tensors that only add, compare or move elements.
+_FREE_OPS = (
+    *("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Pad", "Concatenate", "Stack"),
+    *("Squeeze", "ExpandDims", "Reshape", "Transpose", "Flip", "GetItem", "Relu", "Cast"),
+)
+
+
+class CountedLayer(NamedTuple):
+    """One call of a layer; a shared layer appears once for each call."""
+
+    name: str
+    kind: str
+    output_shape: tuple[int | None, ...]
+    macs: int
+
+
+class UncountedLayer(NamedTuple):
+    """A call whose multiply-adds are unknown, and why."""
+
+    name: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """What `model_cost` found. `macs` is complete only if `uncounted` is empty."""
+
+    layers: tuple[CountedLayer, ...]
+    uncounted: tuple[UncountedLayer, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of all counted calls."""
+        return sum(layer.macs for layer in self.layers)
+
+
+def model_cost(model: keras.Model) -> ModelCost:
+    """Count the multiply-adds of a functional or Sequential model for one image.
+
+    Args:
+        model: built, with known sizes in every dimension but the batch.
+
+    Returns:
+        Every call with its multiply-adds, and every call that could not be counted: custom
+        layers, recurrent and attention layers, most `keras.ops` calls, unknown sizes.
+
+    Raises:
+        ValueError: a subclassed model, whose calls cannot be listed.
+    """
+    if isinstance(model, keras.Sequential):
+        model = getattr(model, "_functional", None)
+    if not isinstance(model, keras.Function):
+        raise ValueError(
+            "Expected a functional or Sequential model that is built. Received: a model whose "
+            "layer calls are not recorded. Build it by `keras.Model(inputs, outputs)`."
+        )
+    counted: list[CountedLayer] = []
+    uncounted: list[UncountedLayer] = []
+    _walk(model, "", counted, uncounted)
+    return ModelCost(tuple(counted), tuple(uncounted))
+
+
+def _walk(
+    model: keras.Function,
+    prefix: str,
+    counted: list[CountedLayer],
+    uncounted: list[UncountedLayer],
+) -> None:
+    # Keras has no public list of calls (3.15.1); its own summary reads the same attribute.
+    for node in (
+        node
+        for depth in sorted(model._nodes_by_depth, reverse=True)
+        for node in model._nodes_by_depth[depth]
+    ):
+        operation = node.operation
+        name, kind = prefix + operation.name, type(operation).__name__
+        if isinstance(operation, keras.Function | keras.Sequential):
+            inner = getattr(operation, "_functional", operation)
+            _walk(inner, f"{name}/", counted, uncounted)
+            continue
+        input_shape = tuple(node.input_tensors[0].shape) if node.input_tensors else ()
+        output_shape = tuple(node.output_tensors[0].shape)
+        macs, reason = _macs(operation, input_shape, output_shape)
+        if macs is None:
+            uncounted.append(UncountedLayer(name, kind, reason))
+        else:
+            counted.append(CountedLayer(name, kind, output_shape, macs))
+
+
+def _macs(
+    operation: Any, input_shape: tuple[int | None, ...], output_shape: tuple[int | None, ...]
+) -> tuple[int | None, str]:
+    """Multiply-adds of one call, or None and the reason why they are unknown."""
+    if type(operation) in _FREE or _is_free_op(operation) or _is_lrn(operation):
+        return 0, ""
+    try:
+        # Each weight of a kernel is used once per position: of the output, or, for a transposed
+        # convolution, of the input.
+        if type(operation) in (*_CONVOLUTIONS, *_DEPTHWISE):
+            return _positions(operation, output_shape) * math.prod(operation.kernel.shape), ""
+        if type(operation) in _TRANSPOSED:
+            return _positions(operation, input_shape) * math.prod(operation.kernel.shape), ""
+        if type(operation) in _SEPARABLE:
+            kernels = (operation.depthwise_kernel, operation.pointwise_kernel)
+            weights = sum(math.prod(kernel.shape) for kernel in kernels)
+            return _positions(operation, output_shape) * weights, ""
+        if type(operation) is layers.Dense:
+            return math.prod(output_shape[1:-1]) * math.prod(operation.kernel.shape), ""  # type: ignore[arg-type]
+        if type(operation) is layers.EinsumDense:
+            return _einsum_macs(operation, input_shape), ""
+    except TypeError:
+        return None, f"unknown sizes: input {input_shape}, output {output_shape}"
+    return None, "no rule for this kind of layer"
+
+
+def _is_lrn(operation: Any) -> bool:
+    """Local response normalization of `network.blocks`, which is above this folder."""
+    return keras.saving.get_registered_name(type(operation)) == _LRN
+
+
+def _is_free_op(operation: Any) -> bool:
+    # The classes behind `keras.ops` are not public: told by their names, and that Keras's they are.
+    kind = type(operation)
+    return (
+        not isinstance(operation, layers.Layer)
+        and kind.__module__.startswith("keras.")
+        and kind.__name__ in _FREE_OPS
+    )
+
+
+def _positions(layer: Any, shape: tuple[int | None, ...]) -> int:
+    spatial = shape[2:] if layer.data_format == "channels_first" else shape[1:-1]
+    return math.prod(spatial)  # type: ignore[arg-type]
+
+
+def _einsum_macs(layer: Any, input_shape: tuple[int | None, ...]) -> int:
+    """Every index of the equation but the batch is looped over once."""
+    inputs, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")
+    hidden = len(input_shape) - len(inputs) + len("...")
+    inputs = inputs.replace("...", "0123456789"[:hidden])
+    sizes = dict(zip(inputs, input_shape, strict=True)) | dict(
+        zip(kernel, layer.kernel.shape, strict=True)
+    )
+    del sizes[inputs[0]]
+    return math.prod(sizes.values())

@@ -1,0 +1,118 @@
+"""Encoded images to pixels of the network's size, inside a tf.data stream.
+
+Of a JPEG nothing but the window is decoded, at 1/2 to 1/8 where that suffices; other files come as
+pixels of the window, through Pillow (`AnySplit.part`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_inception.data.splits import PIXELS, AnySplit
+from keras_inception.images.geometry import Window, centre_window, random_window
+from keras_inception.images.graph_decode import resized, upright
+
+# Uniform numbers of `random_window`, one that chooses the interpolation, and one that mirrors.
+CROP_DRAWS, ROW_DRAWS = 23, 24
+PARALLEL = tf.data.AUTOTUNE
+
+
+def decoded_rows(
+    rows: tf.data.Dataset,
+    split: AnySplit,
+    size: tuple[int, int],
+    channels: int,
+    *,
+    random: bool,
+) -> tf.data.Dataset:
+    """One image, float32 h x w x C in [0, 255], for each position of (positions, uniforms)."""
+    read = _reader(split, size, channels, random=random)
+    types = (tf.string, tf.int32, tf.int32, tf.int32)
+
+    def parts(positions: Any, uniforms: Any) -> Any:
+        return *tf.numpy_function(read, (positions, uniforms), types), uniforms[:, CROP_DRAWS - 1 :]
+
+    def image(content: Any, window: Any, orientation: Any, ratio: Any, uniforms: Any) -> Any:
+        window = tf.ensure_shape(window, (4,))
+        pixels = tf.cond(
+            orientation == PIXELS,
+            lambda: _pixels(content, window, channels),
+            lambda: _jpeg_window(content, window, orientation, ratio, channels),
+        )
+        pixels.set_shape((None, None, channels))
+        pixels = tf.cond(uniforms[1] < 0.5, lambda: tf.reverse(pixels, [1]), lambda: pixels)
+        return _interpolated(pixels, size, uniforms[0]) if random else resized(pixels, size)
+
+    return rows.map(parts, PARALLEL).unbatch().map(image, PARALLEL)
+
+
+def _reader(
+    split: AnySplit, size: tuple[int, int], channels: int, *, random: bool
+) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]:
+    """A function (positions, uniforms) -> contents, stored windows, orientations, DCT ratios."""
+    # How many pixels of the window there must be for each of the input's when a JPEG is decoded
+    # at 1/2, 1/4 or 1/8. The window's edges are then rounded: by an eighth of the input's pixels
+    # at most where images are evaluated.
+    least = 1 if random else 4
+
+    def read(positions: np.ndarray, uniforms: np.ndarray) -> tuple[np.ndarray, ...]:
+        parts, ratios = [], []
+        for position, numbers in zip(positions.tolist(), uniforms.tolist(), strict=True):
+            height, width = split.size_of(position)
+            window = (
+                random_window(height, width, numbers)
+                if random
+                else centre_window(height, width, *size)
+            )
+            parts.append(split.part(position, window, channels))
+            ratios.append(_dct_ratio(window, size, least))
+        contents = np.array([part.content for part in parts], object)
+        windows = np.array([part.window for part in parts], np.int32)
+        orientations = np.array([part.orientation for part in parts], np.int32)
+        return contents, windows, orientations, np.array(ratios, np.int32)
+
+    return read
+
+
+def _dct_ratio(window: Window, size: tuple[int, int], least: int) -> int:
+    """The largest of 0 (1/1) to 3 (1/8) halvings that leaves `least` pixels for each wanted."""
+    room = min(window.height // (least * size[0]), window.width // (least * size[1]))
+    return min(3, max(room, 1).bit_length() - 1)
+
+
+def _pixels(content: Any, window: Any, channels: int) -> Any:
+    shape = tf.stack([window[2], window[3], channels])
+    return tf.reshape(tf.io.decode_raw(content, tf.uint8), shape)
+
+
+def _jpeg_window(content: Any, window: Any, orientation: Any, halvings: Any, channels: int) -> Any:
+    """Decode nothing but the window, at 1/2 to 1/8 where that suffices, and turn it upright."""
+
+    def at(ratio: int) -> Callable[[], Any]:
+        return lambda: tf.image.decode_and_crop_jpeg(
+            content,
+            window // ratio,
+            channels=channels,
+            ratio=ratio,
+            dct_method="INTEGER_ACCURATE",  # exactly Pillow's pixels, and as fast
+        )
+
+    pixels = tf.switch_case(halvings, [at(1), at(2), at(4), at(8)])
+    return tf.cond(orientation == 1, lambda: pixels, lambda: upright(pixels, orientation))
+
+
+def _interpolated(pixels: Any, size: tuple[int, int], uniform: Any) -> Any:
+    """Resize by bilinear, nearest, area or cubic interpolation, each as probable (section 6)."""
+
+    def by(method: str) -> Callable[[], Any]:
+        return lambda: tf.cast(tf.image.resize(pixels, size, method=method), tf.float32)
+
+    def cubic() -> Any:
+        return tf.clip_by_value(tf.image.resize(pixels, size, method="bicubic"), 0, 255)
+
+    methods = [*(by(method) for method in ("bilinear", "nearest", "area")), cubic]
+    return tf.switch_case(tf.cast(uniform * len(methods), tf.int32), methods)

@@ -1,0 +1,288 @@
+"""What a network of the family sees: class maps, branches, and images that please an endpoint.
+
+Class activation maps and activations are computed on every backend. Gradient ascent (DeepDream,
+feature images) needs the gradient of the pixels, which each backend takes in its own way: it runs
+on TensorFlow, and says so elsewhere. Draws nothing, returns arrays.
+
+Sources: Zhou et al., "Learning Deep Features for Discriminative Localization" (arXiv 1512.04150);
+Mordvintsev et al., "Inceptionism" (2015), whose network was a GoogLeNet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_inception.network.build import inference_model
+from keras_inception.network.endpoints import feature_extractor
+from keras_inception.runtimes.keras_model import image_shape, is_channels_first, network_input
+from keras_inception.spec.validation import require_integers, require_numbers, unexpected
+
+Gradient = Callable[[np.ndarray], np.ndarray]
+
+_GREY = 127.5
+_NOISE = 10.0  # levels of 255 around grey, with which feature images begin
+_HIGHEST_PIXEL = 255.0
+_LEAST_SIDE = 8
+_FLAT = 1e-12  # a gradient below counts as none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ascent:
+    """How pixels climb a gradient.
+
+    Attributes:
+        steps: at each octave.
+        step_size: change of a pixel in a step, in levels of 255: root mean square over the image.
+        octaves: sizes at which the image is climbed, the smallest first.
+        octave_scale: of each size to the one before.
+        jitter: the image is shifted at random by up to this many pixels in each step, and back
+            after it, so that no grid of strides and borders shows.
+        seed: of the jitter, and of the noise that feature images begin with.
+    """
+
+    steps: int = 20
+    step_size: float = 2.0
+    octaves: int = 4
+    octave_scale: float = 1.4
+    jitter: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_integers(self, "steps", "octaves")
+        require_integers(self, "jitter", "seed", least=0)
+        require_numbers(self, "step_size", "octave_scale")
+        if self.octave_scale <= 1:
+            raise unexpected(self, "octave_scale", "more than 1")
+
+
+def class_activation_maps(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    """Where in an image each class is seen: the classifier applied to every position of its grid.
+
+    The head averages the last grid over its positions and then weighs the channels; weighing first
+    gives a map for each class, whose mean plus the class's bias is the class's logit.
+
+    Args:
+        model: a classifier of this package, built or loaded.
+        pixels: N x h x w x C of the network's size, in [0, 255], RGB or grey.
+
+    Returns:
+        float32, N x grid height x grid width x classes.
+
+    Raises:
+        ValueError: a model without the head of global average pool and classifier.
+    """
+    names = {layer.name for layer in model.layers}
+    if not {"avg_pool", "predictions_logits"} <= names:
+        raise ValueError(
+            "Expected a classifier, with the layers avg_pool and predictions_logits. Received: "
+            f"{model.name!r}. Build it with include_top=True."
+        )
+    grid = keras.Model(model.input, {"grid": model.get_layer("avg_pool").input})
+    kernel = np.asarray(model.get_layer("predictions_logits").get_weights()[0], np.float32)
+    return _computed(grid, pixels)["grid"] @ kernel
+
+
+def branch_names(model: keras.Model) -> tuple[str, ...]:
+    """The branches of every module, by their endpoints: "3a_1x1", "3a_3x3", "3a_pool_proj"."""
+    # A module of one branch ends in Identity, which has a single input.
+    ends = keras.layers.Concatenate | keras.layers.Identity
+    modules = [layer for layer in model.layers if isinstance(layer, ends)]
+    return tuple(
+        tensor._keras_history.operation.name
+        for module in modules
+        for tensor in keras.tree.flatten(module.input)
+    )
+
+
+def activations(
+    model: keras.Model, pixels: np.ndarray, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """What endpoints answer to images, all of them in one batch.
+
+    Args:
+        model: a network of this package, built or loaded.
+        pixels: N x h x w x C of the network's size, in [0, 255], RGB or grey.
+        names: endpoints; `branch_names` lists those that the modules aggregate.
+
+    Returns:
+        {name: float32, N x h x w x channels}, whatever the model's data format; N x channels of
+        what stands after the global pool.
+
+    Raises:
+        ValueError: an endpoint that the model does not have.
+    """
+    return _computed(feature_extractor(model, names), pixels)
+
+
+def feature_images(
+    model: keras.Model,
+    endpoint: str,
+    channels: Sequence[int],
+    size: int,
+    ascent: Ascent = Ascent(),
+) -> np.ndarray:
+    """Images that channels of an endpoint answer to most: from noise, up their gradient.
+
+    A unit is climbed before its ReLU, where a channel that answers to nothing yet has a gradient
+    too; a classifier before its softmax.
+
+    Args:
+        model: a network of this package, built or loaded, channels last.
+        endpoint: such as "4a_3x3"; with "predictions", channels are classes.
+        channels: one image is made for each.
+        size: height and width of the images in pixels, whatever the network's own.
+        ascent: how to climb.
+
+    Returns:
+        uint8, len(channels) x size x size x C.
+
+    Raises:
+        ValueError: an endpoint or a channel that the model does not have, an image too small for
+            the octaves, another backend than TensorFlow, or channels first.
+    """
+    width = _endpoint(model, endpoint).shape[-1]
+    if not channels or min(channels) < 0 or max(channels) >= width:
+        raise ValueError(
+            f"Expected channels of {endpoint!r} from 0 to {width - 1}. Received: {list(channels)}"
+        )
+    noise = np.random.default_rng(ascent.seed).uniform(-_NOISE, _NOISE, (size, size, 1))
+    shape = (len(channels), size, size, image_shape(model)[2])
+    gradient = _gradient(model, _before_activation(model, endpoint), channels)
+    return _climbed(np.broadcast_to(_GREY + noise, shape), gradient, ascent)
+
+
+def deep_dream(
+    model: keras.Model,
+    image: np.ndarray,
+    endpoint: str,
+    ascent: Ascent = Ascent(),
+) -> np.ndarray:
+    """An image with more of whatever an endpoint sees in it: up the sum of squared activations.
+
+    Args:
+        model: a network of this package, built or loaded, channels last.
+        image: h x w x C of any size, in [0, 255]; C is the network's.
+        endpoint: such as "4a".
+        ascent: how to climb.
+
+    Returns:
+        uint8, h x w x C.
+
+    Raises:
+        ValueError: an endpoint that the model does not have, other channels, an image too small
+            for the octaves, another backend than TensorFlow, or channels first.
+    """
+    channels = image_shape(model)[2]
+    if image.ndim != 3 or image.shape[2] != channels:
+        raise ValueError(
+            f"Expected an image of shape h x w x {channels}. Received: shape={image.shape}"
+        )
+    gradient = _gradient(model, _endpoint(model, endpoint), None)
+    return _climbed(image[None], gradient, ascent)[0]
+
+
+def octave_sizes(height: int, width: int, ascent: Ascent) -> list[tuple[int, int]]:
+    """(height, width) of each octave, the smallest first, the image's own last.
+
+    Raises:
+        ValueError: the first is smaller than 8 pixels, where all is border.
+    """
+    scales = [ascent.octave_scale**-octave for octave in reversed(range(ascent.octaves))]
+    sizes = [(round(height * scale), round(width * scale)) for scale in scales]
+    if min(sizes[0]) < _LEAST_SIDE:
+        raise ValueError(
+            f"Expected octaves of at least {_LEAST_SIDE} pixels. Received: {height} x {width} "
+            f"pixels and octaves={ascent.octaves}, of which the first is {sizes[0][0]} x "
+            f"{sizes[0][1]}. Use fewer octaves."
+        )
+    return sizes
+
+
+def _computed(network: keras.Model, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """The outputs of a network for [0, 255] pixels, float32 and channels last."""
+    found = {}
+    for name, tensor in network(network_input(network, pixels), training=False).items():
+        array = keras.ops.convert_to_numpy(tensor).astype(np.float32)
+        first = array.ndim == 4 and is_channels_first(network)
+        found[name] = np.moveaxis(array, 1, -1) if first else array
+    return found
+
+
+def _endpoint(model: keras.Model, endpoint: str) -> Any:
+    """The tensor of an endpoint of the network without its auxiliary classifiers."""
+    return feature_extractor(inference_model(model), [endpoint]).output[endpoint]
+
+
+def _before_activation(model: keras.Model, endpoint: str) -> Any:
+    tensor = _endpoint(model, endpoint)
+    layer = tensor._keras_history.operation
+    activates = isinstance(layer, keras.layers.ReLU | keras.layers.Activation)
+    return layer.input if activates else tensor
+
+
+def _gradient(model: keras.Model, tensor: Any, channels: Sequence[int] | None) -> Gradient:
+    """Of N images: where each one's channel of `tensor` grows, or its sum of squares."""
+    if keras.backend.backend() != "tensorflow" or is_channels_first(model):
+        raise ValueError(
+            "Expected the TensorFlow backend and channels last: the gradient of pixels is taken "
+            f"there. Received: {keras.backend.backend()!r}, {keras.config.image_data_format()!r}"
+        )
+    import tensorflow as tf
+
+    network = _of_any_size(keras.Model(model.input, tensor))
+
+    pixels_of_any_size = tf.TensorSpec((None, None, None, image_shape(model)[2]))
+
+    @tf.function(input_signature=[pixels_of_any_size], autograph=False)
+    def gradient(pixels: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(pixels)
+            features = network(network_input(model, pixels), training=False)
+            features = tf.cast(features, tf.float32)
+            if channels is None:
+                height = tf.reduce_sum(tf.square(features))
+            else:
+                chosen = tf.gather(
+                    features, tf.constant(list(channels))[:, None], axis=-1, batch_dims=1
+                )
+                height = tf.reduce_sum(chosen)
+        return tape.gradient(height, pixels)
+
+    return lambda pixels: gradient(tf.constant(pixels, tf.float32)).numpy()
+
+
+def _of_any_size(network: keras.Model) -> keras.Model:
+    """The same layers and weights for images of every size."""
+    pixels = keras.Input((None, None, network.input_shape[-1]))
+    copy = keras.models.clone_model(network, input_tensors=pixels)
+    copy.set_weights(network.get_weights())
+    return copy
+
+
+def _climbed(images: np.ndarray, gradient: Gradient, ascent: Ascent) -> np.ndarray:
+    """The images after all octaves: what each adds is carried on to the next, larger one."""
+    random = np.random.default_rng(ascent.seed)
+    images = images.astype(np.float32)
+    change = np.zeros_like(images)
+    for size in octave_sizes(images.shape[1], images.shape[2], ascent):
+        original = _resized(images, size)
+        pixels = original + _resized(change, size)
+        for _ in range(ascent.steps):
+            shift = tuple(random.integers(-ascent.jitter, ascent.jitter + 1, 2))
+            moved = np.roll(pixels, shift, (1, 2))
+            slope = np.roll(gradient(moved), (-shift[0], -shift[1]), (1, 2))
+            steepness = np.sqrt(np.square(slope).mean(axis=(1, 2, 3), keepdims=True))
+            step = ascent.step_size * slope / np.maximum(steepness, _FLAT)
+            pixels = np.clip(pixels + step, 0, _HIGHEST_PIXEL)
+        change = pixels - original
+    return np.round(pixels).astype(np.uint8)
+
+
+def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    resized = keras.ops.image.resize(images, size, antialias=True, data_format="channels_last")
+    return keras.ops.convert_to_numpy(resized)

@@ -1,0 +1,132 @@
+"""Other formats than SavedModel, from the same folded network: ONNX, OpenVINO, LiteRT.
+
+Each takes `pixels`, float32 N x h x w x C in [0, 255], and returns scores: the pixel convention is
+inside, as in the SavedModel's signature `images`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_inception.exporters.inference_graph import folded
+from keras_inception.exporters.saved_model import constant_function
+from keras_inception.runtimes.keras_model import image_shape, network_input
+from keras_inception.runtimes.load import OPENVINO_PRECISION, require_package
+
+Format = Literal[
+    "saved_model",
+    "saved_model-bfloat16",
+    "onnx",
+    "openvino",
+    "openvino-bfloat16",
+    "litert",
+    "litert-float16",
+    "litert-int8",
+]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+# Names of the results in the folder of an export.
+FILES: dict[Format, str] = {
+    "saved_model": "saved_model",
+    "saved_model-bfloat16": "saved_model_bfloat16",
+    "onnx": "model.onnx",
+    "openvino": "model.xml",
+    "openvino-bfloat16": "model_bfloat16.xml",
+    "litert": "model.tflite",
+    "litert-float16": "model_float16.tflite",
+    "litert-int8": "model_int8.tflite",
+}
+# What a format computes in, for the check.
+PRECISIONS: dict[Format, str] = {
+    "saved_model-bfloat16": "bfloat16",
+    "openvino-bfloat16": "bfloat16",
+    "litert-float16": "float16",
+    "litert-int8": "int8",
+}
+# The newest that tf2onnx writes for these operators and every onnxruntime since 1.10 reads.
+_ONNX_OPSET = 15
+
+
+def require_packages(kind: Format) -> None:
+    """Tell what a format needs before work begins.
+
+    Raises:
+        ValueError: an optional package is missing, or an unknown format.
+    """
+    if kind not in FORMATS:
+        raise ValueError(f"Expected a format among {', '.join(FORMATS)}. Received: {kind!r}")
+    extra = kind.removesuffix("-bfloat16")
+    for package in {"onnx": ("tf2onnx", "onnxruntime"), "openvino": ("openvino",)}.get(extra, ()):
+        require_package(package, extra)
+
+
+def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: np.ndarray) -> None:
+    """Write one of the formats but SavedModel.
+
+    Args:
+        model: a model of this package.
+        path: of the file to write.
+        kind: the format.
+        calibration: uint8 N x h x w x C images from which int8 takes the ranges of activations.
+    """
+    function = _scoring_function(model)
+    if kind == "onnx":
+        import tf2onnx
+
+        tf2onnx.convert.from_function(
+            function,
+            input_signature=function.input_signature,
+            opset=_ONNX_OPSET,
+            output_path=str(path),
+        )
+    elif kind in ("openvino", "openvino-bfloat16"):
+        import openvino
+
+        converted = openvino.convert_model(function.get_concrete_function())
+        converted.set_rt_info("bf16" if kind == "openvino-bfloat16" else "f32", OPENVINO_PRECISION)
+        openvino.save_model(converted, path, compress_to_fp16=False)
+    else:
+        path.write_bytes(_litert(function, kind, calibration))
+
+
+def _scoring_function(model: keras.Model) -> Any:
+    network = folded(model)
+    scores = constant_function(network)
+
+    @tf.function(
+        autograph=False,
+        input_signature=[tf.TensorSpec((None, *image_shape(network)), tf.float32, name="pixels")],
+    )
+    def function(pixels: Any) -> Any:
+        return tf.identity(scores(network_input(network, pixels)), name="scores")
+
+    return function
+
+
+def _litert(function: Any, kind: Format, calibration: np.ndarray) -> bytes:
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [function.get_concrete_function()], tf.Module()
+    )
+    if kind != "litert":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if kind == "litert-float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if kind == "litert-int8":
+
+        def images() -> Iterator[list[np.ndarray]]:
+            for image in calibration.astype(np.float32):
+                yield [image[None]]
+
+        converter.representative_dataset = images
+        # LRN's power has no int8 kernel: it stays in float between the quantized layers.
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+            tf.lite.OpsSet.TFLITE_BUILTINS,
+        ]
+    return converter.convert()

@@ -1,0 +1,1 @@
+"""From an image file to pixels of the network's size and convention."""

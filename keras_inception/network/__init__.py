@@ -1,0 +1,1 @@
+"""From a spec to a Keras model with named endpoints. Keras only."""

@@ -1,0 +1,290 @@
+"""Functions that apply layers to a tensor: the only room that creates layers.
+
+Keras alone, so that a network runs on the TensorFlow, JAX and torch backends. Each unit's last
+layer bears the unit's name, so `model.get_layer("3a_3x3").output` is what the paper calls 3a's
+3x3 branch. Layer names are the contract of the weight converters: renaming breaks them.
+
+Source: arXiv 1409.4842, figures 2 and 3, Table 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from keras_inception.spec.network import (
+    AuxSpec,
+    ConvPadding,
+    ConvSpec,
+    LRNSpec,
+    ModuleSpec,
+    NetworkSpec,
+    PoolSpec,
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_inception")
+class LocalResponseNormalization(layers.Layer):
+    """Local response normalization across channels: x / (bias + a * sum(x^2))^beta.
+
+    Args:
+        window_size: channels summed, odd, centred on the normalized one.
+        alpha_per_window: Caffe's, torch's and ONNX's alpha: a = alpha_per_window / window_size.
+            TensorFlow's alpha is a itself.
+        beta: exponent.
+        bias: added to the sum; Caffe's k.
+        axis: the channel axis; default that of `keras.config.image_data_format()`.
+
+    Computes in float32, whatever the policy: squares of half-precision activations overflow.
+    Source: Krizhevsky et al. 2012, section 3.3; BVLC's lrn_param.
+    """
+
+    def __init__(
+        self,
+        *,
+        window_size: int = 5,
+        alpha_per_window: float = 1e-4,
+        beta: float = 0.75,
+        bias: float = 1.0,
+        axis: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if window_size < 1 or window_size % 2 == 0:
+            raise ValueError(
+                f"Expected an odd window, centred on a channel. Received: window_size={window_size}"
+            )
+        self.window_size = window_size
+        self.alpha_per_window = alpha_per_window
+        self.beta = beta
+        self.bias = bias
+        self.axis = _channel_axis() if axis is None else axis
+
+    def call(self, inputs: Any) -> Any:
+        """Normalize; the shape stays."""
+        x = ops.cast(inputs, "float32")
+        radius = self.window_size // 2
+        padding = [(0, 0)] * len(x.shape)
+        padding[self.axis] = (radius, radius)
+        squares = ops.pad(ops.square(x), padding)
+        channels = x.shape[self.axis]
+        window_sum = sum(
+            squares[self._channels(start, start + channels, len(x.shape))]
+            for start in range(self.window_size)
+        )
+        scale = self.bias + self.alpha_per_window / self.window_size * window_sum
+        return ops.cast(x * ops.power(scale, -self.beta), self.compute_dtype)
+
+    def _channels(self, start: int, stop: int, rank: int) -> tuple[slice, ...]:
+        index = [slice(None)] * rank
+        index[self.axis] = slice(start, stop)
+        return tuple(index)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape stays."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that build the same layer."""
+        return {
+            **super().get_config(),
+            "window_size": self.window_size,
+            "alpha_per_window": self.alpha_per_window,
+            "beta": self.beta,
+            "bias": self.bias,
+            "axis": self.axis,
+        }
+
+
+def input_layer(spec: NetworkSpec, tensor: Any = None) -> Any:
+    """The network's input; its name carries the pixel convention through saving and export."""
+    shape: tuple[int | None, ...] = spec.input_shape
+    if _channel_axis() == 1:
+        shape = (shape[2], *shape[:2])
+    if tensor is None:
+        return keras.Input(shape=shape, name=spec.input_name)
+    if tuple(tensor.shape[1:]) != shape:
+        raise ValueError(
+            f"Expected `input_tensor` of the spec's shape, (None, {', '.join(map(str, shape))}). "
+            f"Received: shape={tuple(tensor.shape)}. Give the spec that input_shape."
+        )
+    return tensor
+
+
+def conv_unit(
+    x: Any,
+    spec: NetworkSpec,
+    name: str,
+    *,
+    filters: int,
+    kernel_size: int,
+    stride: int = 1,
+    padding: ConvPadding = "same",
+) -> Any:
+    """Convolution -> batch normalization (if the spec has it) -> ReLU, which bears `name`."""
+    if padding == "symmetric" and kernel_size > 1 and stride > 1:
+        x = layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
+        keras_padding = "valid"
+    else:
+        keras_padding = "same"  # the same as symmetric padding for stride 1
+    x = layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=stride,
+        padding=keras_padding,
+        use_bias=spec.batch_norm is None,
+        kernel_initializer=_kernel_initializer(spec),
+        bias_initializer=keras.initializers.Constant(spec.bias_initial_value),
+        name=f"{name}_conv",
+    )(x)
+    if spec.batch_norm:
+        x = layers.BatchNormalization(
+            axis=_channel_axis(),
+            momentum=spec.batch_norm.momentum,
+            epsilon=spec.batch_norm.epsilon,
+            scale=spec.batch_norm.scale,
+            name=f"{name}_bn",
+        )(x)
+    return layers.ReLU(name=name)(x)
+
+
+def max_pool(x: Any, pool: PoolSpec) -> Any:
+    """Max pool with the padding of the spec; what is padded never wins the maximum."""
+    x, padding = _ceil_padding(x, pool) if pool.padding == "ceil" else (x, pool.padding)
+    return layers.MaxPooling2D(pool.size, pool.stride, padding=padding, name=pool.name)(x)
+
+
+def stem(x: Any, spec: NetworkSpec) -> Any:
+    """Every layer before the first module."""
+    for layer in spec.stem:
+        if isinstance(layer, ConvSpec):
+            x = conv_unit(
+                x,
+                spec,
+                layer.name,
+                filters=layer.filters,
+                kernel_size=layer.kernel_size,
+                stride=layer.stride,
+                padding=layer.padding,
+            )
+        elif isinstance(layer, PoolSpec):
+            x = max_pool(x, layer)
+        elif isinstance(layer, LRNSpec):
+            x = LocalResponseNormalization(
+                window_size=layer.window_size,
+                alpha_per_window=layer.alpha_per_window,
+                beta=layer.beta,
+                bias=layer.bias,
+                name=layer.name,
+            )(x)
+    return x
+
+
+def inception_module(x: Any, spec: NetworkSpec, module: ModuleSpec) -> Any:
+    """Figure 2a (naive) or 2b: N x h x w x C -> N x h x w x module.output_filters(C)."""
+    branches = []
+    if module.filters_1x1:
+        branches.append(
+            conv_unit(x, spec, f"{module.name}_1x1", filters=module.filters_1x1, kernel_size=1)
+        )
+    for branch_name, branch in zip(module.spatial_names, module.spatial, strict=True):
+        name = f"{module.name}_{branch_name}"
+        reduced = x
+        if branch.reduce is not None:
+            reduced = conv_unit(x, spec, f"{name}_reduce", filters=branch.reduce, kernel_size=1)
+        branches.append(
+            conv_unit(reduced, spec, name, filters=branch.filters, kernel_size=branch.kernel_size)
+        )
+    if module.filters_pool_proj != 0:
+        pooled = layers.MaxPooling2D(3, strides=1, padding="same", name=f"{module.name}_pool")(x)
+        if module.filters_pool_proj is not None:
+            name = f"{module.name}_pool_proj"
+            pooled = conv_unit(pooled, spec, name, filters=module.filters_pool_proj, kernel_size=1)
+        branches.append(pooled)
+    if len(branches) == 1:
+        return layers.Identity(name=module.name)(branches[0])
+    return layers.Concatenate(axis=_channel_axis(), name=module.name)(branches)
+
+
+def auxiliary_classifier(x: Any, spec: NetworkSpec, aux: AuxSpec, activation: str | None) -> Any:
+    """Section 5's auxiliary classifier on a module's output; N x h x w x C -> N x classes.
+
+    Raises:
+        ValueError: a grid smaller than the window of its pool.
+    """
+    height, width = (x.shape[axis] for axis in _spatial_axes())
+    if aux.output_size(min(height, width)) < 1:
+        raise ValueError(
+            f"Expected a grid of at least {aux.pool_size}x{aux.pool_size} under {aux.name!r}. "
+            f"Received: {height}x{width} after {aux.after!r}. Use a larger input_shape, or "
+            "auxiliary=False."
+        )
+    name = f"{aux.name}_pool"
+    if aux.pool == "adaptive":
+        x = layers.AdaptiveAveragePooling2D(aux.pool_size, name=name)(x)
+    else:
+        x = layers.AveragePooling2D(aux.pool_size, aux.pool_stride, name=name)(x)
+    # N x 4 x 4 x C at 224 pixels
+    x = conv_unit(x, spec, f"{aux.name}_proj", filters=aux.filters, kernel_size=1)
+    x = layers.Flatten(name=f"{aux.name}_flatten")(x)  # channels last, whatever the data format
+    x = layers.Dense(
+        aux.units,
+        activation="relu",
+        kernel_initializer=_kernel_initializer(spec),
+        bias_initializer=keras.initializers.Constant(spec.bias_initial_value),
+        name=f"{aux.name}_dense",
+    )(x)
+    x = layers.Dropout(aux.dropout_rate, name=f"{aux.name}_dropout")(x)
+    return _classifier(x, spec, aux.name, activation)
+
+
+def head(x: Any, spec: NetworkSpec, activation: str | None) -> Any:
+    """Global average pool, dropout, classifier: N x h x w x C -> N x classes."""
+    x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    x = layers.Dropout(spec.dropout_rate, name="dropout")(x)
+    return _classifier(x, spec, "predictions", activation)
+
+
+def _classifier(x: Any, spec: NetworkSpec, name: str, activation: str | None) -> Any:
+    x = layers.Dense(
+        spec.classes, kernel_initializer=_kernel_initializer(spec), name=f"{name}_logits"
+    )(x)
+    # Softmax and the loss need float32 under a half-precision policy.
+    return layers.Activation(activation or "linear", dtype="float32", name=name)(x)
+
+
+def _ceil_padding(x: Any, pool: PoolSpec) -> tuple[Any, str]:
+    """Caffe's rounding: pad at the bottom and right only, so that no pixel is left out."""
+    axes = _spatial_axes()
+    missing = [None if x.shape[axis] is None else _missing(x.shape[axis], pool) for axis in axes]
+    if missing == [0, 0]:
+        return x, "valid"
+    if missing == [1, 1] and pool.size <= pool.stride + 1:
+        # One missing pixel goes to the bottom and right in both. A larger window would get more
+        # of them from "same", and so more positions.
+        return x, "same"
+    padding = [(0, 0)] * 4
+    for axis, amount in zip(axes, missing, strict=True):
+        # For an unknown size, stride - 1 more pixels and rounding down is rounding up.
+        padding[axis] = (0, pool.stride - 1 if amount is None else amount)
+    return ops.pad(x, padding, constant_values=float("-inf")), "valid"
+
+
+def _missing(size: int, pool: PoolSpec) -> int:
+    return (pool.output_size(size) - 1) * pool.stride + pool.size - size
+
+
+def _kernel_initializer(spec: NetworkSpec) -> keras.Initializer:
+    if spec.initializer == "caffe_xavier":
+        return keras.initializers.VarianceScaling(1.0, mode="fan_in", distribution="uniform")
+    return keras.initializers.HeNormal()
+
+
+def _channel_axis() -> int:
+    return 1 if keras.config.image_data_format() == "channels_first" else -1
+
+
+def _spatial_axes() -> tuple[int, int]:
+    return (2, 3) if _channel_axis() == 1 else (1, 2)

@@ -1,0 +1,117 @@
+"""Endpoints by name: listing, feature extraction, freezing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import keras
+
+
+def endpoints(model: keras.Model) -> tuple[str, ...]:
+    """Names of all endpoints: stem units, pools, modules ("3a"), branches ("3a_3x3"), head."""
+    inner = {layer.name + suffix for layer in model.layers for suffix in _INNER}
+    return tuple(
+        layer.name
+        for layer in model.layers
+        if not isinstance(layer, keras.layers.InputLayer) and layer.name not in inner
+    )
+
+
+# Layers inside a unit, after the unit's name: the endpoint is its last layer, which bears it.
+_INNER = ("_conv", "_bn", "_pad", "_logits", "_flatten", "_dropout")
+
+
+def feature_extractor(model: keras.Model, names: Sequence[str]) -> keras.Model:
+    """A model of the same weights that returns the chosen endpoints.
+
+    Args:
+        model: a network of this package, built or loaded.
+        names: the paper's names ("3a", "3a_3x3_reduce", "pool3"), TF-Slim's ("Mixed_3b",
+            "Conv2d_1a_7x7") or torchvision's ("inception3a", "maxpool3").
+
+    Returns:
+        A model whose output is a dict {name as given: N x h x w x C}.
+
+    Raises:
+        ValueError: no endpoint, or one that the model does not have.
+    """
+    if isinstance(names, str) or not names:
+        raise ValueError(
+            f'Expected a list of endpoints, such as ["3a", "4e"]. Received: names={names!r}'
+        )
+    known = {layer.name for layer in model.layers}
+    outputs = {}
+    for name in names:
+        own = endpoint_name(name)
+        if own not in known:
+            raise ValueError(
+                f"Expected endpoints among {', '.join(endpoints(model))}, or TF-Slim's or "
+                f"torchvision's names of them. Received: {name!r}"
+            )
+        outputs[name] = model.get_layer(own).output
+    return keras.Model(model.input, outputs, name=f"{model.name}_features")
+
+
+# The stem and the pools under the names of TF-Slim (tf_slim/nets/inception_v1.py) and of
+# torchvision (models/googlenet.py).
+_STEM_ALIASES = {
+    "Conv2d_1a_7x7": "conv1",
+    "MaxPool_2a_3x3": "pool1",
+    "Conv2d_2b_1x1": "conv2_reduce",
+    "Conv2d_2c_3x3": "conv2",
+    "MaxPool_3a_3x3": "pool2",
+    "MaxPool_4a_3x3": "pool3",
+    "MaxPool_5a_2x2": "pool4",
+    "AvgPool_0a_7x7": "avg_pool",
+    "Logits": "predictions_logits",
+    "Predictions": "predictions",
+    "maxpool1": "pool1",
+    "maxpool2": "pool2",
+    "maxpool3": "pool3",
+    "maxpool4": "pool4",
+    "avgpool": "avg_pool",
+    "fc": "predictions_logits",
+}
+
+
+def endpoint_name(name: str) -> str:
+    """This package's name of an endpoint given in the paper's, TF-Slim's or torchvision's.
+
+    torchvision's conv2 and conv3 are the paper's conv2_reduce and conv2; since "conv2" is the
+    paper's name too, it means the paper's, and only "conv3" is translated.
+    """
+    if slim := re.fullmatch(r"Mixed_(\d)([b-z])", name):
+        return slim[1] + chr(ord(slim[2]) - 1)  # TF-Slim counts the pool before as "a"
+    if torchvision := re.fullmatch(r"inception_?(\d[a-z])", name):
+        return torchvision[1]
+    return {"conv3": "conv2", **_STEM_ALIASES}.get(name, name)
+
+
+def freeze_until(model: keras.Model, endpoint: str) -> None:
+    """Make every layer below `endpoint` untrainable; the endpoint itself and all above train on.
+
+    A frozen BatchNormalization also runs in inference mode, its statistics stay (Keras does so
+    for a layer whose `trainable` is False). What an earlier call or `model.trainable = False`
+    froze above trains again. Compile the model again afterwards.
+
+    Args:
+        model: a network of this package.
+        endpoint: where training begins, under any of its names: "4a", "Mixed_4b", "pool3".
+
+    Raises:
+        ValueError: an endpoint that the model does not have.
+    """
+    own = endpoint_name(endpoint)
+    up_to = feature_extractor(model, [endpoint]).layers
+    # A module of a single branch ends in an Identity.
+    is_module = isinstance(model.get_layer(own), keras.layers.Concatenate | keras.layers.Identity)
+    parts = {own, *(own + suffix for suffix in _INNER)}
+    below = {
+        layer.name
+        for layer in up_to
+        if layer.name not in parts and not (is_module and layer.name.startswith(f"{own}_"))
+    }
+    model.trainable = True  # a model that is itself frozen has no trainable layers
+    for layer in model.layers:
+        layer.trainable = layer.name not in below

@@ -1,0 +1,1 @@
+"""One interface to every saved format: pixels in, scores out."""

@@ -1,0 +1,97 @@
+"""A Keras model as a network: its input shape, pixel convention, data format and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_inception.images.conventions import model_preprocessing, preprocess_input
+from keras_inception.network.build import inference_model
+
+Scores = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A loaded network.
+
+    Attributes:
+        scores: float32 pixels in [0, 255], N x h x w x C, RGB or grey -> float32 N x classes.
+        input_shape: (height, width, channels).
+        labels: the names of the classes; their numbers where no labels.txt lies beside the file.
+        model: the Keras model, where it is one.
+    """
+
+    scores: Scores
+    input_shape: tuple[int, int, int]
+    labels: tuple[str, ...]
+    model: keras.Model | None = None
+
+
+def keras_network(model: keras.Model, labels: tuple[str, ...]) -> Network:
+    """A classifier of this package that is built or loaded already."""
+
+    def scores(pixels: np.ndarray) -> np.ndarray:
+        return np.asarray(model.predict_on_batch(network_input(model, pixels)))
+
+    return Network(scores, image_shape(model), labels, model)
+
+
+def image_shape(model: keras.Model) -> tuple[Any, ...]:
+    """(height, width, channels) of a model's input, in whichever data format it computes."""
+    shape = tuple(model.input_shape[1:])
+    return (*shape[1:], shape[0]) if is_channels_first(model) else shape
+
+
+def network_input(model: keras.Model, pixels: Any) -> Any:
+    """Pixels in [0, 255], N x h x w x C, in the convention and the data format of a model.
+
+    Raises:
+        ValueError: a model that does not name its convention.
+    """
+    inputs = preprocess_input(pixels, "channels_last", convention=model_preprocessing(model))
+    if not is_channels_first(model):
+        return inputs
+    transpose = np.transpose if isinstance(inputs, np.ndarray) else keras.ops.transpose
+    return transpose(inputs, (0, 3, 1, 2))
+
+
+def is_channels_first(model: keras.Model) -> bool:
+    """Whether a model computes on N x C x h x w, whatever the global setting is now."""
+    return any(getattr(layer, "data_format", None) == "channels_first" for layer in model.layers)
+
+
+def load_keras(path: Path) -> keras.Model:
+    """The inference model of a `.keras` file of this package.
+
+    Raises:
+        ValueError: not one, or not a classifier of a fixed input size.
+    """
+    model = inference_model(load_any_keras(path))
+    model_preprocessing(model)
+    if None in image_shape(model) or len(model.output_shape) != 2:
+        raise ValueError(
+            f"Expected a classifier of a fixed input size in {str(path)!r}. Received: "
+            f"input_shape={model.input_shape[1:]}, output_shape={model.output_shape[1:]}"
+        )
+    return model
+
+
+def load_any_keras(path: Path) -> keras.Model:
+    """The model of a `.keras` file, whatever it is.
+
+    Raises:
+        ValueError: Keras cannot load it.
+    """
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises errors of many kinds for a damaged file
+        raise ValueError(
+            f"Expected a model that Keras can load. Received: {str(path)!r} "
+            f"({type(error).__name__}: {error})"
+        ) from error

@@ -1,0 +1,208 @@
+"""The training as data: a frozen recipe, validated, to and from JSON. Standard library only.
+
+A recipe says how a network is trained, never what it is (`spec`) or on what (`data`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
+
+from keras_inception.spec.validation import (
+    json_document,
+    require_choice,
+    require_flags,
+    require_integers,
+    require_keys,
+    require_numbers,
+    require_rates,
+    require_title,
+    unexpected,
+)
+
+SCHEMA_VERSION = 1
+
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["cosine", "staircase"]
+Average = Literal["none", "uniform", "exponential"]
+Precision = Literal["float32", "mixed_bfloat16"]
+Crop = Literal["none", "paper"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images per step, over all devices together.
+        micro_batches: equal parts into which each device cuts its share of a batch, computed one
+            after another for less memory (gradient accumulation). The step stays the same.
+        base_learning_rate: peak rate for a batch of 256; `learning_rate` scales it linearly.
+        schedule: "cosine" to 0, or "staircase": times `decay_factor` every `decay_epochs` epochs.
+        warmup: share of all steps in which the rate rises linearly from 0; cosine only.
+        weight_decay: share of a weight that it loses each step, times the rate, beside the
+            gradient (decoupled).
+        momentum: of SGD.
+        clip_norm: largest norm of the gradient of all weights together; 0: any.
+        label_smoothing: probability spread evenly over all classes.
+        class_weights: a factor of the loss for each class, in the order of the labels; (): all 1.
+        aux_loss_weight: weight of each auxiliary classifier's loss (section 5: .3).
+        average: of the weights, over the steps; it is what is evaluated and saved. "uniform" is
+            Polyak's, "exponential" forgets at `average_momentum`.
+        average_momentum: share of an exponential average that a step leaves; early steps leave
+            less, so that the first weights do not linger.
+        average_start: share of all steps before the average begins.
+        precision: "mixed_bfloat16" computes in bfloat16 and keeps weights in float32.
+        jit_compile: compile the step by XLA; on one device.
+        freeze_until: leave every layer below this endpoint as it is; None: train all.
+        flip: mirror half of the training images.
+        shift: move training images by up to this many pixels in each direction, edges mirrored.
+        crop: "none" trains on the largest centred part of the input's shape; "paper" on random
+            parts of 8-100% of the area and aspect ratio 3/4-4/3, randomly interpolated (section 6).
+        photometric: distort contrast, brightness and colour at random (Howard, arXiv 1312.5402).
+        mixup: alpha of the Beta distribution by which pairs of images are blended; 0 blends none.
+        seed: of initialization, order, augmentation and dropout.
+    """
+
+    name: str
+    epochs: int
+    batch_size: int = 64
+    micro_batches: int = 1
+    optimizer: Optimizer = "adamw"
+    base_learning_rate: float = 0.012
+    schedule: Schedule = "cosine"
+    warmup: float = 0.1
+    decay_factor: float = 0.96
+    decay_epochs: int = 8
+    weight_decay: float = 0.02
+    momentum: float = 0.9
+    clip_norm: float = 0.0
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] = ()
+    aux_loss_weight: float = 0.3
+    average: Average = "none"
+    average_momentum: float = 0.999
+    average_start: float = 0.0
+    precision: Precision = "float32"
+    jit_compile: bool = False
+    freeze_until: str | None = None
+    flip: bool = True
+    shift: int = 2
+    crop: Crop = "none"
+    photometric: bool = False
+    mixup: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_title(self)
+        require_choice(self, "optimizer", Optimizer)
+        require_choice(self, "schedule", Schedule)
+        require_choice(self, "average", Average)
+        require_choice(self, "precision", Precision)
+        require_integers(self, "epochs", "batch_size", "micro_batches", "decay_epochs")
+        require_integers(self, "shift", "seed", least=0)
+        if self.seed >= 2**32:
+            raise ValueError(f"Expected `seed` below 2^32. Received: seed={self.seed}")
+        require_numbers(self, "base_learning_rate")
+        require_rates(self, "warmup", "momentum", "label_smoothing", "weight_decay")
+        require_rates(self, "aux_loss_weight", "average_momentum", "average_start")
+        require_flags(self, "jit_compile")
+        self._check_schedule()
+        self._check_loss()
+        self._check_augmentation()
+
+    def _check_schedule(self) -> None:
+        require_numbers(self, "decay_factor")
+        if self.decay_factor > 1:
+            raise unexpected(self, "decay_factor", "at most 1")
+        if self.schedule != "cosine" and self.warmup:
+            raise unexpected(self, "warmup", "0: only the cosine schedule warms up")
+        if self.batch_size % self.micro_batches:
+            raise unexpected(self, "micro_batches", f"a divisor of batch_size, {self.batch_size}")
+
+    def _check_loss(self) -> None:
+        require_numbers(self, "clip_norm", positive=False)
+        if self.clip_norm < 0:
+            raise unexpected(self, "clip_norm", "0 or more")
+        weights = self.class_weights
+        positive = isinstance(weights, tuple) and all(
+            isinstance(weight, int | float) and 0 <= weight < float("inf") for weight in weights
+        )
+        if not positive or (weights and not any(weights)):
+            raise unexpected(self, "class_weights", "a tuple of numbers of 0 or more, not all 0")
+        if self.freeze_until is not None and not isinstance(self.freeze_until, str):
+            raise unexpected(self, "freeze_until", "an endpoint's name or None")
+
+    def _check_augmentation(self) -> None:
+        require_choice(self, "crop", Crop)
+        require_numbers(self, "mixup", positive=False)
+        if self.mixup < 0:
+            raise unexpected(self, "mixup", "0 or more")
+        require_flags(self, "flip", "photometric")
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate: base_learning_rate * batch_size / 256."""
+        return self.base_learning_rate * self.batch_size / 256
+
+    def to_json(self) -> str:
+        """JSON text with a schema version; `from_json` gives an equal recipe back."""
+        return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Read what `to_json` wrote, or a shorter text: every field but two has a default.
+
+        Raises:
+            ValueError: not JSON, another schema version, missing or unknown keys, refused values.
+        """
+        data = json_document(text, "recipe", SCHEMA_VERSION)
+        require_keys(cls, data, optional=_OPTIONAL)
+        if isinstance(data.get("class_weights"), list):
+            data["class_weights"] = tuple(data["class_weights"])
+        return cls(**data)
+
+
+_OPTIONAL = tuple(item.name for item in fields(Recipe) if item.name not in ("name", "epochs"))
+
+# Long enough for the embedded sample on two CPU cores in under three minutes.
+QUICK = Recipe(name="quick", epochs=10)
+
+# Section 6: SGD with momentum .9, 4% less rate every 8 epochs, Polyak averaging; section 5: the
+# auxiliary losses weigh .3 (the dropout of .4 and .7 is in the spec). What the paper does not say
+# is BVLC's models/bvlc_googlenet/solver.prototxt: rate .01 for a batch of 32 (so .08 for 256),
+# 10,000,000 iterations (of 32 images, 1.28 million an epoch: 250 epochs), weight decay 2e-4. There
+# the decay enters the gradient and with it the momentum, which adds up to 1 / (1 - .9) of it; here
+# it stands beside the gradient, hence 2e-3. The paper does not say either over which steps it
+# averages: here, over the last half.
+PAPER = Recipe(
+    name="paper",
+    epochs=250,
+    batch_size=32,
+    optimizer="sgd",
+    base_learning_rate=0.08,
+    schedule="staircase",
+    warmup=0.0,
+    weight_decay=2e-3,
+    average="uniform",
+    average_start=0.5,
+    shift=0,
+    crop="paper",
+    photometric=True,
+)
+
+# What made networks of this family better since: cosine and warm-up, label smoothing, averages.
+# docs/results.md has the curve of `medium` on Fashion-MNIST in full.
+MODERN = Recipe(
+    name="modern",
+    epochs=30,
+    batch_size=128,
+    base_learning_rate=0.008,
+    weight_decay=0.04,
+    label_smoothing=0.1,
+    average="exponential",
+)
+
+RECIPES = {recipe.name: recipe for recipe in (QUICK, PAPER, MODERN)}

@@ -1,0 +1,396 @@
+"""The named networks: Table 1 as data, and the public networks called "Inception v1".
+
+Every deviation from the paper is a field of the spec, with its source beside it
+(docs/design.md lists them side by side). Nothing here builds or counts anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from keras_inception.spec.network import (
+    AuxSpec,
+    BatchNormSpec,
+    BranchSpec,
+    ConvPadding,
+    ConvSpec,
+    LRNSpec,
+    ModuleSpec,
+    NetworkSpec,
+    PoolPadding,
+    PoolSpec,
+    StageSpec,
+    StemLayer,
+)
+
+
+def table_1_module(
+    name: str,
+    *,
+    filters_1x1: int,
+    filters_3x3_reduce: int,
+    filters_3x3: int,
+    filters_5x5_reduce: int,
+    filters_5x5: int,
+    filters_pool_proj: int,
+) -> ModuleSpec:
+    """A module in the columns of Table 1 (figure 2b)."""
+    return ModuleSpec(
+        name=name,
+        filters_1x1=filters_1x1,
+        spatial=(
+            BranchSpec(kernel_size=3, reduce=filters_3x3_reduce, filters=filters_3x3),
+            BranchSpec(kernel_size=5, reduce=filters_5x5_reduce, filters=filters_5x5),
+        ),
+        filters_pool_proj=filters_pool_proj,
+    )
+
+
+# fmt: off
+_TABLE_1 = (
+    table_1_module("3a", filters_1x1=64, filters_3x3_reduce=96, filters_3x3=128,
+                   filters_5x5_reduce=16, filters_5x5=32, filters_pool_proj=32),
+    table_1_module("3b", filters_1x1=128, filters_3x3_reduce=128, filters_3x3=192,
+                   filters_5x5_reduce=32, filters_5x5=96, filters_pool_proj=64),
+    table_1_module("4a", filters_1x1=192, filters_3x3_reduce=96, filters_3x3=208,
+                   filters_5x5_reduce=16, filters_5x5=48, filters_pool_proj=64),
+    table_1_module("4b", filters_1x1=160, filters_3x3_reduce=112, filters_3x3=224,
+                   filters_5x5_reduce=24, filters_5x5=64, filters_pool_proj=64),
+    table_1_module("4c", filters_1x1=128, filters_3x3_reduce=128, filters_3x3=256,
+                   filters_5x5_reduce=24, filters_5x5=64, filters_pool_proj=64),
+    table_1_module("4d", filters_1x1=112, filters_3x3_reduce=144, filters_3x3=288,
+                   filters_5x5_reduce=32, filters_5x5=64, filters_pool_proj=64),
+    table_1_module("4e", filters_1x1=256, filters_3x3_reduce=160, filters_3x3=320,
+                   filters_5x5_reduce=32, filters_5x5=128, filters_pool_proj=128),
+    table_1_module("5a", filters_1x1=256, filters_3x3_reduce=160, filters_3x3=320,
+                   filters_5x5_reduce=32, filters_5x5=128, filters_pool_proj=128),
+    table_1_module("5b", filters_1x1=384, filters_3x3_reduce=192, filters_3x3=384,
+                   filters_5x5_reduce=48, filters_5x5=128, filters_pool_proj=128),
+)
+# fmt: on
+
+
+def _stem(
+    *, conv_padding: ConvPadding, pool_padding: PoolPadding, lrn: LRNSpec | None
+) -> tuple[StemLayer, ...]:
+    """Table 1's rows above 3a; LRN after pool1 and before pool2, as Caffe has them."""
+    layers: list[StemLayer] = [
+        ConvSpec(name="conv1", filters=64, kernel_size=7, stride=2, padding=conv_padding),
+        PoolSpec(name="pool1", padding=pool_padding),
+    ]
+    if lrn:
+        layers.append(replace(lrn, name="norm1"))
+    layers += [
+        ConvSpec(name="conv2_reduce", filters=64, kernel_size=1),
+        ConvSpec(name="conv2", filters=192, kernel_size=3),
+    ]
+    if lrn:
+        layers.append(replace(lrn, name="norm2"))
+    return (*layers, PoolSpec(name="pool2", padding=pool_padding))
+
+
+def _stages(modules: tuple[ModuleSpec, ...], *downsamples: PoolSpec) -> tuple[StageSpec, ...]:
+    """Group modules into stages by the digit of their names; stage 3 follows the stem's pool2."""
+    digits = sorted({module.name[0] for module in modules})
+    return tuple(
+        StageSpec(
+            name=digit,
+            downsample=downsample,
+            modules=tuple(module for module in modules if module.name[0] == digit),
+        )
+        for digit, downsample in zip(digits, (None, *downsamples), strict=True)
+    )
+
+
+# Section 5: auxiliary classifiers on the outputs of 4a and 4d.
+_AUX = (AuxSpec(name="aux_1", after="4a"), AuxSpec(name="aux_2", after="4d"))
+
+PAPER = NetworkSpec(
+    name="paper",
+    input_shape=(224, 224, 3),
+    # Padding, LRN constants, initializer and pixels are BVLC's (models/bvlc_googlenet): the
+    # paper gives none of them.
+    stem=_stem(conv_padding="symmetric", pool_padding="ceil", lrn=LRNSpec(name="norm")),
+    stages=_stages(
+        _TABLE_1, PoolSpec(name="pool3", padding="ceil"), PoolSpec(name="pool4", padding="ceil")
+    ),
+    aux=_AUX,
+    pixels="caffe",
+    initializer="caffe_xavier",
+    bias_initial_value=0.2,
+)
+
+# The paper's network with pools rounded down (grids of 55, 27, 13 and 6 in the place of 56, 28, 14
+# and 7), as the light Inception v1 of the package onnx computes it.
+PAPER_FLOOR = replace(
+    PAPER,
+    name="paper_floor",
+    stem=_stem(conv_padding="symmetric", pool_padding="valid", lrn=LRNSpec(name="norm")),
+    stages=_stages(
+        _TABLE_1, PoolSpec(name="pool3", padding="valid"), PoolSpec(name="pool4", padding="valid")
+    ),
+    aux=(),
+)
+
+# The paper's table with batch normalization in the place of LRN and biases: trains from scratch.
+BN = NetworkSpec(
+    name="bn",
+    input_shape=(224, 224, 3),
+    stem=_stem(conv_padding="same", pool_padding="same", lrn=None),
+    stages=_stages(_TABLE_1, PoolSpec(name="pool3"), PoolSpec(name="pool4")),
+    aux=_AUX,
+    batch_norm=BatchNormSpec(),
+)
+
+
+def _with_larger_kernel_3(module: ModuleSpec) -> ModuleSpec:
+    """TF-Slim (and so torchvision, TF-Hub, GluonCV) runs the "5x5" branch with a 3x3 kernel."""
+    first, second = module.spatial
+    return replace(module, spatial=(first, replace(second, kernel_size=3)))
+
+
+_SLIM_MODULES = tuple(_with_larger_kernel_3(module) for module in _TABLE_1)
+
+# tf_slim/nets/inception_v1.py: SAME padding, 2x2 pool after 4e, BatchNorm without gamma,
+# keep probability .8, no auxiliary classifiers.
+SLIM = NetworkSpec(
+    name="slim",
+    input_shape=(224, 224, 3),
+    stem=_stem(conv_padding="same", pool_padding="same", lrn=None),
+    stages=_stages(_SLIM_MODULES, PoolSpec(name="pool3"), PoolSpec(name="pool4", size=2)),
+    batch_norm=BatchNormSpec(scale=False, momentum=0.9997),
+    dropout_rate=0.2,
+)
+
+# torchvision/models/googlenet.py: TF-Slim's table, symmetric padding, ceil_mode pools, gamma,
+# adaptive pools in the auxiliary classifiers. Its transform_input undoes the ImageNet mean and
+# deviation, so that the network itself sees [-1, 1].
+TORCHVISION = NetworkSpec(
+    name="torchvision",
+    input_shape=(224, 224, 3),
+    stem=_stem(conv_padding="symmetric", pool_padding="ceil", lrn=None),
+    stages=_stages(
+        _SLIM_MODULES,
+        PoolSpec(name="pool3", padding="ceil"),
+        PoolSpec(name="pool4", size=2, padding="ceil"),
+    ),
+    aux=tuple(replace(aux, pool="adaptive", pool_size=4, pool_stride=1) for aux in _AUX),
+    batch_norm=BatchNormSpec(momentum=0.9),  # torch's momentum of .1 counts the other way
+    dropout_rate=0.2,
+)
+
+# Google's tensorflow_inception_graph.pb (DeepDream, Lucid), as the graph definition in notebooks of
+# TensorFlow's DeepDream tutorial prints it: SAME padding; LRN of depth_radius 5, bias 2, alpha 1e-4
+# (undivided: 1.1e-3 over a window of 11), beta .5; other widths in 4a and 5a; 1008 classes in an
+# order of their own.
+_INCEPTION5H_4A = table_1_module(
+    "4a",
+    filters_1x1=192,
+    filters_3x3_reduce=96,
+    filters_3x3=204,
+    filters_5x5_reduce=16,
+    filters_5x5=48,
+    filters_pool_proj=64,
+)
+_INCEPTION5H_5A = table_1_module(
+    "5a",
+    filters_1x1=256,
+    filters_3x3_reduce=160,
+    filters_3x3=320,
+    filters_5x5_reduce=48,
+    filters_5x5=128,
+    filters_pool_proj=128,
+)
+INCEPTION5H = replace(
+    PAPER,
+    name="inception5h",
+    stem=_stem(
+        conv_padding="same",
+        pool_padding="same",
+        lrn=LRNSpec(name="norm", window_size=11, alpha_per_window=1.1e-3, beta=0.5, bias=2.0),
+    ),
+    stages=_stages(
+        tuple({"4a": _INCEPTION5H_4A, "5a": _INCEPTION5H_5A}.get(m.name, m) for m in _TABLE_1),
+        PoolSpec(name="pool3"),
+        PoolSpec(name="pool4"),
+    ),
+    classes=1008,
+    pixels="inception5h",
+)
+
+
+def naive_module(module: ModuleSpec) -> ModuleSpec:
+    """Figure 2a: no reductions, and the pooled channels go straight to the concatenation."""
+    spatial = tuple(replace(branch, reduce=None) for branch in module.spatial)
+    return replace(module, spatial=spatial, filters_pool_proj=None)
+
+
+NAIVE = replace(
+    PAPER,
+    name="naive",
+    stages=_stages(
+        tuple(naive_module(module) for module in _TABLE_1),
+        PoolSpec(name="pool3", padding="ceil"),
+        PoolSpec(name="pool4", padding="ceil"),
+    ),
+    aux=(),
+)
+
+
+# Cheaper members: the widths of `bn`, stem included, fitted to half and a quarter of its
+# multiply-adds by `budget.fit_to_budget(BN, ..., scale_stem=True)`; a test does it again.
+# fmt: off
+_HALF_MODULES = (
+    table_1_module("3a", filters_1x1=48, filters_3x3_reduce=64, filters_3x3=88,
+                   filters_5x5_reduce=16, filters_5x5=24, filters_pool_proj=24),
+    table_1_module("3b", filters_1x1=88, filters_3x3_reduce=88, filters_3x3=136,
+                   filters_5x5_reduce=24, filters_5x5=64, filters_pool_proj=48),
+    table_1_module("4a", filters_1x1=136, filters_3x3_reduce=64, filters_3x3=144,
+                   filters_5x5_reduce=16, filters_5x5=40, filters_pool_proj=48),
+    table_1_module("4b", filters_1x1=112, filters_3x3_reduce=80, filters_3x3=152,
+                   filters_5x5_reduce=16, filters_5x5=48, filters_pool_proj=48),
+    table_1_module("4c", filters_1x1=88, filters_3x3_reduce=88, filters_3x3=176,
+                   filters_5x5_reduce=16, filters_5x5=48, filters_pool_proj=48),
+    table_1_module("4d", filters_1x1=80, filters_3x3_reduce=96, filters_3x3=200,
+                   filters_5x5_reduce=24, filters_5x5=48, filters_pool_proj=48),
+    table_1_module("4e", filters_1x1=176, filters_3x3_reduce=112, filters_3x3=224,
+                   filters_5x5_reduce=24, filters_5x5=88, filters_pool_proj=88),
+    table_1_module("5a", filters_1x1=176, filters_3x3_reduce=112, filters_3x3=224,
+                   filters_5x5_reduce=24, filters_5x5=88, filters_pool_proj=88),
+    table_1_module("5b", filters_1x1=264, filters_3x3_reduce=136, filters_3x3=264,
+                   filters_5x5_reduce=32, filters_5x5=88, filters_pool_proj=96),
+)
+_QUARTER_MODULES = (
+    table_1_module("3a", filters_1x1=32, filters_3x3_reduce=48, filters_3x3=64,
+                   filters_5x5_reduce=8, filters_5x5=16, filters_pool_proj=16),
+    table_1_module("3b", filters_1x1=64, filters_3x3_reduce=64, filters_3x3=88,
+                   filters_5x5_reduce=16, filters_5x5=48, filters_pool_proj=32),
+    table_1_module("4a", filters_1x1=88, filters_3x3_reduce=48, filters_3x3=96,
+                   filters_5x5_reduce=8, filters_5x5=24, filters_pool_proj=32),
+    table_1_module("4b", filters_1x1=72, filters_3x3_reduce=56, filters_3x3=104,
+                   filters_5x5_reduce=8, filters_5x5=32, filters_pool_proj=32),
+    table_1_module("4c", filters_1x1=64, filters_3x3_reduce=64, filters_3x3=120,
+                   filters_5x5_reduce=8, filters_5x5=32, filters_pool_proj=32),
+    table_1_module("4d", filters_1x1=56, filters_3x3_reduce=64, filters_3x3=136,
+                   filters_5x5_reduce=16, filters_5x5=32, filters_pool_proj=32),
+    table_1_module("4e", filters_1x1=120, filters_3x3_reduce=72, filters_3x3=152,
+                   filters_5x5_reduce=16, filters_5x5=64, filters_pool_proj=64),
+    table_1_module("5a", filters_1x1=120, filters_3x3_reduce=72, filters_3x3=152,
+                   filters_5x5_reduce=16, filters_5x5=56, filters_pool_proj=64),
+    table_1_module("5b", filters_1x1=176, filters_3x3_reduce=88, filters_3x3=176,
+                   filters_5x5_reduce=24, filters_5x5=56, filters_pool_proj=56),
+)
+# fmt: on
+
+
+def _narrowed(
+    name: str, modules: tuple[ModuleSpec, ...], stem_filters: dict[str, int]
+) -> NetworkSpec:
+    stem = tuple(
+        replace(layer, filters=stem_filters[layer.name]) if isinstance(layer, ConvSpec) else layer
+        for layer in BN.stem
+    )
+    stages = _stages(modules, PoolSpec(name="pool3"), PoolSpec(name="pool4"))
+    return replace(BN, name=name, stem=stem, stages=stages)
+
+
+BN_HALF = _narrowed("bn_half", _HALF_MODULES, {"conv1": 48, "conv2_reduce": 40, "conv2": 136})
+BN_QUARTER = _narrowed(
+    "bn_quarter", _QUARTER_MODULES, {"conv1": 32, "conv2_reduce": 32, "conv2": 88}
+)
+
+# Small inputs, 28 to 64 pixels: the stem pools once, so that 28 x 28 still has a 14 x 14 grid for
+# stage 3. Fewer and wider modules than Table 1 scaled down, whose reductions would starve.
+# fmt: off
+_MEDIUM_MODULES = (
+    table_1_module("3a", filters_1x1=32, filters_3x3_reduce=32, filters_3x3=64,
+                   filters_5x5_reduce=16, filters_5x5=24, filters_pool_proj=24),
+    table_1_module("3b", filters_1x1=48, filters_3x3_reduce=40, filters_3x3=64,
+                   filters_5x5_reduce=16, filters_5x5=24, filters_pool_proj=24),
+    table_1_module("4a", filters_1x1=64, filters_3x3_reduce=64, filters_3x3=128,
+                   filters_5x5_reduce=16, filters_5x5=32, filters_pool_proj=32),
+    table_1_module("4b", filters_1x1=96, filters_3x3_reduce=64, filters_3x3=128,
+                   filters_5x5_reduce=16, filters_5x5=48, filters_pool_proj=48),
+)
+_SMALL_MODULES = (
+    table_1_module("3a", filters_1x1=32, filters_3x3_reduce=32, filters_3x3=48,
+                   filters_5x5_reduce=16, filters_5x5=16, filters_pool_proj=16),
+    table_1_module("4a", filters_1x1=64, filters_3x3_reduce=48, filters_3x3=96,
+                   filters_5x5_reduce=16, filters_5x5=32, filters_pool_proj=32),
+    table_1_module("4b", filters_1x1=96, filters_3x3_reduce=64, filters_3x3=128,
+                   filters_5x5_reduce=16, filters_5x5=48, filters_pool_proj=48),
+)
+# SMALL fitted to 8 and 4 million multiply-adds.
+_TINY_MODULES = (
+    table_1_module("3a", filters_1x1=24, filters_3x3_reduce=24, filters_3x3=32,
+                   filters_5x5_reduce=8, filters_5x5=8, filters_pool_proj=8),
+    table_1_module("4a", filters_1x1=40, filters_3x3_reduce=32, filters_3x3=56,
+                   filters_5x5_reduce=8, filters_5x5=16, filters_pool_proj=16),
+    table_1_module("4b", filters_1x1=56, filters_3x3_reduce=40, filters_3x3=80,
+                   filters_5x5_reduce=8, filters_5x5=32, filters_pool_proj=32),
+)
+_NANO_MODULES = (
+    table_1_module("3a", filters_1x1=16, filters_3x3_reduce=8, filters_3x3=16,
+                   filters_5x5_reduce=8, filters_5x5=8, filters_pool_proj=8),
+    table_1_module("4a", filters_1x1=24, filters_3x3_reduce=16, filters_3x3=32,
+                   filters_5x5_reduce=8, filters_5x5=8, filters_pool_proj=16),
+    table_1_module("4b", filters_1x1=32, filters_3x3_reduce=16, filters_3x3=40,
+                   filters_5x5_reduce=8, filters_5x5=16, filters_pool_proj=16),
+)
+# fmt: on
+
+
+_SMALL_STEM = (
+    ConvSpec(name="conv1", filters=32, kernel_size=3),
+    PoolSpec(name="pool1"),
+    ConvSpec(name="conv2", filters=32, kernel_size=3),
+)
+
+
+def _small(name: str, modules: tuple[ModuleSpec, ...], stem: tuple[StemLayer, ...]) -> NetworkSpec:
+    return NetworkSpec(
+        name=name,
+        input_shape=(28, 28, 1),
+        stem=stem,
+        stages=_stages(modules, PoolSpec(name="pool2")),
+        batch_norm=BatchNormSpec(momentum=0.9),  # small data sets mean few steps
+        dropout_rate=0.3,
+        classes=10,
+    )
+
+
+# Both convolutions of the stem see every pixel: half of the cost, and worth it (docs/results.md).
+MEDIUM = _small("medium", _MEDIUM_MODULES, (_SMALL_STEM[0], _SMALL_STEM[2], _SMALL_STEM[1]))
+SMALL = _small("small", _SMALL_MODULES, _SMALL_STEM)
+TINY = _small("tiny", _TINY_MODULES, _SMALL_STEM)
+NANO = _small("nano", _NANO_MODULES, _SMALL_STEM)
+
+VARIANTS: dict[str, NetworkSpec] = {
+    spec.name: spec
+    for spec in (
+        PAPER,
+        PAPER_FLOOR,
+        BN,
+        BN_HALF,
+        BN_QUARTER,
+        SLIM,
+        TORCHVISION,
+        INCEPTION5H,
+        NAIVE,
+        MEDIUM,
+        SMALL,
+        TINY,
+        NANO,
+    )
+}
+
+
+def variant_spec(name: str) -> NetworkSpec:
+    """The spec of a named network.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in VARIANTS:
+        raise ValueError(f"Expected a variant among {', '.join(VARIANTS)}. Received: {name!r}")
+    return VARIANTS[name]

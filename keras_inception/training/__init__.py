@@ -1,0 +1,1 @@
+"""From a spec, a recipe and data to a trained network and its run folder."""

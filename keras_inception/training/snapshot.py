@@ -1,0 +1,144 @@
+"""Snapshots that survive being killed, a full disk and bit rot.
+
+A snapshot is one file, written aside: at any moment the folder holds the last complete ones. No
+model; arrays and JSON only.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_inception.files import aside
+
+KEPT = 2
+_DOCUMENT = "document"
+
+
+class Snapshot(NamedTuple):
+    """What a snapshot holds: numbers for JSON, and arrays by name."""
+
+    document: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+class Snapshots:
+    """The snapshots of a run, the newest `KEPT` of them, in a folder of their own.
+
+    Args:
+        folder: of the snapshots; made when the first is saved.
+        every_steps: steps between two snapshots; None: no matter how many.
+        every_minutes: minutes between two snapshots; None: no matter how long.
+    """
+
+    def __init__(
+        self, folder: Path, *, every_steps: int | None = None, every_minutes: float | None = 10.0
+    ) -> None:
+        self.folder = folder
+        self._every_steps = every_steps
+        self._every_minutes = every_minutes
+        self._last_saved = time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Whether a snapshot should follow this step."""
+        if self._every_steps and step % self._every_steps == 0:
+            return True
+        seconds = time.monotonic() - self._last_saved
+        return self._every_minutes is not None and seconds >= 60 * self._every_minutes
+
+    def save(self, step: int, snapshot: Snapshot) -> None:
+        """Write the snapshot of a step, then remove all but the newest.
+
+        Raises:
+            OSError: it cannot be written; the earlier ones are as they were.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        document = np.array(json.dumps(snapshot.document))
+        with aside(self.folder / f"step-{step:09d}.npz") as path, path.open("wb") as file:
+            np.savez(file, **{_DOCUMENT: document}, **snapshot.arrays)  # type: ignore[arg-type]
+        self._last_saved = time.monotonic()
+        for path in self._files()[:-KEPT]:
+            path.unlink()
+
+    def newest(self, *, set_aside: bool = True) -> Snapshot | None:
+        """The newest snapshot that can be read, None if there is none.
+
+        Args:
+            set_aside: rename newer ones that cannot be read, so that they count no more.
+
+        Raises:
+            ValueError: there are snapshots, and none can be read; they stay as they are.
+        """
+        damaged: dict[Path, Exception] = {}
+        for path in reversed(self._files()):
+            try:
+                snapshot = _read(path)
+            except Exception as error:  # NumPy and zipfile raise anything on damaged bytes
+                damaged[path] = error
+                continue
+            for unreadable, reason in damaged.items():
+                warnings.warn(
+                    f"Snapshot {unreadable} cannot be read ({reason}); the one before it is taken.",
+                    stacklevel=2,
+                )
+                if set_aside:
+                    unreadable.replace(unreadable.with_suffix(".unreadable"))
+            return snapshot
+        if damaged:
+            raise ValueError(
+                f"Expected a readable snapshot in {str(self.folder)!r}. Received: "
+                f"{[path.name for path in damaged]}, none readable. Begin again in a new folder."
+            )
+        return None
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.npz"))
+
+
+def _read(path: Path) -> Snapshot:
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+    with np.load(path) as arrays:
+        document = json.loads(arrays[_DOCUMENT].item())
+        names = [name for name in arrays.files if name != _DOCUMENT]
+        return Snapshot(document, {name: arrays[name] for name in names})
+
+
+def require_same(old: dict[str, Any], new: dict[str, Any], what: str, folder: Path) -> None:
+    """Refuse to go on with another identity; the difference is told line by line.
+
+    Args:
+        old, new: the identities, as JSON has them.
+        what: "run" or "search", for the message.
+        folder: where the old one lies.
+
+    Raises:
+        ValueError: they differ.
+    """
+    before, now = dict(_leaves(old)), dict(_leaves(new))
+    changed = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
+    if changed:
+        lines = "".join(
+            f"\n - {name}: {before.get(name)!r}\n + {name}: {now.get(name)!r}" for name in changed
+        )
+        raise ValueError(
+            f"Expected the spec, recipe and data of the {what} in {str(folder)!r} (-). "
+            f"Received others (+):{lines}\nGo on with the old ones, or choose another folder."
+        )
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value

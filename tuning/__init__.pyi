@@ -1,0 +1,12 @@
+from .hypermodel import InceptionHyperModel as InceptionHyperModel
+from .latency import LatencyBudget as LatencyBudget
+from .latency import LatencyModel as LatencyModel
+from .latency import measure_latency_model as measure_latency_model
+from .plan import SearchPlan as SearchPlan
+from .run import best_spec as best_spec
+from .run import search as search
+from .space import Space as Space
+from .space import base_network as base_network
+from .trials import best_first as best_first
+from .trials import pareto_front as pareto_front
+from .trials import read_trials as read_trials

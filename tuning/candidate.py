@@ -1,0 +1,181 @@
+"""Training one candidate for a search: cheaply, to be gone on with, and timed."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_inception.data.splits import AnySplit, ImageData, Split
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.recipe import Recipe
+from keras_inception.training.loop import StopSignals, TrainingLoop
+from keras_inception.training.snapshot import Snapshot, Snapshots
+from keras_inception.training.step import Trainer
+
+STATE_FOLDER = "state"
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a training gave.
+
+    Attributes:
+        accuracy, loss: top-1 share and cross-entropy in nats, on the held-out images.
+        training_seconds: in steps, what the first one took to be compiled left out.
+        evaluation_seconds: after the epochs.
+        seconds: all of it.
+    """
+
+    accuracy: float
+    loss: float
+    training_seconds: float
+    evaluation_seconds: float
+    seconds: float
+
+
+def hold_out(data: ImageData, share: float, seed: int = 0) -> ImageData:
+    """Training images alone, a share of them held out: a search must not see the test images.
+
+    Raises:
+        ValueError: a share that leaves nothing to train or nothing to validate with.
+    """
+    count = len(data.train)
+    held_out = round(share * count)
+    if not 0 < held_out < count:
+        raise ValueError(
+            f"Expected a share of {count} images that leaves some on both sides. "
+            f"Received: share={share!r}"
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    return replace(
+        data,
+        train=_rows(data.train, np.sort(order[held_out:])),
+        test=_rows(data.train, np.sort(order[:held_out])),
+        note=f"{held_out} of {count} training images held out",
+    )
+
+
+def part_of(data: ImageData, fraction: float, seed: int = 0) -> ImageData:
+    """A fraction of the training images, at random; the held-out ones are all kept."""
+    count = len(data.train)
+    kept = round(fraction * count)
+    if not 0 < kept <= count:
+        raise ValueError(
+            f"Expected a fraction above 0, up to 1. Received: data_fraction={fraction!r}"
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    return replace(data, train=_rows(data.train, np.sort(order[:kept])))
+
+
+def _rows(split: AnySplit, rows: np.ndarray) -> AnySplit:
+    if isinstance(split, Split):
+        return Split(split.images[rows], split.labels[rows])
+    return replace(split, files=tuple(split.files[row] for row in rows), labels=split.labels[rows])
+
+
+def at_resolution(spec: NetworkSpec, resolution: int | None) -> NetworkSpec:
+    """The network on smaller images, its widths as they are; None: as it is."""
+    if resolution is None:
+        return spec
+    return replace(spec, input_shape=(resolution, resolution, spec.input_shape[2]))
+
+
+def train_candidate(
+    spec: NetworkSpec,
+    data: ImageData,
+    recipe: Recipe,
+    *,
+    epochs: int,
+    folder: Path | None = None,
+    start_from: Path | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+    after_step: Callable[[], None] = lambda: None,
+) -> TrialResult:
+    """Train up to an epoch of the recipe and evaluate.
+
+    Args:
+        spec, data, recipe: as for `keras_inception.training.run.train`. The schedule is the whole
+            recipe's, however few `epochs` are trained.
+        epochs: complete ones at the end.
+        folder: where to leave the weights, the optimizer and the averages; None: nowhere.
+        start_from: a `folder` of a training to go on with; if it is not there (on another
+            machine), training starts from the beginning.
+        strategy: of `make_strategy`; None: one device.
+        after_step: called after every step, and after every batch of the evaluation.
+
+    Raises:
+        TrainingDivergedError: a loss or a weight is not finite.
+        TrainingInterruptedError: SIGTERM or SIGINT came.
+    """
+    started = time.monotonic()
+    keras.backend.clear_session()
+    gc.collect()
+    keras.utils.set_random_seed(recipe.seed)
+    total_steps = len(data.train) // recipe.batch_size * recipe.epochs
+    trainer = Trainer(
+        spec, recipe, strategy or tf.distribute.get_strategy(), total_steps=total_steps
+    )
+    clock = _Clock(epochs, after_step)
+    snapshots = Snapshots((folder or Path()) / STATE_FOLDER, every_minutes=None)
+    loop = TrainingLoop(
+        trainer, spec, data, folder=None, snapshots=snapshots, identity={}, callbacks=[clock]
+    )
+    if start_from is not None:
+        snapshot = Snapshots(start_from / STATE_FOLDER).newest(set_aside=False)
+        if snapshot is not None:
+            loop.restore(snapshot)
+    with StopSignals() as signals:
+        loop.run(signals)
+    progress = loop.progress
+    if folder is not None:
+        document = {"progress": {**vars(progress), "finished": progress.epoch == recipe.epochs}}
+        snapshots.save(progress.step, Snapshot(document, trainer.state()))
+    return TrialResult(
+        accuracy=progress.history["val_accuracy"][-1],
+        loss=progress.history["val_loss"][-1],
+        training_seconds=clock.training_seconds,
+        evaluation_seconds=clock.evaluation_seconds,
+        seconds=time.monotonic() - started,
+    )
+
+
+class _Clock(keras.callbacks.Callback):
+    """Ends the run after some epochs, and times its parts."""
+
+    def __init__(self, epochs: int, after_step: Callable[[], None]) -> None:
+        super().__init__()
+        self._epochs = epochs
+        self._after_step = after_step
+        self._steps: list[float] = []
+        self._began = 0.0
+        self.evaluation_seconds = 0.0
+
+    @property
+    def training_seconds(self) -> float:
+        """All steps; the first, which is compiled, counts as a median one."""
+        later = self._steps[1:] or self._steps
+        return float(sum(later) + np.median(later)) if later else 0.0
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._began = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._ended = time.monotonic()
+        self._steps.append(self._ended - self._began)
+        self._after_step()
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._after_step()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.evaluation_seconds += time.monotonic() - self._ended
+        if epoch + 1 >= self._epochs:
+            self.model.stop_training = True

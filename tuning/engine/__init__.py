@@ -1,0 +1,1 @@
+"""KerasTuner's oracles, tuner and service, made to survive failures."""
