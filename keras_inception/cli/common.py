@@ -50,7 +50,7 @@ class Commands(TyperGroup):
         except typer.TyperException as error:
             context = getattr(error, "ctx", None)
             help_of = context.command_path if context else _PROGRAM
-            tell_error(f"{error.format_message().rstrip('.')}. See {help_of} --help.")
+            print_error(f"{error.format_message().rstrip('.')}. See {help_of} --help.")
             sys.exit(error.exit_code)
         if code == _STOPPED_BY_HAND:
             errors.print("Stopped.")
@@ -90,16 +90,16 @@ SpecFile = Annotated[
 
 
 @contextmanager
-def mistakes() -> Iterator[None]:
+def usage_errors() -> Iterator[None]:
     """Turn what the user can mend into one line and exit code 2."""
     try:
         yield
     except (ValueError, OSError) as error:
-        tell_error(str(error))
+        print_error(str(error))
         raise typer.Exit(2) from None
 
 
-def tell_error(message: str) -> None:
+def print_error(message: str) -> None:
     """One line on standard error."""
     errors.print(f"[bold red]Error:[/] {escape(' '.join(message.split()))}")
 
@@ -217,7 +217,7 @@ def chosen_data(name: str, *, strict: bool = False) -> ImageData:
 _MOST_LISTED = 20
 
 
-def tell_left_out(data: ImageData) -> None:
+def print_unreadable(data: ImageData) -> None:
     """Every file of a data set that is in neither part, and why; the first of many."""
     if not data.unreadable:
         return

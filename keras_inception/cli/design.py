@@ -26,10 +26,10 @@ from keras_inception.cli.common import (
     chosen_spec,
     console,
     cost_line,
-    mistakes,
     model_path,
-    tell_error,
-    tell_left_out,
+    print_error,
+    print_unreadable,
+    usage_errors,
 )
 from keras_inception.cli.display import TrainingDisplay
 from keras_inception.cost.budget import fit_to_budget
@@ -73,7 +73,7 @@ def design(
     Trains the variant first, or takes a finished run. Writes spec.json for
     `train --spec`, and report.md with its pictures.
     """
-    with mistakes():
+    with usage_errors():
         if model_folder:
             model_path(model_folder)
         spec = chosen_spec(variant, spec_file or (model_folder and model_folder / SPEC_FILE))
@@ -89,7 +89,7 @@ def design(
     from keras_inception.runtimes.keras_model import load_keras
     from keras_inception.training.run import fitted_to_data, train
 
-    with mistakes():
+    with usage_errors():
         options = DesignOptions(kernel_sizes=sizes)
         if threshold is not None:
             options = replace(options, threshold=threshold)
@@ -98,7 +98,7 @@ def design(
         budget = chosen_budget(spec, budget_macs, budget_params)
         fit_to_budget(spec, budget)  # a budget that is too small is told before the training
         console.print(cost_line(spec))
-        tell_left_out(data)
+        print_unreadable(data)
     with _ends(), TrainingDisplay() as display:
         callbacks = [display.callback]
         if layer_by_layer:
@@ -128,10 +128,10 @@ def _ends() -> Iterator[None]:
     from keras_inception.training.loop import TrainingInterruptedError
 
     try:
-        with mistakes():
+        with usage_errors():
             yield
     except (TrainingInterruptedError, FloatingPointError) as error:
-        tell_error(f"{error} Begin again in another folder.")
+        print_error(f"{error} Begin again in another folder.")
         raise typer.Exit(2 if isinstance(error, FloatingPointError) else 1) from None
 
 

@@ -13,7 +13,13 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from keras_inception.cli.common import chosen_data, console, mistakes, model_path, tell_left_out
+from keras_inception.cli.common import (
+    chosen_data,
+    console,
+    model_path,
+    print_unreadable,
+    usage_errors,
+)
 from keras_inception.files import METRICS_FILE, aside, make_writable, write_text
 from keras_inception.images.geometry import Crops
 
@@ -43,7 +49,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Top-1 and top-5 of a model, and of all given models together, in the layout of Table 3."""
-    with mistakes():
+    with usage_errors():
         chosen = [_crops(name) for name in crops or ["whole"]]
         paths = [model_path(model) for model in models]
         if out is not None:
@@ -52,14 +58,14 @@ def evaluate(
     from keras_inception.evaluation.scores import crop_scores, evaluate_scores, table_3
     from keras_inception.inference.predictor import Predictor
 
-    with mistakes():
+    with usage_errors():
         data = chosen_data(data_name, strict=strict)
         predictors = [Predictor.load(path) for path in paths]
         for predictor, path in zip(predictors, paths, strict=True):
             _check_classes(predictor, path, data)
-    tell_left_out(data)
+    print_unreadable(data)
     results = []
-    with Progress(console=console, transient=True) as progress, mistakes():
+    with Progress(console=console, transient=True) as progress, usage_errors():
         for name in chosen:
             task = progress.add_task(f"crops: {name}", total=len(data.test) * len(predictors))
             total: Any = 0
@@ -82,7 +88,7 @@ def evaluate(
             for row, (_, name, evaluation) in zip(rows, results, strict=True)
         ]
         text = json.dumps({"data": data_name, "models": [str(p) for p in paths], "rows": document})
-        with mistakes():
+        with usage_errors():
             write_text(out / METRICS_FILE, text + "\n")
             with aside(out / "confusion_matrix.png") as picture:
                 plots.confusion_matrix(results[-1][2].confusion, data.class_names, picture)

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from keras_inception.cli.common import console, mistakes, model_path
+from keras_inception.cli.common import console, model_path, usage_errors
 from keras_inception.files import LABELS_FILE, RECIPE_FILE, SPEC_FILE
 
 
@@ -48,7 +48,7 @@ def export(
     ] = False,
 ) -> None:
     """Write a model in formats that serve it, each checked against the model on real images."""
-    with mistakes():
+    with usage_errors():
         path = model_path(model)
     from keras_inception.exporters.calibration import folder_images, sample_images
     from keras_inception.exporters.formats import FORMATS
@@ -69,7 +69,7 @@ def export(
         for file in (path.with_name(name) for name in (SPEC_FILE, RECIPE_FILE))
         if file.is_file()
     }
-    with mistakes():
+    with usage_errors():
         network = load_keras(path)
         labels = None
         if labels_file.is_file():

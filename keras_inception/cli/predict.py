@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from keras_inception.cli.common import console, errors, mistakes, tell_error
+from keras_inception.cli.common import console, errors, print_error, usage_errors
 
 # More answers than this are printed as tables one after the other, as they come.
 _ROWS_AT_ONCE = 32
@@ -39,7 +39,7 @@ def predict(
 
     What is no image is told on standard error and stops nothing; the exit code is then 2.
     """
-    with mistakes():
+    with usage_errors():
         if not model.exists():
             raise ValueError(f"Expected a model. Received, and not found: {str(model)!r}")
         from_stdin = [str(image) for image in images] == ["-"]
@@ -49,7 +49,7 @@ def predict(
     from keras_inception.images.listing import image_files
     from keras_inception.inference.predictor import Predictor
 
-    with mistakes():
+    with usage_errors():
         predictor = Predictor.load(model)
     paths: Any = _paths_from_stdin() if from_stdin else image_files(images)
     failed = seen = 0
@@ -58,7 +58,7 @@ def predict(
         seen += 1
         if answer.error:
             failed += 1
-            tell_error(answer.error)
+            print_error(answer.error)
         if as_json:
             typer.echo(_json_line(answer))
         elif not answer.error:
@@ -69,7 +69,7 @@ def predict(
     if waiting:
         console.print(_table(waiting))
     if not seen:
-        with mistakes():
+        with usage_errors():
             raise ValueError("Expected images. Received: none, neither as files nor in folders.")
     if failed:
         raise typer.Exit(2)

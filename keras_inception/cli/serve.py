@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keras_inception.cli.common import console, mistakes
+from keras_inception.cli.common import console, usage_errors
 
 
 def serve(
@@ -26,13 +26,13 @@ def serve(
     seconds: Annotated[float, typer.Option(help="Longest wait for an answer.")] = 30.0,
 ) -> None:
     """A page to drop images on, and POST /predict for programs."""
-    with mistakes():
+    with usage_errors():
         if not model.exists():
             raise ValueError(f"Expected a model. Received, and not found: {str(model)!r}")
     from keras_inception.inference.server import Limits, build_app
     from keras_inception.runtimes.load import require_package
 
-    with mistakes():
+    with usage_errors():
         require_package("uvicorn", "serve")
         app = build_app(
             model,

@@ -9,7 +9,14 @@ import typer
 from rich import box
 from rich.table import Table
 
-from keras_inception.cli.common import SpecFile, Variant, chosen_spec, console, cost_line, mistakes
+from keras_inception.cli.common import (
+    SpecFile,
+    Variant,
+    chosen_spec,
+    console,
+    cost_line,
+    usage_errors,
+)
 from keras_inception.cost.layers import network_cost
 from keras_inception.cost.table_1 import PRINTED_SUM, table_1
 from keras_inception.spec.network import NetworkSpec
@@ -30,7 +37,7 @@ def summary(
     if list_all:
         console.print(_family_table())
         return
-    with mistakes():
+    with usage_errors():
         spec = chosen_spec(variant, spec_file)
         if input_size is not None:
             spec = replace(spec, input_shape=(input_size, input_size, spec.input_shape[2]))

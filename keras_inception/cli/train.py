@@ -27,10 +27,10 @@ from keras_inception.cli.common import (
     console,
     cost_line,
     errors,
-    mistakes,
     model_path,
-    tell_error,
-    tell_left_out,
+    print_error,
+    print_unreadable,
+    usage_errors,
 )
 from keras_inception.cli.display import TrainingDisplay
 from keras_inception.files import METRICS_FILE, MODEL_FILE, SNAPSHOT_FOLDER
@@ -99,7 +99,7 @@ def train(
     Exit codes: 0; 2 for a mistake; 1 after Ctrl-C; 75 if SIGTERM stopped the run or another worker
     was lost: the same command goes on.
     """
-    with mistakes():
+    with usage_errors():
         spec = chosen_spec(variant, spec_file)
         recipe = chosen_recipe(
             recipe_name,
@@ -110,7 +110,7 @@ def train(
             freeze_until=freeze_until,
         )
         init = None if init is None else model_path(init)
-    with mistakes():
+    with usage_errors():
         devices = _devices(strategy)
         from keras_inception.training.run import fitted_to_data, prepare_run
         from keras_inception.training.run import train as run
@@ -127,7 +127,7 @@ def train(
 
             callbacks = tensorboard_callbacks(folder, spec, data, recipe, profile=profile)
     console.print(cost_line(spec))
-    tell_left_out(data)
+    print_unreadable(data)
     console.print(
         f"{len(data.train):,} training and {len(data.test):,} held-out images of "
         f"{escape(data.name)}; {recipe.epochs} epochs by the recipe {escape(recipe.name)}."
@@ -207,7 +207,7 @@ def _ends(folder: Path) -> Iterator[None]:
     from keras_inception.training.loop import TrainingInterruptedError
 
     try:
-        with mistakes():
+        with usage_errors():
             yield
     except TrainingInterruptedError as error:
         errors.print(
@@ -219,7 +219,7 @@ def _ends(folder: Path) -> Iterator[None]:
         errors.print(f"Stopped. {escape(_kept(folder))}")
         raise typer.Exit(1) from None
     except FloatingPointError as error:
-        tell_error(f"{error} {_kept(folder)} Begin again in another folder.")
+        print_error(f"{error} {_kept(folder)} Begin again in another folder.")
         raise typer.Exit(2) from None
 
 

@@ -32,8 +32,8 @@ from keras_inception.cli.common import (
     console,
     cost_line,
     errors,
-    mistakes,
-    tell_error,
+    print_error,
+    usage_errors,
 )
 from keras_inception.cost.budget import Budget
 from keras_inception.cost.layers import network_cost
@@ -125,7 +125,7 @@ def tune(
 
     Exit codes: 0; 2 for a mistake; 1 after Ctrl-C, or if too many trials failed; 75 after SIGTERM.
     """
-    with mistakes():
+    with usage_errors():
         spec, recipe = chosen_spec(variant, spec_file), chosen_recipe(recipe_name, changes)
         round_epochs = _rounds(rounds)
         if join and budget_ms:
@@ -152,7 +152,7 @@ def tune(
     from tuning.space import Space, base_network
 
     end_with_launcher()
-    with mistakes():
+    with usage_errors():
         devices = make_strategy(strategy)
         data = chosen_data(data_name, strict=True)
         base = base_network(_size(spec, data), len(data.class_names), spec)
@@ -181,7 +181,7 @@ def tune(
     if launched:
         _run_launched(plan, data, folder, devices, trials_per_process)
         return
-    with mistakes():
+    with usage_errors():
         claim(folder, plan.identity(data))
     _tell_plan(plan, data, folder)
     with _ends(folder):
@@ -201,7 +201,7 @@ def tune(
                     tick=display.tick,
                 )
     if not join:
-        with mistakes():
+        with usage_errors():
             _tell_result(folder)
 
 
@@ -213,7 +213,7 @@ def tune_report(
     folder: Annotated[Path, typer.Argument(help="Of a search, running or done.")],
 ) -> None:
     """Write report.html, pictures, leaderboard.csv and TensorBoard's HParams of a search."""
-    with mistakes():
+    with usage_errors():
         _tell_result(folder)
 
 
@@ -268,12 +268,12 @@ def _run_here(plan: Any, data: Any, folder: Path, devices: Any, trials_per_proce
     from tuning.run import search
 
     try:
-        with mistakes():
+        with usage_errors():
             return search(
                 plan, data, folder, strategy=devices, trials_per_process=trials_per_process
             )
     except (SearchAbortedError, ChiefLostError) as error:
-        tell_error(str(error))
+        print_error(str(error))
         raise typer.Exit(1 if isinstance(error, SearchAbortedError) else 2) from None
 
 
@@ -308,7 +308,7 @@ def _ends(folder: Path) -> Iterator[None]:
     try:
         yield
     except LaunchError as error:
-        tell_error(str(error))
+        print_error(str(error))
         raise typer.Exit(1) from None
     except (
         KeyboardInterrupt,
@@ -336,7 +336,7 @@ def _measure(plan: Any, data: Any, folder: Path, devices: Any, networks: int | N
     if trust is None and networks:
         console.print(f"Training {networks} networks cheaply and in full first ...")
         try:
-            with mistakes():
+            with usage_errors():
                 trust = measure_trust(
                     plan,
                     data,
@@ -345,7 +345,7 @@ def _measure(plan: Any, data: Any, folder: Path, devices: Any, networks: int | N
                     told=lambda name, accuracy: console.print(f"  {name}: {accuracy:.2%}"),
                 )
         except TrainingDivergedError as error:
-            tell_error(str(error))
+            print_error(str(error))
             raise typer.Exit(2) from None
         trust.save(folder)
     if trust is None:

@@ -11,7 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from keras_inception.cli.common import console, mistakes
+from keras_inception.cli.common import console, usage_errors
 from keras_inception.files import LABELS_FILE, aside, write_text
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def convert(
     Beside a .keras file of ImageNet's classes, their names are left in labels.txt, which `predict`
     and `export` read; a labels.txt that is there stays as it is.
     """
-    with mistakes():
+    with usage_errors():
         if not to.name.endswith((".weights.h5", ".keras")):
             raise ValueError(f"Expected --to FILE.weights.h5 or FILE.keras. Received: {str(to)!r}")
         if to.exists():
@@ -99,7 +99,7 @@ def verify(
     from keras_inception.weights.manifest import MANIFEST
 
     known = [entry.name for entry in MANIFEST]
-    with mistakes():
+    with usage_errors():
         unknown = [name for name in names or [] if name not in known]
         if unknown:
             raise ValueError(f"Expected names among {', '.join(known)}. Received: {unknown}")
