@@ -21,7 +21,9 @@ LAYERS: dict[str, set[str]] = {
     "keras_inception.files": set(),
     "keras_inception.spec": set(),
     "keras_inception.cost": set(),
-    "keras_inception.weights": {"keras", "numpy", "h5py", "google", "tensorflow"},
+    "keras_inception.weights": {
+        *("keras", "numpy", "h5py", "google", "tensorflow", "onnx", "torch", "safetensors")
+    },
     "keras_inception.network": {"keras"},
     "keras_inception.images": {"keras", "numpy", "PIL", "tensorflow"},
     "keras_inception.data": {"keras", "numpy", "PIL", "tensorflow"},
@@ -41,10 +43,11 @@ LAYERS: dict[str, set[str]] = {
 # The exceptions within a folder.
 MODULE_PACKAGES: dict[str, set[str]] = {
     "keras_inception.cost.keras_model": {"keras"},
+    "keras_inception.network.batch_norm": {"keras", "tensorflow"},  # its fused kernel
     "keras_inception.network.imagenet": {"numpy"},
 }
 PLACES = {layer: place for place, layer in enumerate(LAYERS)}
-OPTIONAL_FROM = PLACES["keras_inception.weights"]
+OPTIONAL_FROM = PLACES["keras_inception.images"]
 
 
 class Import(NamedTuple):

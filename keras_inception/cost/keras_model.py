@@ -24,7 +24,7 @@ _FREE = (
     *(layers.InputLayer, layers.Identity, layers.Activation, layers.ReLU, layers.LeakyReLU),
     *(layers.PReLU, layers.ELU, layers.Softmax, layers.Dropout, layers.SpatialDropout1D),
     *(layers.SpatialDropout2D, layers.SpatialDropout3D, layers.GaussianNoise),
-    *(layers.GaussianDropout, layers.BatchNormalization, layers.LayerNormalization),
+    *(layers.GaussianDropout, layers.LayerNormalization),
     *(layers.GroupNormalization, layers.RMSNormalization, layers.UnitNormalization),
     *(layers.Normalization, layers.Rescaling),
     *(layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector),
@@ -133,7 +133,7 @@ def _macs(
     operation: Any, input_shape: tuple[int | None, ...], output_shape: tuple[int | None, ...]
 ) -> tuple[int | None, str]:
     """Multiply-adds of one call, or None and the reason why they are unknown."""
-    if type(operation) in _FREE or _is_free_op(operation) or _is_lrn(operation):
+    if type(operation) in _FREE or _is_free_op(operation) or _is_own_norm(operation):
         return 0, ""
     try:
         # Each weight of a kernel is used once per position: of the output, or, for a transposed
@@ -155,9 +155,12 @@ def _macs(
     return None, "no rule for this kind of layer"
 
 
-def _is_lrn(operation: Any) -> bool:
-    """Local response normalization of `network.blocks`, which is above this folder."""
-    return keras.saving.get_registered_name(type(operation)) == _LRN
+def _is_own_norm(operation: Any) -> bool:
+    """The normalizations of `network`, a folder above this one."""
+    return (
+        isinstance(operation, layers.BatchNormalization)
+        or keras.saving.get_registered_name(type(operation)) == _LRN
+    )
 
 
 def _is_free_op(operation: Any) -> bool:

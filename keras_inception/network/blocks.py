@@ -14,6 +14,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from keras_inception.network.batch_norm import BatchNormalization
 from keras_inception.spec.network import (
     AuxSpec,
     ConvPadding,
@@ -140,7 +141,7 @@ def conv_unit(
         name=f"{name}_conv",
     )(x)
     if spec.batch_norm:
-        x = layers.BatchNormalization(
+        x = BatchNormalization(
             axis=_channel_axis(),
             momentum=spec.batch_norm.momentum,
             epsilon=spec.batch_norm.epsilon,
