@@ -108,7 +108,7 @@ def test_resume_passes_over_what_ended_before_its_first_snapshot(asked):
     runs = [Path(f"saved_models/small-fashion_mnist_sample-2026010{day}-120000") for day in (1, 2)]
     for folder in runs:
         (folder / "snapshots").mkdir(parents=True)
-    assert_mistake(run("train", "--resume"), "Expected a run that did not end")
+    assert_mistake(run("train", "--resume"), "Expected an unfinished run")
     (runs[0] / "snapshots" / "step-3.npz").touch()
     assert run("train", "--resume").exit_code == 0
     assert asked["folder"] == runs[0]

@@ -255,7 +255,7 @@ def test_the_command_twice_in_one_folder_terminated_and_resumed(tmp_path):
     first.send_signal(signal.SIGCONT)
     _, errors = first.communicate()
     assert first.returncode == 75, errors[-3000:]
-    assert "goes on." in errors
+    assert "resumes it." in errors
 
     other = command(*common, folder, "--set", "label_smoothing=0.3")
     _, errors = other.communicate()

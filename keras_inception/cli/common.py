@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -72,21 +72,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # paragraphs of the docstrings are set anew
     add_completion=False,
 )
-
-Variant = Annotated[str, typer.Option(help="A named network; `summary --list` shows them all.")]
-DataName = Annotated[
-    str, typer.Option("--data", help="sample, tfds:NAME (any set of TFDS), or dir:PATH.")
-]
-RecipeName = Annotated[
-    str, typer.Option("--recipe", help=f"{', '.join(RECIPES)}, or a recipe.json.")
-]
-RecipeChanges = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Any field of the recipe: --set label_smoothing=0.1."),
-]
-SpecFile = Annotated[
-    Path | None, typer.Option("--spec", help="A spec.json, in the place of --variant.")
-]
 
 
 @contextmanager

@@ -15,11 +15,6 @@ from rich.table import Table
 
 from keras_inception.cli.common import (
     RUNS,
-    DataName,
-    RecipeChanges,
-    RecipeName,
-    SpecFile,
-    Variant,
     chosen_budget,
     chosen_data,
     chosen_recipe,
@@ -32,6 +27,7 @@ from keras_inception.cli.common import (
     usage_errors,
 )
 from keras_inception.cli.display import TrainingDisplay
+from keras_inception.cli.options import DataName, RecipeChanges, RecipeName, SpecFile, Variant
 from keras_inception.cost.budget import fit_to_budget
 from keras_inception.files import SPEC_FILE, require_empty
 

@@ -1,4 +1,4 @@
-"""`keras-inception train`: the main job."""
+"""`keras-inception train`: train a network and write its folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -16,11 +16,6 @@ from rich.markup import escape
 from keras_inception.cli.common import (
     INTERRUPTED,
     RUNS,
-    DataName,
-    RecipeChanges,
-    RecipeName,
-    SpecFile,
-    Variant,
     chosen_data,
     chosen_recipe,
     chosen_spec,
@@ -33,7 +28,64 @@ from keras_inception.cli.common import (
     usage_errors,
 )
 from keras_inception.cli.display import TrainingDisplay
+from keras_inception.cli.options import (
+    BatchSize,
+    DataName,
+    Epochs,
+    RecipeChanges,
+    RecipeName,
+    Seed,
+    SpecFile,
+    StrategyName,
+    Strict,
+    Variant,
+)
 from keras_inception.files import METRICS_FILE, MODEL_FILE, SNAPSHOT_FOLDER
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.recipe import Recipe
+
+if TYPE_CHECKING:
+    from keras_inception.data.splits import ImageData
+
+RunFolder = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder of the run; default saved_models/ and a name of its own."),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Resume the run in --out, or the newest unfinished run of this network and data.",
+    ),
+]
+InputSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Height and width in pixels; default those of the images if all have one size, "
+        "otherwise the variant's.",
+    ),
+]
+InitialWeights = Annotated[
+    Path | None, typer.Option(help="Initial weights: a run's folder, or a .keras file.")
+]
+FreezeUntil = Annotated[
+    str | None, typer.Option(help="Do not train this endpoint and the layers below it.")
+]
+SnapshotSteps = Annotated[
+    int | None,
+    typer.Option(min=1, help="Steps between snapshots; default none beside --snapshot-minutes."),
+]
+SnapshotMinutes = Annotated[
+    float,
+    typer.Option(min=0, help="Minutes between snapshots; 0 only after each epoch."),
+]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write curves and images for TensorBoard.")
+]
+Profile = Annotated[
+    bool, typer.Option("--profile", help="Like --tensorboard, with a profile of steps 10 to 20.")
+]
 
 
 def train(
@@ -41,97 +93,43 @@ def train(
     spec_file: SpecFile = None,
     recipe_name: RecipeName = "quick",
     data_name: DataName = "sample",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse data with files that cannot be read.")
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the run; default saved_models/ and a name of its own."),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on with the run in --out, or the newest run of this network and data that did "
-            "not end.",
-        ),
-    ] = False,
-    input_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Height and width in pixels; default those of the images if all have one size, "
-            "otherwise the variant's.",
-        ),
-    ] = None,
-    strategy: Annotated[
-        str,
-        typer.Option(help="auto, cpu:N, mirrored, multi-worker, tpu or tpu:NAME."),
-    ] = "auto",
-    init: Annotated[
-        Path | None, typer.Option(help="Begin with the weights of this run, or .keras file.")
-    ] = None,
-    freeze_until: Annotated[
-        str | None, typer.Option(help="Leave every layer below this endpoint as it is.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="In the place of the recipe's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="In the place of the recipe's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="In the place of the recipe's.")] = None,
+    strict: Strict = False,
+    out: RunFolder = None,
+    resume: Resume = False,
+    input_size: InputSize = None,
+    strategy: StrategyName = "auto",
+    init: InitialWeights = None,
+    freeze_until: FreezeUntil = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
     changes: RecipeChanges = None,
-    snapshot_steps: Annotated[
-        int | None, typer.Option(min=1, help="Write a snapshot every so many steps.")
-    ] = None,
-    snapshot_minutes: Annotated[
-        float, typer.Option(min=0, help="And every so many minutes, and after each epoch.")
-    ] = 10.0,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write curves and images for TensorBoard.")
-    ] = False,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="And a profile of steps 10 to 20.")
-    ] = False,
+    snapshot_steps: SnapshotSteps = None,
+    snapshot_minutes: SnapshotMinutes = 10.0,
+    tensorboard: TensorBoard = False,
+    profile: Profile = False,
 ) -> None:
-    """Train a network, evaluate it, and leave it as .keras and SavedModel in a folder.
+    """Train a network, evaluate it, and write it as .keras and SavedModel to a folder.
 
     Without arguments: the small network on the embedded sample of Fashion-MNIST, in minutes on
-    two CPU cores. The same command with the same --out goes on with a run that was stopped.
+    two CPU cores. The same command with the same --out resumes a run that was stopped.
 
-    Exit codes: 0; 2 for a mistake; 1 after Ctrl-C; 75 if SIGTERM stopped the run or another worker
-    was lost: the same command goes on.
+    Exit codes: 0; 2 for a usage error; 1 after Ctrl-C; 75 if SIGTERM stopped the run or another
+    worker was lost: the same command resumes it.
     """
     with usage_errors():
         spec = chosen_spec(variant, spec_file)
-        recipe = chosen_recipe(
-            recipe_name,
-            changes,
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
-            freeze_until=freeze_until,
-        )
+        fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+        recipe = chosen_recipe(recipe_name, changes, **fields, freeze_until=freeze_until)
         init = None if init is None else model_path(init)
-    with usage_errors():
         devices = _devices(strategy)
-        from keras_inception.training.run import fitted_to_data, prepare_run
-        from keras_inception.training.run import train as run
-
         data = chosen_data(data_name, strict=strict)
-        spec = fitted_to_data(spec, data)
-        if input_size is not None:
-            spec = replace(spec, input_shape=(input_size, input_size, spec.input_shape[2]))
+        spec = _fitted_spec(spec, data, input_size)
         folder = _folder(out, _run_name(spec.name, data.name), resume)
-        prepare_run(spec, data, recipe, folder, strategy=devices)
-        callbacks = []
-        if tensorboard or profile:
-            from keras_inception.training.tensorboard import tensorboard_callbacks
+        callbacks = _prepared(spec, data, recipe, folder, devices, (tensorboard, profile))
+    _print_job(spec, data, recipe)
+    from keras_inception.training.run import train as run
 
-            callbacks = tensorboard_callbacks(folder, spec, data, recipe, profile=profile)
-    console.print(cost_line(spec))
-    print_unreadable(data)
-    console.print(
-        f"{len(data.train):,} training and {len(data.test):,} held-out images of "
-        f"{escape(data.name)}; {recipe.epochs} epochs by the recipe {escape(recipe.name)}."
-    )
     with _ends(folder), TrainingDisplay() as display:
         result = run(
             spec,
@@ -144,11 +142,50 @@ def train(
             snapshot_minutes=snapshot_minutes or None,
             callbacks=[display.callback, *callbacks],
         )
-    if "top_1" in result.metrics:  # what the chief alone knows
-        _tell_result(folder, result.metrics)
+    _print_result(folder, result.metrics)
 
 
-def _tell_result(folder: Path, metrics: dict[str, Any]) -> None:
+def _fitted_spec(spec: NetworkSpec, data: ImageData, input_size: int | None) -> NetworkSpec:
+    from keras_inception.training.run import fitted_to_data
+
+    spec = fitted_to_data(spec, data)
+    if input_size is None:
+        return spec
+    return replace(spec, input_shape=(input_size, input_size, spec.input_shape[2]))
+
+
+def _prepared(
+    spec: NetworkSpec,
+    data: ImageData,
+    recipe: Recipe,
+    folder: Path,
+    devices: Any,
+    tensorboard_profile: tuple[bool, bool],
+) -> list[Any]:
+    """Check the run before anything is built or printed; return the callbacks of TensorBoard."""
+    from keras_inception.training.run import prepare_run
+
+    prepare_run(spec, data, recipe, folder, strategy=devices)
+    tensorboard, profile = tensorboard_profile
+    if not (tensorboard or profile):
+        return []
+    from keras_inception.training.tensorboard import tensorboard_callbacks
+
+    return tensorboard_callbacks(folder, spec, data, recipe, profile=profile)
+
+
+def _print_job(spec: NetworkSpec, data: ImageData, recipe: Recipe) -> None:
+    console.print(cost_line(spec))
+    print_unreadable(data)
+    console.print(
+        f"{len(data.train):,} training and {len(data.test):,} held-out images of "
+        f"{escape(data.name)}; {recipe.epochs} epochs by the recipe {escape(recipe.name)}."
+    )
+
+
+def _print_result(folder: Path, metrics: dict[str, Any]) -> None:
+    if "top_1" not in metrics:  # only the chief evaluates
+        return
     console.print(
         f"Held-out accuracy [bold]{metrics['top_1']:.2%}[/] "
         f"(top-5 {metrics['top_5']:.2%}) after {metrics['seconds']:.0f} s."
@@ -181,7 +218,7 @@ def _devices(name: str) -> Any:
 
 
 def _run_name(network: str, data: str) -> str:
-    """One folder's name: "dir:/my/images" is "dir-my-images" in it."""
+    """Name a run's folder; "dir:/my/images" becomes "dir-my-images"."""
     plain = re.sub(r"[^\w.]+", "-", data).strip("-")
     return f"{network}-{plain}"
 
@@ -192,18 +229,17 @@ def _folder(out: Path | None, name: str, resume: bool) -> Path:
     stamped = re.compile(re.escape(name) + r"-\d{8}-\d{6}")
     found = sorted(run for run in RUNS.glob(f"{name}-*") if stamped.fullmatch(run.name))
     runs = [out] if out else [run for run in found if not (run / METRICS_FILE).exists()]
-    # The folder of snapshots goes when a run is finished. What ended before the first one, by a
-    # mistake in the arguments, has nothing to go on with.
+    # A finished run has no snapshots; a run that failed before the first one cannot be resumed.
     unfinished = [run for run in runs if any((run / SNAPSHOT_FOLDER).glob("*")) or run == out]
     if not unfinished:
         where = str(out) if out else f"{RUNS / name}-*"
-        raise ValueError(f"Expected a run that did not end. Received: none in {where!r}")
+        raise ValueError(f"Expected an unfinished run. Received: none in {where!r}")
     return unfinished[-1]
 
 
 @contextmanager
 def _ends(folder: Path) -> Iterator[None]:
-    """What to say when a run ends before its end, and with which code."""
+    """Print why a run stopped early, and exit with the code for it."""
     from keras_inception.training.loop import TrainingInterruptedError
 
     try:
@@ -212,14 +248,14 @@ def _ends(folder: Path) -> Iterator[None]:
     except TrainingInterruptedError as error:
         errors.print(
             f"{escape(str(error))} {escape(_kept(folder))} The same command with "
-            f"[bold]--out {escape(str(folder))}[/] goes on."
+            f"[bold]--out {escape(str(folder))}[/] resumes it."
         )
         raise typer.Exit(1 if error.by_hand else INTERRUPTED) from None
     except KeyboardInterrupt:
         errors.print(f"Stopped. {escape(_kept(folder))}")
         raise typer.Exit(1) from None
     except FloatingPointError as error:
-        print_error(f"{error} {_kept(folder)} Begin again in another folder.")
+        print_error(f"{error} {_kept(folder)} Start again in another folder.")
         raise typer.Exit(2) from None
 
 

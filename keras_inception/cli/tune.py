@@ -20,11 +20,6 @@ from rich.table import Table
 from keras_inception.cli.common import (
     INTERRUPTED,
     RUNS,
-    DataName,
-    RecipeChanges,
-    RecipeName,
-    SpecFile,
-    Variant,
     chosen_budget,
     chosen_data,
     chosen_recipe,
@@ -35,6 +30,7 @@ from keras_inception.cli.common import (
     print_error,
     usage_errors,
 )
+from keras_inception.cli.options import DataName, RecipeChanges, RecipeName, SpecFile, Variant
 from keras_inception.cost.budget import Budget
 from keras_inception.cost.layers import network_cost
 from keras_inception.spec.network import NetworkSpec

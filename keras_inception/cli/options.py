@@ -1,0 +1,50 @@
+"""Options of several commands, each declared once: the same word means the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_inception.spec.recipe import RECIPES
+
+Variant = Annotated[str, typer.Option(help="A named network; `summary --list` shows them all.")]
+SpecFile = Annotated[Path | None, typer.Option("--spec", help="A spec.json; replaces --variant.")]
+DataName = Annotated[
+    str, typer.Option("--data", help="sample, tfds:NAME (any data set of TFDS), or dir:PATH.")
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Fail if the data holds files that cannot be read.")
+]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help=f"{', '.join(RECIPES)}, or a recipe.json.")
+]
+RecipeChanges = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any field of the recipe: --set label_smoothing=0.1."),
+]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of each training; default the recipe's.")]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Images a training step; default the recipe's.")
+]
+Seed = Annotated[int | None, typer.Option(help="Random seed; default the recipe's.")]
+StrategyName = Annotated[
+    str,
+    typer.Option("--strategy", help="auto, cpu:N, mirrored, multi-worker, tpu or tpu:NAME."),
+]
+NewFolder = Annotated[
+    Path | None,
+    typer.Option("--out", help="A new folder; default saved_models/ and a name with the time."),
+]
+BudgetMacs = Annotated[
+    int | None, typer.Option(help="Most multiply-adds; default those of the network.")
+]
+BudgetParams = Annotated[int | None, typer.Option(help="Most parameters; default no limit.")]
+SavedModel = Annotated[
+    Path,
+    typer.Argument(
+        help="A run's folder, a .keras file, a SavedModel, or a .tflite, .onnx or .xml file."
+    ),
+]
+KerasModel = Annotated[Path, typer.Argument(help="A run's folder, or a .keras file.")]
