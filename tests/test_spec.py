@@ -18,7 +18,7 @@ from keras_inception.spec.network import (
     PoolSpec,
     StageSpec,
 )
-from keras_inception.spec.variants import BN, PAPER, VARIANTS
+from keras_inception.spec.variants import BN, NAIVE, PAPER, SLIM, VARIANTS
 
 CONV = ConvSpec(name="conv1", filters=4, kernel_size=3)
 POOL = PoolSpec(name="pool1")
@@ -191,6 +191,66 @@ def test_output_filters_of_the_papers_modules() -> None:
     expected = [256, 480, 512, 512, 512, 528, 832, 832, 1024]
     names = ["3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"]
     assert outputs == dict(zip(names, expected, strict=True))
+
+
+def test_branches_in_the_order_of_concatenation() -> None:
+    """Table 1's 3a on 192 channels, and the naive module, each convolution by hand."""
+    module = PAPER.modules[0]
+    assert [tuple(branch) for branch in module.branches(192)] == [
+        ("1x1", False, (("3a_1x1", "1x1", 1, 192, 64),), 64),
+        (
+            "3x3",
+            False,
+            (("3a_3x3_reduce", "3x3_reduce", 1, 192, 96), ("3a_3x3", "3x3", 3, 96, 128)),
+            128,
+        ),
+        (
+            "5x5",
+            False,
+            (("3a_5x5_reduce", "5x5_reduce", 1, 192, 16), ("3a_5x5", "5x5", 5, 16, 32)),
+            32,
+        ),
+        ("pool", True, (("3a_pool_proj", "pool_proj", 1, 192, 32),), 32),
+    ]
+    assert [tuple(branch) for branch in NAIVE.modules[0].branches(192)] == [
+        ("1x1", False, (("3a_1x1", "1x1", 1, 192, 64),), 64),
+        ("3x3", False, (("3a_3x3", "3x3", 3, 192, 128),), 128),
+        ("5x5", False, (("3a_5x5", "5x5", 5, 192, 32),), 32),
+        ("pool", True, (), 192),
+    ]
+    only_3x3 = replace(MODULE, filters_1x1=0, spatial=(BRANCH,), filters_pool_proj=0)
+    assert [branch.name for branch in only_3x3.branches(5)] == ["3x3"]
+
+
+def test_widths_by_suffix_and_back() -> None:
+    assert PAPER.modules[0].widths() == {
+        "1x1": 64,
+        "3x3_reduce": 96,
+        "3x3": 128,
+        "5x5_reduce": 16,
+        "5x5": 32,
+        "pool_proj": 32,
+    }
+    assert NAIVE.modules[0].widths() == {"1x1": 64, "3x3": 128, "5x5": 32}
+    table_1_3b = {
+        **{"1x1": 128, "3x3_reduce": 128, "3x3": 192},
+        **{"5x5_reduce": 32, "5x5": 96, "pool_proj": 64},
+    }
+    first, second = PAPER.modules[:2]
+    assert replace(first.with_widths(table_1_3b), name="3b") == second
+    assert first.with_widths({"3x3": 130}).spatial[0].filters == 130
+    for module in (*PAPER.modules, *NAIVE.modules, *SLIM.modules):
+        assert module.with_widths({}) == module
+    with pytest.raises(ValueError, match=re.escape("among 1x1, 3x3, 5x5. Received: ['pool_proj']")):
+        NAIVE.modules[0].with_widths({"pool_proj": 3})
+
+
+def test_channels_that_the_modules_read() -> None:
+    # Table 1: conv2 gives 192, then the column "output size" of the module before.
+    inputs = PAPER.module_inputs()
+    assert [*inputs.values()] == [192, 256, 480, 512, 512, 512, 528, 832, 832]
+    assert inputs["4a"] == 480
+    assert replace(PAPER, stem=PAPER.stem[1:2]).stem_filters == 3  # a pool keeps the channels
 
 
 def _windows(size: int, window: int, stride: int, before: int, after: int) -> int:

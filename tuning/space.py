@@ -15,12 +15,20 @@ import json
 import math
 import random
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from keras_inception.cost.budget import Budget, NetworkBound, fit_to_budget
-from keras_inception.spec.network import BranchSpec, ConvSpec, ModuleSpec, NetworkSpec, StageSpec
+from keras_inception.spec.network import (
+    Branch,
+    BranchConv,
+    BranchSpec,
+    ConvSpec,
+    ModuleSpec,
+    NetworkSpec,
+    StageSpec,
+)
 from keras_inception.spec.validation import json_document, require_keys
 from keras_inception.spec.variants import BN, SMALL
 from tuning.latency import LatencyBudget, LatencyModel
@@ -139,18 +147,15 @@ class Space:
             module for text in choices for module in _with_kernels(stage, _kernel_sizes(text))
         ]
         names = list(dict.fromkeys(name for module in modules for name in module.spatial_names))
-        reduced = {
-            name
-            for module in modules
-            for name, branch in zip(module.spatial_names, module.spatial, strict=True)
-            if branch.reduce
-        }
+        widths = {suffix for module in modules for suffix in module.widths()}
         found = [
-            _octaves(f"{prefix}/reduce_{name}", REDUCE_REACH) for name in names if name in reduced
+            _octaves(f"{prefix}/reduce_{name}", REDUCE_REACH)
+            for name in names
+            if f"{name}_reduce" in widths
         ]
         if any(len(module.spatial) > 1 for module in modules):
             found.append(_octaves(f"{prefix}/odds_{names[0]}", ODDS_REACH))
-        if any(module.filters_pool_proj for module in stage.modules):
+        if "pool_proj" in widths:
             found.append(_octaves(f"{prefix}/pool_proj", POOL_REACH))
         return found
 
@@ -327,42 +332,47 @@ def _targets(form: NetworkSpec, values: Values, *, stem: bool) -> dict[str, floa
     def factor(name: str) -> float:
         return 2.0 ** float(values.get(name, 0.0))
 
-    convolutions = [layer for layer in form.stem if isinstance(layer, ConvSpec)]
     widening = factor("stem/width") if stem else 1.0
+    convolutions = [layer for layer in form.stem if isinstance(layer, ConvSpec)]
     targets = {layer.name: layer.filters * widening for layer in convolutions} if stem else {}
-    own_inputs = convolutions[-1].filters if convolutions else form.input_shape[2]
+    own_inputs = form.stem_filters
     inputs = own_inputs * (widening if convolutions else 1.0)
     for stage in form.stages:
-        prefix = f"stage_{stage.name}"
         for module in stage.modules:
-            width = factor(f"{prefix}/width")
-            wished = {"1x1": module.filters_1x1 * width}
-            wished |= _spatial_targets(
-                module, width, factor(f"{prefix}/odds_{module.spatial_names[0]}")
-            )
-            if module.filters_pool_proj:
-                wished["pool_proj"] = (
-                    module.filters_pool_proj * width * factor(f"{prefix}/pool_proj")
-                )
-            outputs = sum(wished.values())
-            if module.filters_pool_proj is None:
-                outputs += inputs
-            for name, branch in zip(module.spatial_names, module.spatial, strict=True):
-                if branch.reduce:
-                    widened = factor(f"{prefix}/reduce_{name}") * (inputs / own_inputs)
-                    wished[f"{name}_reduce"] = branch.reduce * widened
-            targets |= {f"{module.name}_{key}": value for key, value in wished.items() if value}
-            own_inputs, inputs = module.output_filters(own_inputs), outputs
+            branches = module.branches(own_inputs)
+            wished = _output_targets(branches, f"stage_{stage.name}", factor)
+            targets |= {conv.name: wished[name] for name, conv in _last(branches).items()}
+            for branch in branches:
+                for reduce in branch.convolutions[:-1]:
+                    widened = factor(f"stage_{stage.name}/reduce_{branch.name}")
+                    targets[reduce.name] = reduce.filters * (widened * (inputs / own_inputs))
+            unprojected = any(not branch.convolutions for branch in branches)
+            own_inputs = module.output_filters(own_inputs)
+            inputs = sum(wished.values()) + (inputs if unprojected else 0)
     return targets
 
 
-def _spatial_targets(module: ModuleSpec, width: float, odds: float) -> dict[str, float]:
-    total = sum(branch.filters for branch in module.spatial)
-    parts = [
-        branch.filters * (odds if index == 0 else 1.0)
-        for index, branch in enumerate(module.spatial)
-    ]
-    return {
-        name: width * (total * part / sum(parts))
-        for name, part in zip(module.spatial_names, parts, strict=True)
-    }
+def _output_targets(
+    branches: Sequence[Branch], prefix: str, factor: Callable[[str], float]
+) -> dict[str, float]:
+    """The widths wished for the last convolutions of a module's branches, by the branch."""
+    width = factor(f"{prefix}/width")
+    last = _last(branches)
+    spatial = [name for name, conv in last.items() if conv.kernel_size > 1]
+    parts = {name: last[name].filters * 1.0 for name in spatial}
+    for name in spatial[:1]:
+        parts[name] *= factor(f"{prefix}/odds_{name}")
+    total = sum(last[name].filters for name in spatial)
+    wished = {}
+    for name, conv in last.items():
+        if name in parts:
+            wished[name] = width * (total * parts[name] / sum(parts.values()))
+        else:
+            pooled = factor(f"{prefix}/pool_proj") if name == "pool" else 1.0
+            wished[name] = conv.filters * width * pooled
+    return wished
+
+
+def _last(branches: Sequence[Branch]) -> dict[str, BranchConv]:
+    """The last convolution of each branch that has one, by the branch."""
+    return {branch.name: branch.convolutions[-1] for branch in branches if branch.convolutions}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_inception.cost.budget import module_widths
 from keras_inception.cost.layers import network_cost
 from keras_inception.spec.network import NetworkSpec
 from tuning.engine.oracle import EPOCHS_VALUE, ROUND_VALUE
@@ -164,35 +163,26 @@ def stage_shares(spec: NetworkSpec) -> dict[str, dict[str, float]]:
         For each stage: "3x3 : 5x5" (if it has both), "spatial" (share of the spatial branches in
         the outputs), "reduce 3x3" and so on (reduction filters for each input channel).
     """
-    widths = module_widths(spec)
-    shapes = {layer.name: layer.output_shape for layer in network_cost(spec).layers}
-    channels = _input_channels(spec, shapes)
+    channels = spec.module_inputs()
     found: dict[str, dict[str, float]] = {}
     for stage in spec.stages:
         spatial: dict[str, int] = {}
         reduces: dict[str, int] = {}
-        for module in stage.modules:
-            for name, branch in zip(module.spatial_names, module.spatial, strict=True):
-                spatial[name] = spatial.get(name, 0) + branch.filters
-                reduces[name] = reduces.get(name, 0) + widths.get(f"{module.name}_{name}_reduce", 0)
-        outputs = sum(shapes[module.name][-1] for module in stage.modules)
+        branches = [b for module in stage.modules for b in module.branches(channels[module.name])]
+        for conv in (conv for branch in branches for conv in branch.convolutions):
+            if conv.suffix.endswith("_reduce"):
+                name = conv.suffix.removesuffix("_reduce")
+                reduces[name] = reduces.get(name, 0) + conv.filters
+            elif conv.kernel_size > 1:
+                spatial[conv.suffix] = spatial.get(conv.suffix, 0) + conv.filters
+        outputs = sum(branch.output_filters for branch in branches)
         inputs = sum(channels[module.name] for module in stage.modules)
         row = {"spatial": sum(spatial.values()) / outputs}
         if {"3x3", "5x5"} <= set(spatial):
             row["3x3 : 5x5"] = spatial["3x3"] / spatial["5x5"]
-        row |= {f"reduce {name}": count / inputs for name, count in reduces.items() if count}
+        row |= {f"reduce {name}": count / inputs for name, count in reduces.items()}
         found[stage.name] = row
     return found
-
-
-def _input_channels(spec: NetworkSpec, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    """Channels that each module reads."""
-    before = shapes[spec.stem[-1].name][-1] if spec.stem else spec.input_shape[2]
-    channels = {}
-    for module in spec.modules:
-        channels[module.name] = before
-        before = shapes[module.name][-1]
-    return channels
 
 
 def stage_rows(trials: Sequence[SearchedTrial]) -> dict[str, dict[str, list[float]]]:

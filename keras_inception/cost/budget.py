@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from keras_inception.cost.layers import Cost, NetworkCost, network_cost
 from keras_inception.spec.network import ConvSpec, ModuleSpec, NetworkSpec
@@ -84,10 +84,10 @@ def module_widths(spec: NetworkSpec) -> dict[str, int]:
     """Every width of the modules by its layer's name: {"3a_1x1": 64, "3a_3x3_reduce": 96, ...}."""
     widths: dict[str, int] = {}
     for module in spec.modules:
-        columns = {"1x1": module.filters_1x1, "pool_proj": module.filters_pool_proj}
-        for name, branch in zip(module.spatial_names, module.spatial, strict=True):
-            columns |= {f"{name}_reduce": branch.reduce, name: branch.filters}
-        widths |= {f"{module.name}_{key}": width for key, width in columns.items() if width}
+        own = module.widths()
+        # The order breaks ties when `fit_to_budget` spends slack: spatial branches come last.
+        for suffix in sorted(own, key=lambda suffix: suffix not in ("1x1", "pool_proj")):
+            widths[f"{module.name}_{suffix}"] = own[suffix]
     return widths
 
 
@@ -95,22 +95,8 @@ def with_module_widths(spec: NetworkSpec, widths: Mapping[str, int]) -> NetworkS
     """`spec` with the widths named in `widths`; the inverse of `module_widths`."""
 
     def widened(module: ModuleSpec) -> ModuleSpec:
-        def width(key: str, own: int | None) -> Any:
-            return widths.get(f"{module.name}_{key}", own)
-
-        return replace(
-            module,
-            filters_1x1=width("1x1", module.filters_1x1),
-            spatial=tuple(
-                replace(
-                    branch,
-                    reduce=width(f"{name}_reduce", branch.reduce),
-                    filters=width(name, branch.filters),
-                )
-                for name, branch in zip(module.spatial_names, module.spatial, strict=True)
-            ),
-            filters_pool_proj=width("pool_proj", module.filters_pool_proj),
-        )
+        own = {suffix: f"{module.name}_{suffix}" for suffix in module.widths()}
+        return module.with_widths({s: widths[name] for s, name in own.items() if name in widths})
 
     return spec.map_modules({module.name: widened(module) for module in spec.modules})
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from keras_inception.cost.layers import Cost, LayerCost, module_layers, network_cost
-from keras_inception.spec.network import (
-    ModuleSpec,
-    NetworkSpec,
-)
+from keras_inception.spec.network import ModuleSpec, NetworkSpec
 
 
 class Growth(NamedTuple):
@@ -56,15 +52,6 @@ def growth_by_width(spec: NetworkSpec, scales: Sequence[float]) -> list[Growth]:
 
 
 def _scaled_module(module: ModuleSpec, scale: float) -> ModuleSpec:
-    def scaled(width: Any) -> Any:  # None and 0 stay: no reduction, no branch
-        return width and max(1, round(width * scale))
-
-    return replace(
-        module,
-        filters_1x1=scaled(module.filters_1x1),
-        spatial=tuple(
-            replace(branch, reduce=scaled(branch.reduce), filters=scaled(branch.filters))
-            for branch in module.spatial
-        ),
-        filters_pool_proj=scaled(module.filters_pool_proj),
+    return module.with_widths(
+        {suffix: max(1, round(width * scale)) for suffix, width in module.widths().items()}
     )

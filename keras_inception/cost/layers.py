@@ -169,24 +169,20 @@ def module_layers(
 ) -> Iterator[LayerCost]:
     """The layers of one module on an input of `shape` (height, width, channels)."""
     name, grid, channels = module.name, shape[:2], shape[2]
-
-    def conv(branch: str, kernel_size: int, inputs: int, filters: int) -> LayerCost:
-        return _conv(
-            f"{name}_{branch}", name, stage, kernel_size, inputs, filters, grid, batch_norm
-        )
-
-    if module.filters_1x1:
-        yield conv("1x1", 1, channels, module.filters_1x1)
-    for branch_name, branch in zip(module.spatial_names, module.spatial, strict=True):
-        inputs = channels
-        if branch.reduce is not None:
-            yield conv(f"{branch_name}_reduce", 1, channels, branch.reduce)
-            inputs = branch.reduce
-        yield conv(branch_name, branch.kernel_size, inputs, branch.filters)
-    if module.filters_pool_proj != 0:
-        yield LayerCost(f"{name}_pool", name, stage, "pool", shape)
-        if module.filters_pool_proj:
-            yield conv("pool_proj", 1, channels, module.filters_pool_proj)
+    for branch in module.branches(channels):
+        if branch.pooled:
+            yield LayerCost(f"{name}_pool", name, stage, "pool", shape)
+        for conv in branch.convolutions:
+            yield _conv(
+                conv.name,
+                name,
+                stage,
+                conv.kernel_size,
+                conv.input_filters,
+                conv.filters,
+                grid,
+                batch_norm,
+            )
     output_shape = (*grid, module.output_filters(channels))
     yield LayerCost(name, name, stage, "concatenate", output_shape)
 

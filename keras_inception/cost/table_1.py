@@ -75,10 +75,14 @@ def table_1(spec: NetworkSpec = PAPER) -> list[Table1Row]:
 
 
 def _module_columns(module: ModuleSpec) -> dict[str, int | None]:
-    columns: dict[str, int | None] = {"1x1": module.filters_1x1}
-    for name, branch in zip(module.spatial_names, module.spatial, strict=True):
-        columns |= {f"{name} reduce": branch.reduce, name: branch.filters}
-    return columns | {"pool proj": module.filters_pool_proj}
+    """Widths by Table 1's columns; None where a branch has no reduction or no projection."""
+    columns: dict[str, int | None] = {}
+    for branch in module.branches(1):
+        parts = ["pool proj"] if branch.pooled else [f"{branch.name} reduce", branch.name]
+        widths = [None, None, *(conv.filters for conv in branch.convolutions)]
+        columns |= zip(parts, widths[-len(parts) :], strict=True)
+    columns.pop("1x1 reduce", None)
+    return columns
 
 
 def _row(

@@ -52,15 +52,11 @@ def width_rows(found: Design) -> list[tuple[str, str, str]]:
 
 
 def _widths(module: ModuleSpec) -> str:
-    parts = [f"1x1 {module.filters_1x1}"] if module.filters_1x1 else []
-    for name, branch in zip(module.spatial_names, module.spatial, strict=True):
-        reduce = "" if branch.reduce is None else f"{branch.reduce}-"
-        parts.append(f"{name} {reduce}{branch.filters}")
-    if module.filters_pool_proj is None:
-        parts.append("pool unprojected")
-    elif module.filters_pool_proj:
-        parts.append(f"pool {module.filters_pool_proj}")
-    return ", ".join(parts)
+    texts = []
+    for branch in module.branches(1):
+        widths = "-".join(str(conv.filters) for conv in branch.convolutions)
+        texts.append(f"{branch.name} {widths or 'unprojected'}")
+    return ", ".join(texts)
 
 
 def _numbers(item: ModuleMeasurement) -> dict[str, Any]:
@@ -159,9 +155,9 @@ def _width_picture(found: Design, path: Path) -> None:
 
 
 def _branches(spec: NetworkSpec) -> dict[str, None]:
-    """Names of the branches, in order: "1x1", "3x3", "pool_proj"."""
-    names = [name for module in spec.modules for name in ("1x1", *module.spatial_names)]
-    return dict.fromkeys([*names, "pool_proj"])
+    """Suffixes of the last convolutions of the branches, in order: "1x1", "3x3", "pool_proj"."""
+    last = [b.convolutions[-1:] for module in spec.modules for b in module.branches(1)]
+    return dict.fromkeys(conv.suffix for convolutions in last for conv in convolutions)
 
 
 def _text(found: Design) -> str:

@@ -185,28 +185,18 @@ def stem(x: Any, spec: NetworkSpec) -> Any:
 
 def inception_module(x: Any, spec: NetworkSpec, module: ModuleSpec) -> Any:
     """Figure 2a (naive) or 2b: N x h x w x C -> N x h x w x module.output_filters(C)."""
-    branches = []
-    if module.filters_1x1:
-        branches.append(
-            conv_unit(x, spec, f"{module.name}_1x1", filters=module.filters_1x1, kernel_size=1)
-        )
-    for branch_name, branch in zip(module.spatial_names, module.spatial, strict=True):
-        name = f"{module.name}_{branch_name}"
-        reduced = x
-        if branch.reduce is not None:
-            reduced = conv_unit(x, spec, f"{name}_reduce", filters=branch.reduce, kernel_size=1)
-        branches.append(
-            conv_unit(reduced, spec, name, filters=branch.filters, kernel_size=branch.kernel_size)
-        )
-    if module.filters_pool_proj != 0:
-        pooled = layers.MaxPooling2D(3, strides=1, padding="same", name=f"{module.name}_pool")(x)
-        if module.filters_pool_proj is not None:
-            name = f"{module.name}_pool_proj"
-            pooled = conv_unit(pooled, spec, name, filters=module.filters_pool_proj, kernel_size=1)
-        branches.append(pooled)
-    if len(branches) == 1:
-        return layers.Identity(name=module.name)(branches[0])
-    return layers.Concatenate(axis=_channel_axis(), name=module.name)(branches)
+    outputs = []
+    for branch in module.branches(x.shape[_channel_axis()]):
+        y = x
+        if branch.pooled:
+            name = f"{module.name}_pool"
+            y = layers.MaxPooling2D(3, strides=1, padding="same", name=name)(y)
+        for conv in branch.convolutions:
+            y = conv_unit(y, spec, conv.name, filters=conv.filters, kernel_size=conv.kernel_size)
+        outputs.append(y)
+    if len(outputs) == 1:
+        return layers.Identity(name=module.name)(outputs[0])
+    return layers.Concatenate(axis=_channel_axis(), name=module.name)(outputs)
 
 
 def auxiliary_classifier(x: Any, spec: NetworkSpec, aux: AuxSpec, activation: str | None) -> Any:

@@ -15,7 +15,7 @@ import json
 import string
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from keras_inception.spec.validation import (
     is_integer,
@@ -151,6 +151,25 @@ class BranchSpec:
             require_integers(self, "reduce")
 
 
+class BranchConv(NamedTuple):
+    """A convolution in a branch of a module."""
+
+    name: str  # of the layer: "3a_3x3_reduce"
+    suffix: str  # the name without the module's: "3x3_reduce"
+    kernel_size: int
+    input_filters: int
+    filters: int
+
+
+class Branch(NamedTuple):
+    """A branch of a module: a max pool if `pooled`, then the convolutions one after another."""
+
+    name: str  # "1x1", "3x3", "3x3_b", "pool"
+    pooled: bool  # begins with a 3x3 max pool of stride 1
+    convolutions: tuple[BranchConv, ...]
+    output_filters: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModuleSpec:
     """One Inception module: branches side by side, concatenated on the channels.
@@ -196,10 +215,61 @@ class ModuleSpec:
             names.append(size if not repeats else f"{size}_{string.ascii_lowercase[repeats]}")
         return tuple(names)
 
+    def branches(self, input_filters: int) -> tuple[Branch, ...]:
+        """The branches in the order of concatenation, for an input of `input_filters` channels."""
+
+        def branch(name: str, *steps: tuple[str, int, int], pooled: bool = False) -> Branch:
+            channels, convolutions = input_filters, []
+            for suffix, kernel_size, filters in steps:
+                layer_name = f"{self.name}_{suffix}"
+                convolutions.append(BranchConv(layer_name, suffix, kernel_size, channels, filters))
+                channels = filters
+            return Branch(name, pooled, tuple(convolutions), channels)
+
+        found = []
+        if self.filters_1x1:
+            found.append(branch("1x1", ("1x1", 1, self.filters_1x1)))
+        for name, spatial in zip(self.spatial_names, self.spatial, strict=True):
+            reduce = () if spatial.reduce is None else ((f"{name}_reduce", 1, spatial.reduce),)
+            found.append(branch(name, *reduce, (name, spatial.kernel_size, spatial.filters)))
+        if self.filters_pool_proj is None:
+            found.append(branch("pool", pooled=True))
+        elif self.filters_pool_proj:
+            found.append(branch("pool", ("pool_proj", 1, self.filters_pool_proj), pooled=True))
+        return tuple(found)
+
     def output_filters(self, input_filters: int) -> int:
         """Channels after the concatenation, for an input of `input_filters` channels."""
-        pooled = input_filters if self.filters_pool_proj is None else self.filters_pool_proj
-        return self.filters_1x1 + sum(branch.filters for branch in self.spatial) + pooled
+        return sum(branch.output_filters for branch in self.branches(input_filters))
+
+    def widths(self) -> dict[str, int]:
+        """Filters of every convolution by its suffix: {"1x1": 64, "3x3_reduce": 96, ...}."""
+        # Widths do not depend on the input.
+        return {conv.suffix: conv.filters for b in self.branches(1) for conv in b.convolutions}
+
+    def with_widths(self, widths: Mapping[str, int]) -> ModuleSpec:
+        """The same module with the widths named in `widths`; the inverse of `widths()`.
+
+        Raises:
+            ValueError: a width of a convolution that the module does not have.
+        """
+        own = self.widths()
+        unknown = sorted(widths.keys() - own.keys())
+        if unknown:
+            raise ValueError(
+                f"Expected widths of module {self.name!r} among {', '.join(own)}. "
+                f"Received: {unknown}"
+            )
+        own |= widths
+        return replace(
+            self,
+            filters_1x1=own.get("1x1", 0),
+            spatial=tuple(
+                replace(branch, reduce=own.get(f"{name}_reduce"), filters=own[name])
+                for name, branch in zip(self.spatial_names, self.spatial, strict=True)
+            ),
+            filters_pool_proj=own.get("pool_proj", self.filters_pool_proj),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -364,6 +434,21 @@ class NetworkSpec:
     def modules(self) -> tuple[ModuleSpec, ...]:
         """All modules, from the input upwards."""
         return tuple(module for stage in self.stages for module in stage.modules)
+
+    @property
+    def stem_filters(self) -> int:
+        """Channels that the stem gives to the first module."""
+        convolutions = [layer.filters for layer in self.stem if isinstance(layer, ConvSpec)]
+        return [self.input_shape[2], *convolutions][-1]
+
+    def module_inputs(self) -> dict[str, int]:
+        """Channels that each module reads, by the module's name."""
+        channels = self.stem_filters
+        inputs = {}
+        for module in self.modules:
+            inputs[module.name] = channels
+            channels = module.output_filters(channels)
+        return inputs
 
     @property
     def total_stride(self) -> int:

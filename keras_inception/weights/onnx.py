@@ -6,7 +6,6 @@ they are named. Weights may be initializers or constants, reshaped or transposed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from keras_inception.spec.network import ConvSpec, LRNSpec, ModuleSpec, NetworkSpec, PoolSpec
+from keras_inception.spec.network import (
+    Branch,
+    ConvSpec,
+    LRNSpec,
+    ModuleSpec,
+    NetworkSpec,
+    PoolSpec,
+)
 from keras_inception.spec.variants import PAPER, PAPER_FLOOR
 from keras_inception.weights.source import Arrays, Source, check_lrn
 
@@ -195,24 +201,26 @@ class _Walk:
 
     def _module(self, tensor: str, module: ModuleSpec) -> str:
         concat = self.graph.producer(tensor, "Concat", where=f"module {module.name}")
-        inputs = set()
-        branches: Iterator[str] = iter(concat.input)
-        expected = 2 + len(module.spatial)
-        if len(concat.input) != expected:
-            raise self._unlike(f"{expected} branches in module {module.name}", concat)
-        inputs.add(self._conv(next(branches), f"{module.name}_1x1", 1))
-        for name, branch in zip(module.spatial_names, module.spatial, strict=True):
-            unit = f"{module.name}_{name}"
-            reduced = self._conv(next(branches), unit, branch.kernel_size)
-            inputs.add(self._conv(reduced, f"{unit}_reduce", 1))
-        pooled = self._conv(next(branches), f"{module.name}_pool_proj", 1)
-        pool = self.graph.producer(pooled, "MaxPool", where=f"the pool of module {module.name}")
-        if _geometry(pool) != ([3, 3], [1, 1], [1, 1, 1, 1]):
-            raise self._unlike("a 3x3 pool of stride 1", pool)
-        inputs.add(pool.input[0])
+        branches = module.branches(1)  # the number of channels does not matter here
+        if len(concat.input) != len(branches):
+            raise self._unlike(f"{len(branches)} branches in module {module.name}", concat)
+        inputs = {
+            self._branch(output, branch, module)
+            for output, branch in zip(concat.input, branches, strict=True)
+        }
         if len(inputs) != 1:
             raise self._unlike(f"branches of one input in module {module.name}", concat)
         return inputs.pop()
+
+    def _branch(self, tensor: str, branch: Branch, module: ModuleSpec) -> str:
+        for conv in reversed(branch.convolutions):
+            tensor = self._conv(tensor, conv.name, conv.kernel_size)
+        if not branch.pooled:
+            return tensor
+        pool = self.graph.producer(tensor, "MaxPool", where=f"the pool of module {module.name}")
+        if _geometry(pool) != ([3, 3], [1, 1], [1, 1, 1, 1]):
+            raise self._unlike("a 3x3 pool of stride 1", pool)
+        return pool.input[0]
 
     def _conv(self, tensor: str, name: str, size: int, stride: int = 1) -> str:
         relu = self.graph.producer(tensor, "Relu", where=name)

@@ -114,11 +114,10 @@ def pair_units(
         raise _foreign(spec)
     units = dict(zip(convolutions, stem, strict=True))
     for module_spec in spec.modules:
-        if len(module_spec.spatial) != 2 or not module_spec.filters_1x1:
+        suffixes = tuple(module_spec.widths())
+        if len(suffixes) != len(parts) or len(module_spec.spatial) != 2:
             raise _foreign(spec)
-        first, second = module_spec.spatial_names
-        own = ("1x1", f"{first}_reduce", first, f"{second}_reduce", second, "pool_proj")
-        for mine, theirs in zip(own, parts, strict=True):
+        for mine, theirs in zip(suffixes, parts, strict=True):
             units[f"{module_spec.name}_{mine}"] = module(module_spec.name) + theirs
     return units
 

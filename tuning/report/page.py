@@ -18,7 +18,6 @@ from plotly.io import to_html
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
-from keras_inception.cost.budget import module_widths
 from keras_inception.files import aside, write_text
 from tuning.proxy_quality import Trust
 from tuning.report.pictures import BEST, draw_pictures
@@ -163,12 +162,7 @@ def _hover(trial: SearchedTrial) -> str:
     lines = [f"trial {trial.number}: {trial.accuracy:.2%}"]
     lines.append(f"{trial.macs:,} multiply-adds, {trial.params:,} parameters")
     for module in trial.spec.modules:
-        widths = {
-            name.removeprefix(f"{module.name}_"): width
-            for name, width in module_widths(trial.spec).items()
-            if name.startswith(f"{module.name}_")
-        }
-        columns = ", ".join(f"{name} {width}" for name, width in widths.items())
+        columns = ", ".join(f"{name} {width}" for name, width in module.widths().items())
         lines.append(f"<b>{module.name}</b> {columns}")
     return "<br>".join(lines)
 
