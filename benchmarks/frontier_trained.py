@@ -191,7 +191,6 @@ def train(share: str = "1/1", data_name: str = "fashion_mnist", *names: str) -> 
     """
     own, shares = map(int, share.split("/"))
     data, shape, recipe = data_set(data_name), VARIANTS["small"], RECIPES[data_name]
-    steps = len(data.train) // recipe.batch_size
     about = (device(), tf.__version__)
     chosen = [network for network in networks(data_name) if not names or network.name in names]
     more = MORE_SEEDS if data_name == "fashion_mnist" else {}
@@ -204,11 +203,11 @@ def train(share: str = "1/1", data_name: str = "fashion_mnist", *names: str) -> 
         keras.utils.set_random_seed(seed)
         model, started = network.build(), time.monotonic()
         seeded = replace(recipe, seed=seed)
-        compile_model(model, seeded, total_steps=steps * recipe.epochs)
+        compile_model(model, seeded, total_steps=recipe.total_steps(len(data.train)))
         model.fit(
             training_batches(data.train, shape, seeded),
             epochs=recipe.epochs,
-            steps_per_epoch=steps,
+            steps_per_epoch=recipe.steps_per_epoch(len(data.train)),
             verbose=0,
         )
         held_out = evaluation_batches(data.test, shape, 500)

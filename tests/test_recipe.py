@@ -155,6 +155,12 @@ def test_json_is_plain_and_versioned() -> None:
     }
 
 
+def test_steps_are_whole_batches() -> None:
+    recipe = Recipe(name="r", epochs=3, batch_size=64)
+    assert [recipe.steps_per_epoch(images) for images in (63, 64, 200)] == [0, 1, 3]
+    assert recipe.total_steps(200) == 9  # not 600 // 64: an epoch never ends within a batch
+
+
 def test_a_short_text_takes_the_defaults() -> None:
     text = '{"schema_version": 1, "name": "short", "epochs": 2}'
     assert Recipe.from_json(text) == Recipe(name="short", epochs=2)

@@ -119,7 +119,7 @@ def train_candidate(
     keras.backend.clear_session()
     gc.collect()
     keras.utils.set_random_seed(recipe.seed)
-    total_steps = len(data.train) // recipe.batch_size * recipe.epochs
+    total_steps = recipe.total_steps(len(data.train))
     trainer = Trainer(
         spec, recipe, strategy or tf.distribute.get_strategy(), total_steps=total_steps
     )

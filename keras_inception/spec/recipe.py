@@ -147,6 +147,14 @@ class Recipe:
         """Peak learning rate: base_learning_rate * batch_size / 256."""
         return self.base_learning_rate * self.batch_size / 256
 
+    def steps_per_epoch(self, images: int) -> int:
+        """Steps over `images` training images: whole batches, the rest comes in a later epoch."""
+        return images // self.batch_size
+
+    def total_steps(self, images: int) -> int:
+        """Steps of all epochs over `images` training images."""
+        return self.steps_per_epoch(images) * self.epochs
+
     def to_json(self) -> str:
         """JSON text with a schema version; `from_json` gives an equal recipe back."""
         return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=2) + "\n"

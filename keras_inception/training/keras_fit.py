@@ -116,8 +116,8 @@ def fit(
         freeze_until(network, recipe.freeze_until)
     # Compiled apart from what is saved, which then holds no optimizer and loads anywhere.
     model = keras.Model(network.input, network.output)
-    steps_per_epoch = len(data.train) // recipe.batch_size
-    compile_model(model, recipe, total_steps=steps_per_epoch * recipe.epochs)
+    steps_per_epoch = recipe.steps_per_epoch(len(data.train))
+    compile_model(model, recipe, total_steps=recipe.total_steps(len(data.train)))
     started = time.monotonic()
     history = model.fit(
         _with_targets(training_batches(data.train, spec, recipe), model),

@@ -107,7 +107,7 @@ class TrainingLoop:
         self._folder = folder
         self._snapshots = snapshots
         self._identity = identity
-        self._steps_per_epoch = len(data.train) // trainer.recipe.batch_size
+        self._steps_per_epoch = trainer.recipe.steps_per_epoch(len(data.train))
         self._callbacks = keras.callbacks.CallbackList(
             list(callbacks),
             model=trainer.model,

@@ -135,8 +135,8 @@ def train(
             progress = keras_fit.fit(spec, data, recipe, folder, init=init, callbacks=callbacks)
             return _finish(spec, data, recipe, folder, progress)
         signals = stack.enter_context(StopSignals())
-        total_steps = len(data.train) // recipe.batch_size * recipe.epochs
-        trainer = Trainer(spec, recipe, strategy, total_steps=total_steps)
+        steps = recipe.total_steps(len(data.train))
+        trainer = Trainer(spec, recipe, strategy, total_steps=steps)
         if init is not None and snapshot is None:  # which holds all weights
             initialize(trainer.model, init, spec)
         loop = TrainingLoop(
