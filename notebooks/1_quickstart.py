@@ -106,6 +106,6 @@ plt.show()
 # %%
 loaded = keras.models.load_model(run / "model.keras", compile=False)
 convention = keras_inception.model_preprocessing(loaded)
-scores = loaded.predict(keras_inception.preprocess_input(pixels, convention=convention), verbose=0)
+scores = loaded.predict(keras_inception.preprocess_input(pixels, model=loaded), verbose=0)
 print(f"convention {convention!r}, scores {scores.shape}")
 print("the same answers:", [data.class_names[index] for index in np.argmax(scores, axis=1)])

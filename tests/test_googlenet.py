@@ -43,7 +43,8 @@ def test_signature_is_that_of_keras_applications():
     assert ours[7].default == "googlenet"
     assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in ours[:8])
     assert [(p.name, p.kind) for p in ours[8:]] == [
-        (name, inspect.Parameter.KEYWORD_ONLY) for name in ("variant", "spec", "auxiliary")
+        (name, inspect.Parameter.KEYWORD_ONLY)
+        for name in ("variant", "spec", "auxiliary", "include_preprocessing")
     ]
 
 

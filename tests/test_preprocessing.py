@@ -22,6 +22,7 @@ BY_HAND = {
     "caffe": [96.0, -97.0, -113.0],
     "torch": [-1.946656, -1.685574, 1.681394],
     "inception5h": [-107.0, -97.0, 83.0],
+    "raw": [10.0, 20.0, 200.0],
 }
 
 
@@ -42,8 +43,19 @@ def test_every_convention_is_tested():
     assert set(CONVENTIONS) == set(BY_HAND)
 
 
-def test_the_default_is_the_papers():
-    assert_array_equal(preprocess_input(PIXEL), [[BY_HAND["caffe"]]])
+def test_there_is_no_default_that_would_be_wrong_for_another_network():
+    with pytest.raises(ValueError, match=r"Expected `model`.*'caffe'.*Received: neither"):
+        preprocess_input(PIXEL)
+    network = build_network(tiny_spec())
+    with pytest.raises(ValueError, match="Received: both"):
+        preprocess_input(PIXEL, model=network, convention="tf")
+
+
+@pytest.mark.parametrize("convention", sorted(BY_HAND.keys() - {"raw"}))
+def test_a_models_own_convention(convention):
+    network = build_network(replace(tiny_spec(), pixels=convention))
+    actual = preprocess_input(PIXEL, model=network)
+    assert_allclose(actual, [[BY_HAND[convention]]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
@@ -67,7 +79,7 @@ def test_channels_first_is_channels_last_transposed(convention):
 
 def test_the_global_data_format_is_the_default(channels_first):
     x = np.broadcast_to(PIXEL.reshape(3, 1, 1), (3, 2, 2))
-    assert_array_equal(preprocess_input(x)[:, 0, 0], BY_HAND["caffe"])
+    assert_array_equal(preprocess_input(x, convention="caffe")[:, 0, 0], BY_HAND["caffe"])
 
 
 @pytest.mark.parametrize("convention", BY_HAND)
@@ -109,13 +121,13 @@ def test_wrong_names():
     with pytest.raises(ValueError, match=r"'caffe', .*'tf'.*Received: .*'imagenet'"):
         preprocess_input(PIXEL, convention="imagenet")
     with pytest.raises(ValueError, match=r"\"channels_last\".*Received: data_format='NHWC'"):
-        preprocess_input(PIXEL, "NHWC")
+        preprocess_input(PIXEL, "NHWC", convention="tf")
 
 
 # --- the convention of a model ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("convention", BY_HAND)
+@pytest.mark.parametrize("convention", sorted(BY_HAND.keys() - {"raw"}))
 def test_a_saved_model_knows_its_convention(convention, tmp_path):
     model = build_network(replace(tiny_spec(), pixels=convention))
     assert model_preprocessing(model) == convention

@@ -53,6 +53,14 @@ def convert(
     auxiliary: Annotated[
         bool, typer.Option("--auxiliary", help="Keep the auxiliary classifiers.")
     ] = False,
+    include_preprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--include-preprocessing",
+            help="Let the model take RGB pixels in [0, 255]: its pixel convention becomes a part "
+            "of it. For .keras files.",
+        ),
+    ] = False,
 ) -> None:
     """Public weights into a file of this package.
 
@@ -71,7 +79,13 @@ def convert(
         from keras_inception.network.imagenet import class_names
 
         try:
-            model = GoogLeNet(weights=source, variant=variant, auxiliary=auxiliary, classes=classes)
+            model = GoogLeNet(
+                weights=source,
+                variant=variant,
+                auxiliary=auxiliary,
+                classes=classes,
+                include_preprocessing=include_preprocessing,
+            )
         except ImportError as error:  # of the package that reads this format
             raise ValueError(str(error)) from error
         with aside(to) as partial:

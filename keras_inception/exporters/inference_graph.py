@@ -51,7 +51,7 @@ def folded(model: keras.Model, precision: ComputeDtype = "float32") -> keras.Mod
         if layer in norms.values():
             return keras.layers.Identity(dtype=precision, name=layer.name)
         config = layer.get_config()
-        if not isinstance(layer, keras.layers.InputLayer | keras.layers.Activation):
+        if isinstance(layer, keras.layers.Layer) and not isinstance(layer, _FLOAT32):
             config["dtype"] = precision
         if layer.name in norms:
             config["use_bias"] = True
@@ -64,6 +64,10 @@ def folded(model: keras.Model, precision: ComputeDtype = "float32") -> keras.Mod
         if layer.weights and layer not in norms.values():
             clone.get_layer(layer.name).set_weights(_folded_weights(layer, norms.get(layer.name)))
     return clone
+
+
+# Layers that keep their dtype: the scores, and pixels, whose levels half precision loses.
+_FLOAT32 = (keras.layers.InputLayer, keras.layers.Activation, keras.layers.Normalization)
 
 
 def _foldable_norms(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
@@ -123,10 +127,10 @@ def merged(model: keras.Model) -> keras.Model:
         A float32 model of its own weights. Scores differ from the model's by rounding only.
     """
     network = folded(model)
-    makers = {id(layer.output): layer for layer in network.layers}
+    makers = {id(layer.output): layer for layer in network.operations}
     pixels = keras.Input(batch_shape=network.input.shape, name=makers[id(network.input)].name)
     made = {id(network.input): pixels}
-    for layer in network.layers:  # in the order in which they are computed
+    for layer in network.operations:  # in the order in which they are computed
         if isinstance(layer, keras.layers.InputLayer):
             continue
         branches = _parallel_convolutions(layer, makers)
@@ -137,7 +141,8 @@ def merged(model: keras.Model) -> keras.Model:
             copy = type(layer).from_config(layer.get_config())
             inputs = keras.tree.map_structure(lambda tensor: made[id(tensor)], layer.input)
             made[id(layer.output)] = copy(inputs)
-            copy.set_weights(layer.get_weights())
+            if isinstance(layer, keras.layers.Layer):
+                copy.set_weights(layer.get_weights())
     return keras.Model(pixels, made[id(network.output)], name=network.name)
 
 

@@ -16,6 +16,7 @@ from keras import layers, ops
 
 from keras_inception.network.batch_norm import BatchNormalization
 from keras_inception.spec.network import (
+    INPUT_NAME_PREFIX,
     AuxSpec,
     ConvPadding,
     ConvSpec,
@@ -24,6 +25,7 @@ from keras_inception.spec.network import (
     NetworkSpec,
     PoolSpec,
 )
+from keras_inception.spec.pixels import CONVENTIONS, PREPROCESSING_PREFIX, RAW
 
 
 @keras.saving.register_keras_serializable(package="keras_inception")
@@ -99,19 +101,45 @@ class LocalResponseNormalization(layers.Layer):
         }
 
 
-def input_layer(spec: NetworkSpec, tensor: Any = None) -> Any:
-    """The network's input; its name carries the pixel convention through saving and export."""
+def input_layer(spec: NetworkSpec, tensor: Any = None, *, raw: bool = False) -> Any:
+    """The network's input; its name carries the pixel convention through saving and export.
+
+    `raw` names pixels in [0, 255], for a network with its convention inside.
+    """
     shape: tuple[int | None, ...] = spec.input_shape
     if _channel_axis() == 1:
         shape = (shape[2], *shape[:2])
     if tensor is None:
-        return keras.Input(shape=shape, name=spec.input_name)
+        name = INPUT_NAME_PREFIX + RAW if raw else spec.input_name
+        return keras.Input(shape=shape, name=name)
     if tuple(tensor.shape[1:]) != shape:
         raise ValueError(
             f"Expected `input_tensor` of the spec's shape, (None, {', '.join(map(str, shape))}). "
             f"Received: shape={tuple(tensor.shape)}. Give the spec that input_shape."
         )
     return tensor
+
+
+def preprocessing(x: Any, spec: NetworkSpec) -> Any:
+    """Bring raw RGB pixels in [0, 255] into the spec's convention, inside the network."""
+    rule = CONVENTIONS[spec.pixels]
+    axis, channels = _channel_axis(), spec.input_shape[2]
+    if channels != 3 and not rule.channels_alike:
+        raise ValueError(
+            f"Expected 3 channels for the convention {spec.pixels!r}, whose channels differ. "
+            f"Received: input_shape={spec.input_shape}"
+        )
+    if rule.reverse_channels:
+        x = ops.flip(x, axis=axis)
+    # x * scale - offset, as (x - mean) / deviation.
+    scales, offsets = rule.scale[:channels], rule.offset[:channels]
+    return layers.Normalization(
+        axis=axis,
+        mean=[offset / scale for scale, offset in zip(scales, offsets, strict=True)],
+        variance=[1 / scale**2 for scale in scales],
+        dtype="float32",  # levels of 255 are lost in half precision
+        name=PREPROCESSING_PREFIX + spec.pixels,
+    )(x)
 
 
 def conv_unit(

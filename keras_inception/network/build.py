@@ -20,6 +20,7 @@ def build_network(
     pooling: Pooling | None = None,
     classifier_activation: str | None = "softmax",
     input_tensor: Any = None,
+    include_preprocessing: bool = False,
     name: str | None = None,
 ) -> keras.Model:
     """Build the network of a spec with fresh weights.
@@ -34,21 +35,24 @@ def build_network(
         classifier_activation: of all classifiers; None gives logits.
         input_tensor: a Keras tensor of the spec's input shape to start from, in the place of a
             new input.
+        include_preprocessing: take raw RGB pixels in [0, 255]; the convention `spec.pixels` is
+            then applied inside the model, and travels with it through saving and export.
         name: of the model; default the spec's.
 
     Returns:
-        A functional model of float pixels in the convention `spec.pixels`, in the data format
-        and under the dtype policy that are set globally. Classifier outputs are float32.
+        A functional model of float pixels in the convention `spec.pixels` (or raw), in the data
+        format and under the dtype policy that are set globally. Classifier outputs are float32.
 
     Raises:
         ValueError: input smaller than the spec's total stride, or too small for the auxiliary
             classifiers, or arguments that exclude each other.
     """
     _check(spec, include_top, auxiliary, pooling)
-    inputs = blocks.input_layer(spec, input_tensor)
+    inputs = blocks.input_layer(spec, input_tensor, raw=include_preprocessing)
     outputs: dict[str, Any] = {}
     heads = {aux.after: aux for aux in spec.aux} if auxiliary else {}
-    x = blocks.stem(inputs, spec)
+    x = blocks.preprocessing(inputs, spec) if include_preprocessing else inputs
+    x = blocks.stem(x, spec)
     for stage in spec.stages:
         if stage.downsample:
             x = blocks.max_pool(x, stage.downsample)

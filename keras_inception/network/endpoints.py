@@ -14,7 +14,8 @@ def endpoints(model: keras.Model) -> tuple[str, ...]:
     return tuple(
         layer.name
         for layer in model.layers
-        if not isinstance(layer, keras.layers.InputLayer) and layer.name not in inner
+        if not isinstance(layer, keras.layers.InputLayer | keras.layers.Normalization)
+        and layer.name not in inner
     )
 
 

@@ -15,7 +15,7 @@ from keras_inception.spec.variants import VARIANTS, variant_spec
 from keras_inception.weights.assign import assign, without_absent_heads
 from keras_inception.weights.cache import imagenet_weights
 from keras_inception.weights.manifest import imagenet_entry
-from keras_inception.weights.readers import read_source
+from keras_inception.weights.readers import pixel_convention, read_source
 from keras_inception.weights.source import Source, converted
 
 _DEFAULT_CLASSES = 1000
@@ -34,6 +34,7 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
     variant: str | None = None,
     spec: NetworkSpec | None = None,
     auxiliary: bool = False,
+    include_preprocessing: bool = False,
 ) -> keras.Model:
     """GoogLeNet and the Inception v1 family.
 
@@ -63,15 +64,19 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
         spec: a network of your own, in the place of `variant`.
         auxiliary: also return the auxiliary classifiers: a dict of outputs "main", "aux_1",
             "aux_2". They count in training only.
+        include_preprocessing: the model takes RGB pixels in [0, 255] as they are; the pixel
+            convention of its weights is a part of it, saved and exported with it.
 
     Returns:
-        A functional `keras.Model`. It expects float RGB pixels in the convention of its spec:
-        pass [0, 255] pixels through `preprocess_input(x, convention=model_preprocessing(model))`.
+        A functional `keras.Model`. Without `include_preprocessing` it expects float RGB pixels in
+        the convention of its spec: pass those in [0, 255] through
+        `preprocess_input(x, model=model)`.
 
     Raises:
         ValueError: arguments that exclude each other, an unknown variant, an input too small,
-            classes or channels that the weights do not have, or a file that is damaged or
-            another network's. Nothing is half-assigned.
+            classes or channels that the weights do not have, or a file that is damaged,
+            another network's, or of weights for another pixel convention. Nothing is
+            half-assigned.
         OSError: the public weights are not in the cache and cannot be fetched.
     """
     network, source = _network_and_file(weights, variant, spec, classes)
@@ -88,6 +93,7 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
         pooling=pooling,
         classifier_activation=classifier_activation,
         input_tensor=input_tensor,
+        include_preprocessing=include_preprocessing,
         name=name,
     )
     if source is not None:
@@ -108,7 +114,25 @@ def _network_and_file(
         wanted = None if classes == _DEFAULT_CLASSES else classes
         source = read_source(Path(weights), network, wanted)
         network = network or source.spec
-    return network or _network_spec(None, None), source
+    network = network or _network_spec(None, None)
+    if source is not None:
+        _require_convention(source.path, network)
+    return network, source
+
+
+def _require_convention(path: Path, network: NetworkSpec) -> None:
+    """Refuse weights that were trained on pixels in another convention than the network's.
+
+    Raises:
+        ValueError: naming both.
+    """
+    convention = pixel_convention(path)
+    if convention not in (None, network.pixels):
+        raise ValueError(
+            f"Expected weights for pixels in the convention {network.pixels!r} of "
+            f"{network.name!r}. Received: {str(path)!r}, whose convention is {convention!r}. Give "
+            f"the variant of the file, or spec=dataclasses.replace(spec, pixels={convention!r})."
+        )
 
 
 def _network_spec(variant: str | None, spec: NetworkSpec | None) -> NetworkSpec:

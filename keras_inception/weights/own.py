@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 
-from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.network import INPUT_NAME_PREFIX, NetworkSpec
+from keras_inception.spec.pixels import CONVENTIONS, PREPROCESSING_PREFIX
 from keras_inception.weights.source import Arrays, Source
 
-_MEMBER = "model.weights.h5"  # in a .keras file
+_CONFIG = "config.json"  # in a .keras file
+_MEMBER = "model.weights.h5"  # likewise
 _KERNEL = ("kernel", "bias")
 _BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
@@ -42,6 +47,41 @@ def source(path: Path, spec: NetworkSpec | None) -> Source:
     arrays = read(path)
     names = {name: name for name in arrays}
     return Source(path=path, spec=spec, arrays=arrays, names=names, channels_first=False)
+
+
+def pixel_convention(path: Path) -> str | None:
+    """The pixel convention that a `.keras` file's network was trained with; None: not named.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    if path.suffix.lower() != ".keras":
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read(_CONFIG))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"Expected a `.keras` file of Keras 3. Received: {str(path)!r} ({error})"
+        ) from error
+    names = list(_names(config))
+    for prefix in (PREPROCESSING_PREFIX, INPUT_NAME_PREFIX):  # inside the network before its input
+        for name in names:
+            if name.startswith(prefix) and name.removeprefix(prefix) in CONVENTIONS:
+                return name.removeprefix(prefix)
+    return None
+
+
+def _names(config: Any) -> Iterator[str]:
+    """The names of all layers in a model's configuration, nested models included."""
+    if isinstance(config, dict):
+        if isinstance(config.get("name"), str):
+            yield config["name"]
+        for value in config.values():
+            yield from _names(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _names(value)
 
 
 def _arrays(file: h5py.File, path: Path) -> Arrays:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.weights import caffe, inception5h, onnx, own, slim, torchvision
@@ -27,25 +28,57 @@ def read_source(path: Path, spec: NetworkSpec | None = None, classes: int | None
         ImportError: a format whose package is not installed.
         ValueError: no such file, an unknown format, a damaged file, or another network.
     """
-    name = path.name.lower()
-    index = path.with_name(f"{path.name}.index")
-    if not path.exists() and not index.is_file():
+    if not path.exists() and not _index(path).is_file():
         raise ValueError(
             f"Expected a file of weights. Received: {str(path)!r}, which is not there."
         )
-    if name.endswith((".weights.h5", ".keras")):
-        return own.source(path, spec)
-    if name.endswith(".caffemodel"):
-        return caffe.source(path, spec)
-    if name.endswith(".onnx"):
-        return onnx.source(path, spec)
-    if name.endswith((".pth", ".pt", ".safetensors")):
-        return torchvision.source(path, spec)
-    if name.endswith((".pb", ".zip")):
-        return inception5h.source(path, spec)
-    checkpoint = (".ckpt", ".index", ".tar.gz", ".tgz", ".tar")
-    if path.is_dir() or index.is_file() or name.endswith(checkpoint):
+    reader = _reader(path)
+    if reader is slim:
         return slim.source(path, spec, classes)
+    return reader.source(path, spec)
+
+
+def pixel_convention(path: Path) -> str | None:
+    """The pixel convention that the weights of a file were trained with.
+
+    None for `.weights.h5`, which does not say it. The published files of each other library have
+    one convention (`manifest`); a `.keras` file of this package names its own.
+    """
+    reader = _reader(path)
+    if reader is own:
+        return own.pixel_convention(path)
+    return _CONVENTIONS[reader]
+
+
+# Of the published files: those of the ONNX model zoo are Caffe's, converted.
+_CONVENTIONS: dict[ModuleType, str] = {
+    caffe: "caffe",
+    onnx: "caffe",
+    torchvision: "tf",
+    inception5h: "inception5h",
+    slim: "tf",
+}
+
+
+def _reader(path: Path) -> ModuleType:
+    """The module that reads a file, by its suffix."""
+    name = path.name.lower()
+    for suffixes, reader in (
+        ((".weights.h5", ".keras"), own),
+        ((".caffemodel",), caffe),
+        ((".onnx",), onnx),
+        ((".pth", ".pt", ".safetensors"), torchvision),
+        ((".pb", ".zip"), inception5h),
+        ((".ckpt", ".index", ".tar.gz", ".tgz", ".tar"), slim),
+    ):
+        if name.endswith(suffixes):
+            return reader
+    if path.is_dir() or _index(path).is_file():
+        return slim
     raise ValueError(
         f"Expected a file of weights of a known format: {FORMATS}. Received: {str(path)!r}"
     )
+
+
+def _index(path: Path) -> Path:
+    return path.with_name(f"{path.name}.index")
