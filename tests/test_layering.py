@@ -19,6 +19,7 @@ LAYERS: dict[str, set[str]] = {
     "keras_inception.keras_hook": set(),
     "keras_inception": {"lazy_loader"},  # the package's own __init__: the public names, lazily
     "keras_inception.files": set(),
+    "keras_inception.keras_compat": {"keras"},
     "keras_inception.spec": set(),
     "keras_inception.cost": set(),
     "keras_inception.weights": {

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers
 
+from keras_inception.keras_compat import calls, name_in_keras_ops
+
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 _LRN = "keras_inception>LocalResponseNormalization"
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -89,8 +91,8 @@ def model_cost(model: keras.Model) -> ModelCost:
     Raises:
         ValueError: a subclassed model, whose calls cannot be listed.
     """
-    if isinstance(model, keras.Sequential):
-        model = getattr(model, "_functional", None)
+    if isinstance(model, keras.Sequential) and model.built:
+        model = _functional(model)
     if not isinstance(model, keras.Function):
         raise ValueError(
             "Expected a functional or Sequential model that is built. Received: a model whose "
@@ -108,20 +110,13 @@ def _walk(
     counted: list[CountedLayer],
     uncounted: list[UncountedLayer],
 ) -> None:
-    # Keras has no public list of calls (3.15.1); its own summary reads the same attribute.
-    for node in (
-        node
-        for depth in sorted(model._nodes_by_depth, reverse=True)
-        for node in model._nodes_by_depth[depth]
-    ):
-        operation = node.operation
+    for operation, inputs, outputs in calls(model):
         name, kind = prefix + operation.name, type(operation).__name__
         if isinstance(operation, keras.Function | keras.Sequential):
-            inner = getattr(operation, "_functional", operation)
-            _walk(inner, f"{name}/", counted, uncounted)
+            _walk(_functional(operation), f"{name}/", counted, uncounted)
             continue
-        input_shape = tuple(node.input_tensors[0].shape) if node.input_tensors else ()
-        output_shape = tuple(node.output_tensors[0].shape)
+        input_shape = tuple(inputs[0].shape) if inputs else ()
+        output_shape = tuple(outputs[0].shape)
         macs, reason = _macs(operation, input_shape, output_shape)
         if macs is None:
             uncounted.append(UncountedLayer(name, kind, reason))
@@ -129,11 +124,17 @@ def _walk(
             counted.append(CountedLayer(name, kind, output_shape, macs))
 
 
+def _functional(model: keras.Function | keras.Sequential) -> keras.Function:
+    is_functional = isinstance(model, keras.Function)
+    return model if is_functional else keras.Function(model.inputs, model.outputs)
+
+
 def _macs(
     operation: Any, input_shape: tuple[int | None, ...], output_shape: tuple[int | None, ...]
 ) -> tuple[int | None, str]:
     """Multiply-adds of one call, or None and the reason why they are unknown."""
-    if type(operation) in _FREE or _is_free_op(operation) or _is_own_norm(operation):
+    is_free = type(operation) in _FREE or name_in_keras_ops(operation) in _FREE_OPS
+    if is_free or _is_own_norm(operation):
         return 0, ""
     try:
         # Each weight of a kernel is used once per position: of the output, or, for a transposed
@@ -160,16 +161,6 @@ def _is_own_norm(operation: Any) -> bool:
     return (
         isinstance(operation, layers.BatchNormalization)
         or keras.saving.get_registered_name(type(operation)) == _LRN
-    )
-
-
-def _is_free_op(operation: Any) -> bool:
-    # The classes behind `keras.ops` are not public: told by their names, and that Keras's they are.
-    kind = type(operation)
-    return (
-        not isinstance(operation, layers.Layer)
-        and kind.__module__.startswith("keras.")
-        and kind.__name__ in _FREE_OPS
     )
 
 

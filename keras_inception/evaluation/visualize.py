@@ -92,10 +92,9 @@ def branch_names(model: keras.Model) -> tuple[str, ...]:
     # A module of one branch ends in Identity, which has a single input.
     ends = keras.layers.Concatenate | keras.layers.Identity
     modules = [layer for layer in model.layers if isinstance(layer, ends)]
+    producers = {id(layer.output): layer.name for layer in model.layers}
     return tuple(
-        tensor._keras_history.operation.name
-        for module in modules
-        for tensor in keras.tree.flatten(module.input)
+        producers[id(tensor)] for module in modules for tensor in keras.tree.flatten(module.input)
     )
 
 
@@ -220,7 +219,7 @@ def _endpoint(model: keras.Model, endpoint: str) -> Any:
 
 def _before_activation(model: keras.Model, endpoint: str) -> Any:
     tensor = _endpoint(model, endpoint)
-    layer = tensor._keras_history.operation
+    layer = next(layer for layer in model.layers if layer.output is tensor)
     activates = isinstance(layer, keras.layers.ReLU | keras.layers.Activation)
     return layer.input if activates else tensor
 

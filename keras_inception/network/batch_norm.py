@@ -12,7 +12,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_inception.keras_compat import saved_as_keras_layer
 
+
+@saved_as_keras_layer
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's batch normalization; on the TensorFlow backend training steps use the fused kernel.
 
@@ -23,9 +26,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     Saved files hold an ordinary `keras.layers.BatchNormalization` and load without this package.
     """
-
-    # What Keras writes into a saved file as the class to load.
-    __module__ = "keras.layers"
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalize `inputs`; in training, update the moving statistics."""
