@@ -13,13 +13,13 @@
 # %% [markdown]
 # # Quickstart
 #
-# What a GoogLeNet costs, how it is built, trained and asked, and how to look inside. On a CPU,
-# without downloads, in about a minute.
+# Count the cost of a GoogLeNet, build it, read its endpoints, train a small one and predict with
+# it. The notebook runs on a CPU in about a minute, without downloads.
 
 # %%
 import os
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow tells much while it works
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # hide TensorFlow's log messages
 
 # %%
 import logging
@@ -41,8 +41,8 @@ logging.getLogger("tensorflow").setLevel(logging.ERROR)
 # %% [markdown]
 # ## The architecture is data
 #
-# A *spec* says what a network is. It is counted before anything is built: here is the paper's
-# Table 1, the printed operations beside the multiply-adds that its widths really need.
+# A *spec* describes a network. Its cost is counted before anything is built. This is the paper's
+# Table 1: the printed operations beside the exact multiply-adds of its widths.
 
 # %%
 paper = keras_inception.VARIANTS["paper"]
@@ -55,9 +55,9 @@ print(keras_inception.network_cost(paper).total)
 # %% [markdown]
 # ## The network
 #
-# `GoogLeNet` takes the arguments of `keras.applications`. With a network connection, `GoogLeNet()`
-# fetches ImageNet weights; here the weights are fresh. Every module and branch is an endpoint, by
-# the paper's name, TF-Slim's or torchvision's.
+# `GoogLeNet` takes the same arguments as the models in `keras.applications`. `GoogLeNet()`
+# downloads ImageNet weights; this notebook initializes the weights randomly instead. Every module
+# and branch is an endpoint, under the name of the paper, TF-Slim or torchvision.
 
 # %%
 model = keras_inception.GoogLeNet(weights=None)
@@ -69,11 +69,11 @@ for name, tensor in features.output.items():
     print(f"{name:12} N x {' x '.join(str(size) for size in tensor.shape[1:])}")
 
 # %% [markdown]
-# ## Train a small one
+# ## Train a small network
 #
-# `nano` is the smallest named network, for images of 28 to 64 pixels. The data set is the embedded
+# `nano` is the smallest named network, for images of 28 to 64 pixels. The data set is the bundled
 # sample of Fashion-MNIST; `open_data` also takes "tfds:NAME" and "dir:PATH". A *recipe* is the
-# training as data.
+# training configuration as data.
 
 # %%
 data = open_data("sample")
@@ -81,11 +81,11 @@ spec = fitted_to_data(keras_inception.VARIANTS["nano"], data)
 recipe = replace(keras_inception.RECIPES["quick"], epochs=4)
 run = Path(tempfile.mkdtemp()) / "run"
 result = train(spec, data, recipe, run)
-print(f"{result.metrics['top_1']:.1%} of {result.metrics['images']:,} held-out images are right")
-print("left in the folder:", sorted(path.name for path in run.iterdir()))
+print(f"{result.metrics['top_1']:.1%} of {result.metrics['images']:,} held-out images are correct")
+print("files in the folder:", sorted(path.name for path in run.iterdir()))
 
 # %% [markdown]
-# ## Ask it
+# ## Predict
 
 # %%
 predictor = Predictor.load(run)
@@ -101,11 +101,11 @@ for axis, image, label, ranked in zip(
 plt.show()
 
 # %% [markdown]
-# The `.keras` file is an ordinary Keras model; the pixel convention travels in its input's name.
+# The `.keras` file is an ordinary Keras model. The name of its input records the pixel convention.
 
 # %%
 loaded = keras.models.load_model(run / "model.keras", compile=False)
 convention = keras_inception.model_preprocessing(loaded)
 scores = loaded.predict(keras_inception.preprocess_input(pixels, model=loaded), verbose=0)
 print(f"convention {convention!r}, scores {scores.shape}")
-print("the same answers:", [data.class_names[index] for index in np.argmax(scores, axis=1)])
+print("the same labels:", [data.class_names[index] for index in np.argmax(scores, axis=1)])

@@ -13,14 +13,15 @@
 # %% [markdown]
 # # Fine-tune on a folder of your own images
 #
-# A trained network learns new classes from a few images each, its lower stages frozen. The
-# folder is made here out of the embedded sample, so that the notebook runs anywhere; put your own
-# in its place: one folder for each class, images of any size and format in them.
+# A trained network with frozen lower stages learns new classes from a few images each. This
+# notebook creates the image folder from the bundled sample, so that it runs anywhere. To use your
+# own images, replace it with a folder that has one subfolder per class, with images of any size and
+# format.
 
 # %%
 import os
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow tells much while it works
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # hide TensorFlow's log messages
 
 # %%
 import logging
@@ -46,7 +47,8 @@ logging.getLogger("tensorflow").setLevel(logging.ERROR)
 # %% [markdown]
 # ## A folder of images
 #
-# Three classes, ten images of each. The network of the next section never sees them.
+# Three classes with ten images each. The network in the next section is not trained on these
+# classes.
 
 # %%
 NEW = ("Coat", "Sandal", "Sneaker")
@@ -60,20 +62,20 @@ for name in NEW:
 
 own = open_data(f"dir:{OWN}")
 print(own.class_names, f"{len(own.train)} images to train on, {own.note}")
-print("left out because they cannot be read:", own.unreadable)
+print("unreadable files, skipped:", own.unreadable)
 
 # %% [markdown]
-# ## The network to begin with
+# ## The starting network
 #
-# Trained on the seven other classes. With a network connection, ImageNet weights are the usual
-# beginning: `keras-inception weights convert FILE --to start.keras`.
+# This network is trained on the seven other classes. The usual starting point is ImageNet weights:
+# `keras-inception weights convert FILE --to start.keras`.
 
 # %%
 OTHERS = tuple(name for name in sample.class_names if name not in NEW)
 
 
 def without_new(split: Split) -> Split:
-    """The images of the other classes, labelled by their place in `OTHERS`."""
+    """Return the images of the other classes, labelled with their index in `OTHERS`."""
     names = np.array(sample.class_names)[split.labels]
     kept = np.isin(names, OTHERS)
     return Split(split.images[kept], np.array([OTHERS.index(name) for name in names[kept]]))
@@ -91,8 +93,8 @@ print(f"{start.metrics['top_1']:.1%} on its own seven classes")
 # %% [markdown]
 # ## Fine-tune
 #
-# The classifier begins anew, since the classes are others; everything below module 4a stays as it
-# is, the statistics of batch normalization included. In a shell:
+# The classifier is reinitialized because the classes differ. Everything below module 4a is frozen,
+# including the statistics of batch normalization. The same in a shell:
 #
 #     keras-inception train --variant nano --data "dir:my images" --init start/model.keras \
 #         --freeze-until 4a --epochs 8 --batch-size 8
@@ -112,9 +114,9 @@ for name, result in (("fine-tuned", tuned), ("from scratch", scratch)):
     print(f"{name:13} {result.metrics['top_1']:.1%} of {result.metrics['images']} held-out images")
 
 # %% [markdown]
-# Six held-out images say little. The sample has many more of the three classes. How much a
-# beginning helps depends on what it has seen: a network of seven kinds of clothes, trained for
-# four epochs, is a modest one, and from scratch comes about as far here.
+# Six held-out images are too few to compare the two. The sample has many more of the three classes.
+# How much fine-tuning helps depends on the training of the starting network. This one was trained
+# for four epochs on seven kinds of clothes, and training from scratch does about as well.
 
 # %%
 for name in ("tuned", "scratch"):
@@ -126,7 +128,7 @@ for name in ("tuned", "scratch"):
     print(f"{name:13} {right:.1%} of {len(rows)} images")
 
 # %% [markdown]
-# What was frozen is bit for bit what it was:
+# The frozen layers are bit for bit unchanged:
 
 # %%
 before, after = (
@@ -135,10 +137,10 @@ before, after = (
 )
 for name in ("conv1_conv", "3a_3x3_bn", "4a_3x3_conv"):
     same = all((a == b).all() for a, b in zip(before[name], after[name], strict=True))
-    print(f"{name:13} {'as it was' if same else 'trained'}")
+    print(f"{name:13} {'unchanged' if same else 'trained'}")
 
 # %% [markdown]
-# ## A picture
+# ## Predict one image
 
 # %%
 picture = next((OWN / "Sandal").iterdir())

@@ -13,16 +13,16 @@
 # %% [markdown]
 # # Tune a network for a budget
 #
-# Section 4 of the paper: networks of this form are fast, but "this requires careful manual design
-# at this point". Here a search takes the place of the manual design. Every candidate costs what it
-# may: it is projected onto the budget before it is built.
+# Section 4 of the paper says that networks of this form are fast, but "this requires careful manual
+# design at this point". This notebook replaces the manual design with a search. Every candidate is
+# projected onto the budget before it is built.
 
 # %%
 import os
 import warnings
 
-warnings.filterwarnings("ignore", "IProgress not found")  # a progress bar that is not used here
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow tells much while it works
+warnings.filterwarnings("ignore", "IProgress not found")  # the notebook uses no progress bar
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # hide TensorFlow's log messages
 
 # %%
 import logging
@@ -42,8 +42,8 @@ logging.getLogger("tensorflow").setLevel(logging.ERROR)
 # %% [markdown]
 # ## The space
 #
-# Around `tiny`, with half of its multiply-adds. A hyperparameter is an octave: 1 doubles. All zeros
-# are the network itself, scaled into the budget.
+# The search starts from `tiny` and allows half of its multiply-adds. Hyperparameters are in
+# octaves: 1 doubles a width. All zeros give the network itself, scaled to the budget.
 
 # %%
 budget = Budget(macs=network_cost(VARIANTS["tiny"]).total.macs // 2)
@@ -58,10 +58,10 @@ print(f"the neutral point: {network_cost(neutral).total.macs:,} multiply-adds")
 # %% [markdown]
 # ## The search
 #
-# Five trials on a tenth of the sample, two epochs each: enough to see it work, far too little to
-# choose a network. The same call on the same folder goes on with a search that was stopped. In a
-# shell: `keras-inception tune --variant tiny --budget-macs 3983720 --trials 5`, and `--workers 2`
-# for two processes.
+# Five trials on a tenth of the sample with two epochs each show how a search works; they are far
+# too few to choose a network. The same call with the same folder resumes a stopped search. The same
+# in a shell: `keras-inception tune --variant tiny --budget-macs 3983720 --trials 5`, with
+# `--workers 2` for two processes.
 
 # %%
 folder = Path(tempfile.mkdtemp()) / "search"
@@ -79,8 +79,8 @@ print("all within the budget:", all(trial.macs <= budget.macs for trial in trial
 # %% [markdown]
 # ## The report
 #
-# `report.html` works offline and shows each network under the pointer. Its pictures lie beside it:
-# what each stage got in the best networks, and the search's progress.
+# `report.html` works offline and shows the network of a point on hover. Its plots are in the same
+# folder, among them the stages of the best networks and the progress of the search.
 
 # %%
 page = write_report(folder)
@@ -93,7 +93,7 @@ figure.tight_layout()
 plt.show()
 
 # %% [markdown]
-# The best network is a spec like any other: `keras-inception train --spec best_spec.json`.
+# The best network is an ordinary spec: `keras-inception train --spec best_spec.json`.
 
 # %%
 print((folder / "best_spec.json").read_text()[:300], "...")

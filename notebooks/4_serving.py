@@ -11,16 +11,16 @@
 # ---
 
 # %% [markdown]
-# # From SavedModel to a served answer
+# # Serve a SavedModel
 #
-# A training leaves a SavedModel: the bytes of image files in, labels out, without Keras and
-# without this package. Here it is asked directly, in the JSON of TensorFlow Serving's protocol,
-# and through the local server.
+# Training writes a SavedModel that takes the bytes of image files and returns labels, without Keras
+# or this package. This notebook calls it directly, shows a request for TensorFlow Serving, and
+# queries the local server.
 
 # %%
 import os
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow tells much while it works
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # hide TensorFlow's log messages
 
 # %%
 import base64
@@ -57,18 +57,18 @@ for path in sorted(path for path in SAVED.rglob("*") if path.is_file()):
 # %% [markdown]
 # ## In another process, with TensorFlow alone
 #
-# The process refuses to import Keras or this package; it gets two PNG files and one file that is
-# no image. A bad image does not fail its batch.
+# The process cannot import Keras or this package. It gets two PNG files and one file that is not an
+# image. An invalid image does not fail its batch.
 
 # %%
 REQUEST = Path(tempfile.mkdtemp())
 for number, row in enumerate((0, 1)):
     Image.fromarray(data.test.images[row, ..., 0]).resize((90, 90)).save(REQUEST / f"{number}.png")
-(REQUEST / "2.png").write_text("no image")
+(REQUEST / "2.png").write_text("not an image")
 
 PROGRAM = """
 import sys
-sys.modules["keras"] = sys.modules["keras_inception"] = None  # importing them is an error now
+sys.modules["keras"] = sys.modules["keras_inception"] = None  # importing them now raises an error
 from pathlib import Path
 import tensorflow as tf
 serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
@@ -83,10 +83,10 @@ print(done.stdout or done.stderr)
 print("true:", [data.class_names[label] for label in data.test.labels[:2]])
 
 # %% [markdown]
-# ## What TensorFlow Serving is sent
+# ## A request to TensorFlow Serving
 #
-# The folder is what its container loads (`docker run`, see docs/serving.md). A request holds the
-# files in base64:
+# The TensorFlow Serving container loads this folder (`docker run`, see docs/serving.md). A request
+# contains the files in base64:
 
 # %%
 body = {
@@ -98,10 +98,10 @@ print(json.dumps(body, indent=2))
 # %% [markdown]
 # ## The local server
 #
-# `keras-inception serve RUN` shows a page and answers programs.
+# `keras-inception serve RUN` serves a web page and a JSON endpoint.
 
 # %%
-with socket.socket() as probe:  # a port that nobody has
+with socket.socket() as probe:  # find a free port
     probe.bind(("127.0.0.1", 0))
     PORT = probe.getsockname()[1]
 COMMAND = [sys.executable, "-c", "from keras_inception.cli import main; main()"]
@@ -114,7 +114,7 @@ ADDRESS = f"http://127.0.0.1:{PORT}"
 
 
 def post(path: str, content: bytes) -> dict:
-    """The JSON that the server answers; waits until it listens."""
+    """Return the server's JSON response; retry until the server listens."""
     for _ in range(600):
         try:
             with urllib.request.urlopen(f"{ADDRESS}{path}", data=content, timeout=60) as answer:
@@ -125,14 +125,14 @@ def post(path: str, content: bytes) -> dict:
             if not isinstance(error.reason, ConnectionError):
                 raise
             time.sleep(0.1)
-    raise TimeoutError(f"nobody listens at {ADDRESS}")
+    raise TimeoutError(f"no server listens at {ADDRESS}")
 
 
 answer = post("/predict?top=3&maps=true", (REQUEST / "0.png").read_bytes())
 print(json.dumps(answer["labels"], indent=2))
 
 # %% [markdown]
-# With `maps=true` it also answers what every branch sees, as the page shows it:
+# With `maps=true` the response also contains the activations of every branch, as shown on the page:
 
 # %%
 branches = answer["branches"]
@@ -145,4 +145,4 @@ plt.show()
 
 # %%
 server.terminate()
-print("the server has ended:", server.wait(timeout=30))
+print("exit status of the server:", server.wait(timeout=30))

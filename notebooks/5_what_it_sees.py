@@ -13,15 +13,15 @@
 # %% [markdown]
 # # What a GoogLeNet sees
 #
-# Class activation maps, the branches of a module at their scales, images that please a filter, and
-# DeepDream, whose first network was a GoogLeNet. `visualize` works for any network of
-# the family; here for one that learned the embedded sample in a minute. The same calls take
+# Class activation maps, the branches of a module at their scales, images that maximize a filter,
+# and DeepDream, which was first shown on a GoogLeNet. `visualize` works with any network of the
+# family. This notebook uses one trained on the bundled sample for a minute; the same calls accept
 # `GoogLeNet()` with ImageNet weights.
 
 # %%
 import os
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow tells much while it works
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # hide TensorFlow's log messages
 
 # %%
 import logging
@@ -46,14 +46,15 @@ data = load_sample()
 run = Path(tempfile.mkdtemp()) / "run"
 result = train(VARIANTS["tiny"], data, replace(RECIPES["quick"], epochs=4), run)
 model = result.model
-print(f"{result.metrics['top_1']:.1%} of the held-out images are right")
+print(f"{result.metrics['top_1']:.1%} of the held-out images are correct")
 
 # %% [markdown]
 # ## Class activation maps
 #
-# The head averages the last grid over its positions, then weighs the channels. Weighing first gives
-# a map for each class, of which the class's logit is the mean (plus its bias): where in the image
-# the answer comes from, for free.
+# The head averages the last grid over its positions and then applies a dense layer to the channels.
+# Applying the dense weights before the average gives a map for each class. The mean of the map plus
+# the class's bias is the class's logit, so the map shows where in the image the prediction comes
+# from.
 
 # %%
 SHOWN = [int(np.flatnonzero(data.test.labels == label)[0]) for label in range(10)]
@@ -82,8 +83,9 @@ plt.show()
 # %% [markdown]
 # ## The branches of a module
 #
-# Visual information is processed at several scales and then aggregated (section 4): the same image
-# in the four branches of 3a. Each row shows the six channels that answer most.
+# Visual information is processed at several scales and then aggregated (section 4). The figure
+# shows one image in the four branches of 3a. Each row shows the six channels with the strongest
+# activation.
 
 # %%
 image = data.test.images[SHOWN[7]]
@@ -103,10 +105,11 @@ figure.tight_layout()
 plt.show()
 
 # %% [markdown]
-# ## Images that please a filter
+# ## Images that maximize a filter
 #
-# From noise, up the gradient of one channel, from small sizes to large ones. The network has no
-# fixed size here: the images are three times as large as those that it learned from.
+# Gradient ascent maximizes one channel, starting from noise and going from small to large image
+# sizes. The network has no fixed input size here: the images are three times as large as the
+# training images.
 
 # %%
 ascent = visualize.Ascent(steps=16, octaves=3, jitter=4)
@@ -120,7 +123,7 @@ for row, endpoint in zip(axes, ("3a_3x3", "4a_3x3", "4b_3x3", "4b_5x5"), strict=
 plt.show()
 
 # %% [markdown]
-# And of the classes, before the softmax:
+# The same for the class scores before the softmax:
 
 # %%
 images = visualize.feature_images(model, "predictions", range(10), 56, ascent)
@@ -134,8 +137,8 @@ plt.show()
 # %% [markdown]
 # ## DeepDream
 #
-# An image with more of whatever the endpoint sees in it. The network knows clothes in grey, so the
-# cat is grey too.
+# DeepDream amplifies what the endpoint already detects in the image. The network was trained on
+# grey images of clothes, so the cat is grey too.
 
 # %%
 photo = Path(str(resources.files("keras_inception") / "assets" / "photos" / "cat.jpg"))
