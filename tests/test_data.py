@@ -1,16 +1,27 @@
 """The embedded sample, and the streams: order, augmentation, convention, size, data format."""
 
 import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import tiny_spec
 from PIL import Image
+from processes import ENVIRONMENT
 
 from keras_inception.data.sample import SAMPLE_PATH, load_sample
+from keras_inception.data.sources import open_data
 from keras_inception.data.splits import ImageData, Split
-from keras_inception.data.stream import evaluation_batches, network_pixels, training_batches
+from keras_inception.data.stream import (
+    Batch,
+    evaluation_batches,
+    network_pixels,
+    training_batches,
+)
+from keras_inception.images.resize import resize
 from keras_inception.spec.recipe import Recipe
 from keras_inception.spec.variants import variant_spec
 
@@ -24,9 +35,9 @@ def numbered(count: int, *, size: int = 8, channels: int = 3) -> Split:
     return Split(images.astype(np.uint8), labels)
 
 
-def taken(batches: tf.data.Dataset, count: int) -> tuple[np.ndarray, np.ndarray]:
+def taken(batches: Iterator[Batch], count: int) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of the first `count` batches, end to end."""
-    pairs = list(batches.take(count).as_numpy_iterator())
+    pairs = list(itertools.islice(batches, count))
     return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
 
 
@@ -115,7 +126,7 @@ def test_the_seed_alone_decides_the_stream():
     split, spec = numbered(40), tiny_spec(size=8)
     recipe = Recipe(name="r", epochs=1, batch_size=8, seed=3)
     first = taken(training_batches(split, spec, recipe), 10)
-    tf.random.set_seed(99)
+    np.random.seed(99)
     again = taken(training_batches(split, spec, recipe), 10)
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
@@ -182,7 +193,7 @@ def test_shift_alone_and_flip_alone():
 
 
 def test_evaluation_is_in_order_and_ends_with_a_short_batch():
-    batches = list(evaluation_batches(numbered(10), tiny_spec(size=8), 4).as_numpy_iterator())
+    batches = list(evaluation_batches(numbered(10), tiny_spec(size=8), 4))
     assert [len(labels) for _, labels in batches] == [4, 4, 2]
     images = np.concatenate([images for images, _ in batches])
     labels = np.concatenate([labels for _, labels in batches])
@@ -242,15 +253,68 @@ def test_channels_first_with_reversed_channels():
     np.testing.assert_allclose(images[1, :, 9, 200], (30 - 104, 20 - 117, 10 - 123), atol=1e-4)
 
 
-def test_no_stream_leaves_a_thread_that_an_iterators_end_would_wait_for():
-    """TensorFlow 2.21's autotune; see `stream._options`."""
-    split, spec = numbered(8), tiny_spec(size=8)
-    for stream in (training_batches(split, spec, PLAIN), evaluation_batches(split, spec, 4)):
-        assert stream.options().autotune.enabled is False
-
-
 def test_network_pixels_are_raw_in_the_size_of_the_network():
-    pixels = network_pixels(numbered(3).images, tiny_spec(size=16)).numpy()
+    pixels = network_pixels(numbered(3).images, tiny_spec(size=16))
     assert pixels.shape == (3, 16, 16, 3)
     assert pixels.dtype == np.float32
     np.testing.assert_allclose(pixels[2], 2)
+
+
+METHODS = {
+    "antialiased": {"antialias": True},
+    "bilinear": {},
+    "nearest": {"method": "nearest"},
+    "area": {"method": "area"},
+    "cubic": {"method": "bicubic"},
+}
+
+
+@pytest.mark.parametrize("size", [(5, 31), (28, 11), (40, 40), (20, 24)])
+@pytest.mark.parametrize("method", METHODS)
+def test_resizing_is_tensorflows(method, size):
+    images = np.random.default_rng(0).integers(0, 256, (2, 20, 24, 3), np.uint8)
+    expected = tf.image.resize(images, size, **METHODS[method])
+    # TensorFlow takes the weights of "bicubic" from a table of 1,024 positions.
+    tolerance = 0.25 if method == "cubic" else 1e-3
+    np.testing.assert_allclose(resize(images, size, method), expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_crops_in_memory_are_those_of_files(tmp_path, mirrored):
+    """The same windows, interpolations and mirrors as TensorFlow's, from the same PNGs."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 20, 24, 3), np.uint8)
+    for number, image in enumerate(pixels):
+        for part in ("train", "test"):
+            path = tmp_path / part / "ab"[number // 4] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    files = open_data(f"dir:{tmp_path}").train
+    memory = Split(pixels, files.labels)
+    recipe = Recipe(name="r", epochs=1, batch_size=8, flip=mirrored, shift=0, crop="paper")
+    spec = tiny_spec(size=16)
+    images, labels = taken(training_batches(memory, spec, recipe), 4)
+    expected, right = taken(training_batches(files, spec, recipe), 4)
+    np.testing.assert_array_equal(labels, right)
+    np.testing.assert_allclose(images, expected, atol=1e-4)
+
+
+def test_nothing_of_tensorflow_is_imported_for_images_in_memory():
+    script = """
+import sys
+import numpy as np
+from conftest import tiny_spec
+from keras_inception.data.sample import load_sample
+from keras_inception.data.stream import evaluation_batches, training_batches
+from keras_inception.spec.recipe import Recipe
+recipe = Recipe(name="r", epochs=1, crop="paper", photometric=True, mixup=0.2)
+next(training_batches(load_sample().train, tiny_spec(channels=1, classes=10), recipe))
+next(evaluation_batches(load_sample().test, tiny_spec(channels=1, classes=10), 8))
+assert "tensorflow" not in sys.modules
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env=ENVIRONMENT | {"KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr

@@ -1,13 +1,14 @@
 """Image folders: what is read, what is listed as unreadable, and the streams of files."""
 
 import io
+import itertools
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from conftest import tiny_spec
 from PIL import Image, ImageOps
 from rich.console import Console
@@ -15,7 +16,13 @@ from rich.console import Console
 from keras_inception.cli import common
 from keras_inception.data.sources import open_data
 from keras_inception.data.splits import FileSplit, Split
-from keras_inception.data.stream import evaluation_batches, sample_pixels, training_batches
+from keras_inception.data.stream import (
+    Batch,
+    evaluation_batches,
+    sample_pixels,
+    training_batches,
+)
+from keras_inception.data.stream_decode import decoded_images
 from keras_inception.spec.recipe import Recipe
 
 PLAIN = Recipe(name="plain", epochs=1, batch_size=4, flip=False, shift=0)
@@ -38,8 +45,8 @@ def pixels_of(images: np.ndarray) -> np.ndarray:
     return (images + 1) * 127.5
 
 
-def taken(batches: tf.data.Dataset, count: int) -> tuple[np.ndarray, np.ndarray]:
-    pairs = list(batches.take(count).as_numpy_iterator())
+def taken(batches: Iterator[Batch], count: int) -> tuple[np.ndarray, np.ndarray]:
+    pairs = list(itertools.islice(batches, count))
     return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
 
 
@@ -308,11 +315,11 @@ def test_a_resumed_stream_continues_bit_for_bit(jpegs, recipe):
 @pytest.mark.parametrize(("recipe", "workers"), [(replace(PLAIN, batch_size=8), 4), (FULL, 2)])
 def test_workers_together_see_what_one_would(jpegs, recipe, workers):
     spec = tiny_spec()
-    whole = list(training_batches(jpegs, spec, recipe).take(3).as_numpy_iterator())
+    whole = list(itertools.islice(training_batches(jpegs, spec, recipe), 3))
     shards = [
-        training_batches(jpegs, spec, recipe, shard_index=index, shard_count=workers)
-        .take(3)
-        .as_numpy_iterator()
+        itertools.islice(
+            training_batches(jpegs, spec, recipe, shard_index=index, shard_count=workers), 3
+        )
         for index in range(workers)
     ]
     for (images, labels), parts in zip(whole, zip(*shards, strict=True), strict=True):
@@ -329,12 +336,15 @@ def test_a_worker_reads_its_own_rows_alone(tmp_path):
     save(picture(), tmp_path / "test" / "a" / "1.jpg")
     split = open_data(f"dir:{tmp_path}").train
     recipe = replace(PLAIN, batch_size=8)
-    second = training_batches(split, tiny_spec(), recipe, shard_index=1, shard_count=2).take(1)
-    labels = taken(second, 1)[1]
+
+    def second() -> Iterator[Batch]:
+        return training_batches(split, tiny_spec(), recipe, shard_index=1, shard_count=2)
+
+    labels = taken(second(), 1)[1]
     for position, row in enumerate(_rows_of(split, recipe)):
         if row < 4:
             os.remove(split.files[position].path)
-    np.testing.assert_array_equal(taken(second, 1)[1], labels)
+    np.testing.assert_array_equal(taken(second(), 1)[1], labels)
 
 
 def _rows_of(split: FileSplit, recipe: Recipe) -> list[int]:
@@ -365,3 +375,22 @@ def test_evaluation_shards_cover_every_image_once(jpegs):
     assert [len(part[1]) for part in parts] == [3, 4, 4]  # 11 / 3 and 22 / 3 rounded down
     np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), images)
     np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), labels)
+
+
+def test_no_stream_leaves_a_thread_that_an_iterators_end_would_wait_for(jpegs):
+    """TensorFlow 2.21's autotune; see `stream_decode.decoded_images`."""
+    images = decoded_images(jpegs, (8, 8), 3, lambda: iter(()), 4, random=False)
+    assert images.options().autotune.enabled is False
+
+
+def test_a_file_that_is_gone_fails_at_its_own_batch(tmp_path):
+    """Batches are prepared ahead; those before it come whole."""
+    for number in range(8):
+        save(picture(seed=number), tmp_path / "test" / "ab"[number % 2] / f"{number}.png")
+        save(picture(seed=number), tmp_path / "train" / "ab"[number % 2] / f"{number}.png")
+    split = open_data(f"dir:{tmp_path}").test
+    os.remove(split.files[5].path)
+    batches = evaluation_batches(split, tiny_spec(), 2)
+    assert taken(batches, 2)[1].tolist() == split.labels[:4].tolist()
+    with pytest.raises(Exception, match="No such file"):
+        next(batches)

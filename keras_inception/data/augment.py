@@ -1,6 +1,6 @@
-"""Distortions of training images, a batch at a time. All chance comes from `Draws`.
+"""Distortions of training images, a batch at a time, in NumPy. All chance comes from `Draws`.
 
-Images are float32, N x h x w x C, in [0, 255].
+Images are N x h x w x C, in [0, 255].
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from numpy.lib.stride_tricks import sliding_window_view
 
 from keras_inception.spec.recipe import Recipe
 
@@ -24,6 +24,12 @@ class Purpose(IntEnum):
     PHOTOMETRIC = 3
     LIGHTING = 4
     MIXUP = 5
+    ORDER = 6
+
+
+def generator(seed: int, step: int, purpose: Purpose) -> np.random.Generator:
+    """Random numbers that depend on the arguments alone."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step, purpose))))
 
 
 @dataclass(frozen=True)
@@ -35,47 +41,38 @@ class Draws:
     """
 
     seed: int
-    step: Any
+    step: int
     batch_size: int
     first: int
     rows: int
 
-    def uniform(self, purpose: Purpose, columns: int) -> Any:
+    def uniform(self, purpose: Purpose, columns: int) -> np.ndarray:
         """rows x columns, float32 in [0, 1)."""
-        seed = self._seed(purpose)
-        return self._own(tf.random.stateless_uniform((self.batch_size, columns), seed))
+        return self._own(purpose).random((self.batch_size, columns), np.float32)[self._rows]
 
-    def normal(self, purpose: Purpose, columns: int) -> Any:
+    def normal(self, purpose: Purpose, columns: int) -> np.ndarray:
         """rows x columns, float32, mean 0 and deviation 1."""
-        seed = self._seed(purpose)
-        return self._own(tf.random.stateless_normal((self.batch_size, columns), seed))
+        numbers = self._own(purpose).standard_normal((self.batch_size, columns), np.float32)
+        return numbers[self._rows]
 
-    def beta(self, purpose: Purpose, alpha: float) -> Any:
+    def beta(self, purpose: Purpose, alpha: float) -> np.ndarray:
         """rows, float32 in [0, 1], from Beta(alpha, alpha)."""
-        seed = self._seed(purpose)
-        gamma = tf.random.stateless_gamma((self.batch_size, 2), seed, alpha, dtype=tf.float64)
-        # For tiny alphas both may round to 0: the share is then that of either image.
-        share = tf.math.divide_no_nan(gamma[:, 0], gamma[:, 0] + gamma[:, 1])
-        return self._own(tf.cast(share, tf.float32))
+        shares = self._own(purpose).beta(alpha, alpha, self.batch_size)
+        return shares.astype(np.float32)[self._rows]
 
-    def _seed(self, purpose: Purpose) -> Any:
-        return tf.random.experimental.stateless_fold_in(
-            tf.stack([tf.constant(self.seed, tf.int64), self.step]), int(purpose)
-        )
+    def _own(self, purpose: Purpose) -> np.random.Generator:
+        return generator(self.seed, self.step, purpose)
 
-    def _own(self, numbers: Any) -> Any:
-        return numbers[self.first : self.first + self.rows]
+    @property
+    def _rows(self) -> slice:
+        return slice(self.first, self.first + self.rows)
 
 
-def augmented(images: Any, recipe: Recipe, draws: Draws) -> Any:
+def augmented(images: np.ndarray, recipe: Recipe, draws: Draws) -> np.ndarray:
     """Mirror, shift and distort images as the recipe says."""
     if recipe.flip:
-        # The rows of one image, and a vector of conditions: several times as fast in TensorFlow as
-        # a batch and broadcast conditions.
-        rows = tf.reshape(images, (-1, *images.shape[2:]))
-        mirrored = tf.reshape(tf.reverse(rows, [1]), tf.shape(images))
-        chosen = draws.uniform(Purpose.FLIP, 1)[:, 0] < 0.5
-        images = tf.compat.v1.where(chosen, mirrored, images)
+        chosen = draws.uniform(Purpose.FLIP, 1) < 0.5
+        images = np.where(chosen[:, :, None, None], images[:, :, ::-1], images)
     if recipe.shift:
         images = shifted(images, recipe.shift, draws)
     if recipe.photometric:
@@ -83,20 +80,19 @@ def augmented(images: Any, recipe: Recipe, draws: Draws) -> Any:
     return images
 
 
-def shifted(images: Any, most: int, draws: Draws) -> Any:
+def shifted(images: np.ndarray, most: int, draws: Draws) -> np.ndarray:
     """Move each image by up to `most` pixels in each direction, edges mirrored.
 
-    "SYMMETRIC" repeats the edge, so that no black border tells the shift.
+    "symmetric" repeats the edge, so that no black border tells the shift.
     """
-    height, width = images.shape[1:3]
-    edge = [most, most]
-    padded = tf.pad(images, [[0, 0], edge, edge, [0, 0]], mode="SYMMETRIC")
-    offsets = tf.cast(draws.uniform(Purpose.SHIFT, 2) * (2 * most + 1), tf.int32)
-    offsets = tf.minimum(offsets, 2 * most)
-    rows = offsets[:, :1] + tf.range(height)
-    columns = offsets[:, 1:] + tf.range(width)
-    moved = tf.gather(padded, rows, axis=1, batch_dims=1)
-    return tf.gather(moved, columns, axis=2, batch_dims=1)
+    count, height, width, _ = images.shape
+    edge = (most, most)
+    padded = np.pad(images, ((0, 0), edge, edge, (0, 0)), mode="symmetric")
+    offsets = (draws.uniform(Purpose.SHIFT, 2) * (2 * most + 1)).astype(int)
+    offsets = np.minimum(offsets, 2 * most)
+    windows = sliding_window_view(padded, (height, width), (1, 2))  # N x m x m x C x h x w
+    moved = windows[np.arange(count), offsets[:, 0], offsets[:, 1]]
+    return np.ascontiguousarray(np.moveaxis(moved, 1, 3))
 
 
 # Weights of red, green and blue in Pillow's grey (ITU-R 601).
@@ -112,7 +108,7 @@ _LIGHTING_AXES = np.array(
 _LIGHTING_SHARE = 0.1
 
 
-def photometric(images: Any, draws: Draws) -> Any:
+def photometric(images: np.ndarray, draws: Draws) -> np.ndarray:
     """Brightness, contrast and colour by factors from .5 to 1.5, then lighting.
 
     Each factor blends an image with black, with its mean grey, or with its grey version, as
@@ -120,25 +116,27 @@ def photometric(images: Any, draws: Draws) -> Any:
     Krizhevsky's. All are linear in the pixels and clipped once, at the end, so that the random
     order of Howard's would change nothing. Grey images get brightness and contrast.
     """
-    channels = images.shape[-1]
+    count, height, width, channels = images.shape
     if channels not in (1, 3):
         raise ValueError(f"Expected images of 1 or 3 channels. Received: shape={images.shape}")
-    grey = tf.constant(_GREY[None] if channels == 3 else np.ones((1, 1), np.float32))
+    pixels = images.reshape(count, height * width, channels).astype(np.float32, copy=False)
+    grey = _GREY[None] if channels == 3 else np.ones((1, 1), np.float32)  # 1 x C
     factors = 0.5 + draws.uniform(Purpose.PHOTOMETRIC, 3)[:, :, None, None]
     brightness, contrast, colour = factors[:, 0], factors[:, 1], factors[:, 2]  # N x 1 x 1
-    mean = grey @ tf.reduce_mean(images, axis=(1, 2))[:, :, None]  # grey, N x 1 x 1
-    # A pixel becomes matrix @ pixel + bias: N x C x C, N x C x 1.
-    matrix = brightness * contrast * (colour * tf.eye(channels) + (1 - colour) * grey)
-    bias = brightness * (1 - contrast) * mean * tf.ones((channels, 1))
+    mean = pixels.mean(axis=1, keepdims=True) @ grey.T  # grey, N x 1 x 1
+    # A row of pixels becomes pixel @ matrix + bias: N x C x C, N x 1 x C.
+    matrix = brightness * contrast * (colour * np.eye(channels, dtype=np.float32))
+    matrix = matrix + brightness * contrast * (1 - colour) * grey.T
+    bias = brightness * (1 - contrast) * mean * np.ones((1, channels), np.float32)
     if channels == 3:
         shares = _LIGHTING_SHARE * draws.normal(Purpose.LIGHTING, 3) * _LIGHTING_DEVIATIONS
-        bias += 255 * tf.matmul(shares, _LIGHTING_AXES, transpose_b=True)[:, :, None]
-    pixels = tf.reshape(images, (-1, images.shape[1] * images.shape[2], channels))
-    pixels = tf.matmul(pixels, matrix, transpose_b=True) + tf.transpose(bias, (0, 2, 1))
-    return tf.reshape(tf.clip_by_value(pixels, 0, 255), tf.shape(images))
+        bias = bias + 255 * (shares @ _LIGHTING_AXES.T)[:, None]
+    return np.clip(pixels @ matrix + bias, 0, 255).reshape(images.shape)
 
 
-def mixed_up(images: Any, labels: Any, classes: int, alpha: float, draws: Draws) -> tuple[Any, Any]:
+def mixed_up(
+    images: np.ndarray, labels: np.ndarray, classes: int, alpha: float, draws: Draws
+) -> tuple[Any, Any]:
     """Blend each image and its label with its neighbour's (Zhang et al., arXiv 1710.09412).
 
     Rows 0 and 1 are a pair, rows 2 and 3, and so on: the order is random already, and workers that
@@ -148,9 +146,9 @@ def mixed_up(images: Any, labels: Any, classes: int, alpha: float, draws: Draws)
         Images, and labels as float32 N x classes that sum to 1.
     """
     share = draws.beta(Purpose.MIXUP, alpha)
-    neighbour = tf.range(tf.shape(images)[0]) ^ 1
-    one_hot = tf.one_hot(labels, classes)
+    neighbour = np.arange(len(images)) ^ 1
+    one_hot = np.eye(classes, dtype=np.float32)[labels]
     own = share[:, None, None, None]
-    images = own * images + (1 - own) * tf.gather(images, neighbour)
+    images = own * images + (1 - own) * images[neighbour]
     own = share[:, None]
-    return images, own * one_hot + (1 - own) * tf.gather(one_hot, neighbour)
+    return images, own * one_hot + (1 - own) * one_hot[neighbour]

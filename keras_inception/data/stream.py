@@ -1,34 +1,38 @@
-"""Splits as tf.data streams of what a network takes in.
+"""Splits as streams of what a network takes in: NumPy arrays, for every backend.
 
 A training stream is a pure function of (split, recipe, step): batch i of the run is the same
-whenever it is asked for, order, augmentation and all, and on however many workers.
+whenever it is asked for, order, augmentation and all, and on however many workers. Images in memory
+need NumPy alone; encoded files are decoded by TensorFlow (`stream_decode`).
 """
 
 from __future__ import annotations
 
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from keras_inception.data.augment import Draws, Purpose, augmented, mixed_up
-from keras_inception.data.splits import AnySplit, Split
-from keras_inception.data.stream_decode import (
-    CROP_DRAWS,
-    PARALLEL,
-    ROW_DRAWS,
-    decoded_rows,
-    resized,
-)
+from keras_inception.data.augment import Draws, Purpose, augmented, generator, mixed_up
+from keras_inception.data.splits import AnySplit, FileSplit, Split
 from keras_inception.images.conventions import preprocess_input
-from keras_inception.images.geometry import centre_window
+from keras_inception.images.geometry import centre_window, random_window
+from keras_inception.images.resize import Filter, resize
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
 
-# tf.random.experimental.index_shuffle puts this constant before the user's seed.
-_SHUFFLE_KEY = 498247692
+# Images and labels of one batch.
+Batch = tuple[np.ndarray, np.ndarray]
+# Uniform numbers of `random_window`, one that chooses the interpolation, and one that mirrors.
+CROP_DRAWS, ROW_DRAWS = 23, 24
+# The paper's random interpolations, each as probable (section 6).
+INTERPOLATIONS: tuple[Filter, ...] = ("bilinear", "nearest", "area", "cubic")
 
 
 def training_batches(
@@ -39,8 +43,8 @@ def training_batches(
     start_step: int = 0,
     shard_index: int = 0,
     shard_count: int = 1,
-) -> tf.data.Dataset:
-    """An endless stream of (images, labels) for training.
+) -> Iterator[Batch]:
+    """An endless stream of (images, labels) for training, prepared ahead by threads.
 
     Args:
         split: the training images.
@@ -53,62 +57,64 @@ def training_batches(
     Returns:
         float32 images, rows x h x w x C (or rows x C x h x w, by the global data format) in the
         convention of the spec, and int32 labels; with mixup, float32 labels of rows x classes.
-        Each pass over the split has an order of its own; batches run on across passes.
+        Each pass over the split has an order of its own; batches run on across passes. `close`
+        ends the threads.
 
     Raises:
         ValueError: a batch that the workers cannot share evenly, an odd share with mixup, or no
             common size of the images.
     """
     rows = _shard_rows(recipe, shard_index, shard_count)
-    size, channels = _network_size(split, spec), spec.input_shape[2]
-    count = len(split)
-    labels = tf.constant(split.labels.astype(np.int32))
+    size = _network_size(split, spec)
+    labels = split.labels.astype(np.int32)
     first = shard_index * rows
+    crops = recipe.crop == "paper"
 
-    def draws(step: Any) -> Draws:
+    def draws(step: int) -> Draws:
         return Draws(recipe.seed, step, recipe.batch_size, first, rows)
 
-    def chosen(step: Any) -> tuple[Any, Any]:
-        index = step * recipe.batch_size + first + tf.range(rows, dtype=tf.int64)
-        return step, _shuffled(index, count, recipe.seed)
+    def positions(step: int) -> np.ndarray:
+        begin = step * recipe.batch_size + first
+        return _shuffled(np.arange(begin, begin + rows), len(split), recipe.seed)
 
-    def row_draws(step: Any) -> Any:
+    def row_draws(step: int) -> np.ndarray:
         crop = draws(step).uniform(Purpose.CROP, CROP_DRAWS)
         flip = draws(step).uniform(Purpose.FLIP, 1)
-        return tf.concat([crop, flip if recipe.flip else tf.ones_like(flip)], axis=1)
+        return np.concatenate([crop, flip if recipe.flip else np.ones_like(flip)], axis=1)
 
-    in_memory = split if isinstance(split, Split) and recipe.crop == "none" else None
-    # Images that are decoded one by one are mirrored there, before they grow to the input's size.
-    batch_recipe = recipe if in_memory is not None else replace(recipe, flip=False)
+    # Images that are cropped or decoded one by one are mirrored before they grow to the input.
+    single = crops or isinstance(split, FileSplit)
+    batch_recipe = replace(recipe, flip=False) if single else recipe
 
-    def finished(step: Any, positions: Any, images: Any) -> tuple[Any, Any]:
-        images = tf.ensure_shape(images, (rows, *size, channels))
+    def finished(step: int, images: np.ndarray) -> Batch:
         images = augmented(images, batch_recipe, draws(step))
-        own = tf.gather(labels, positions)
+        own = labels[positions(step)]
         if recipe.mixup:
             images, own = mixed_up(images, own, spec.classes, recipe.mixup, draws(step))
         return _network_input(images, spec), own
 
-    chosen_rows = tf.data.Dataset.counter(start_step, dtype=tf.int64).map(chosen)
-    if in_memory is not None:
-        pixels = tf.constant(in_memory.images)
-        images = chosen_rows.map(
-            lambda step, positions: _centred(tf.gather(pixels, positions), size), PARALLEL
+    def from_memory(step: int) -> Batch:
+        assert isinstance(split, Split)
+        chosen = positions(step)
+        images = (
+            _random_crops(split, chosen, row_draws(step), size)
+            if crops
+            else _centred(split.images[chosen], size)
         )
-    else:
-        images = decoded_rows(
-            chosen_rows.map(lambda step, positions: (positions, row_draws(step))),
-            split,
-            size,
-            channels,
-            random=recipe.crop == "paper",
-        ).batch(rows, drop_remainder=True)
-    return (
-        tf.data.Dataset.zip((chosen_rows, images))
-        .map(lambda rows, images: finished(rows[0], rows[1], images), PARALLEL)
-        .prefetch(PARALLEL)
-        .with_options(_options())
+        return finished(step, images)
+
+    steps = itertools.count(start_step)
+    if isinstance(split, Split):
+        return _prepared((from_memory, (step,)) for step in steps)
+    decoded = _decoded(
+        split,
+        spec,
+        size,
+        lambda: ((positions(step), row_draws(step)) for step in itertools.count(start_step)),
+        rows,
+        random=crops,
     )
+    return _prepared((finished, arguments) for arguments in zip(steps, decoded, strict=False))
 
 
 def evaluation_batches(
@@ -118,7 +124,7 @@ def evaluation_batches(
     *,
     shard_index: int = 0,
     shard_count: int = 1,
-) -> tf.data.Dataset:
+) -> Iterator[Batch]:
     """Every image of the split once, in order; the last batch may be short.
 
     Each image is its largest centred part of the input's shape, resized with antialiasing.
@@ -132,33 +138,55 @@ def evaluation_batches(
     Returns:
         float32 images and int32 labels, as `training_batches`.
     """
-    size, channels = _network_size(split, spec), spec.input_shape[2]
+    size = _network_size(split, spec)
     begin, end = (len(split) * shard // shard_count for shard in (shard_index, shard_index + 1))
-    labels = tf.data.Dataset.from_tensor_slices(split.labels[begin:end].astype(np.int32))
+    labels = split.labels.astype(np.int32)
+    parts = [
+        np.arange(first, min(first + batch_size, end)) for first in range(begin, end, batch_size)
+    ]
+
+    def finished(positions: np.ndarray, images: np.ndarray) -> Batch:
+        return _network_input(images, spec), labels[positions]
+
     if isinstance(split, Split):
-        images = (
-            tf.data.Dataset.from_tensor_slices(split.images[begin:end])
-            .batch(batch_size)
-            .map(lambda images: _centred(images, size), PARALLEL)
+        pixels = split.images
+        return _prepared(
+            (lambda part: finished(part, _centred(pixels[part], size)), (part,)) for part in parts
         )
-    else:
-        positions = tf.data.Dataset.range(begin, end).batch(batch_size)
-        images = decoded_rows(
-            positions.map(lambda rows: (rows, tf.ones((tf.size(rows), ROW_DRAWS)))),
-            split,
-            size,
-            channels,
-            random=False,
-        ).batch(batch_size)
-    return (
-        tf.data.Dataset.zip((images, labels.batch(batch_size)))
-        .map(lambda images, labels: (_network_input(images, spec), labels), PARALLEL)
-        .prefetch(PARALLEL)
-        .with_options(_options())
+    decoded = _decoded(split, spec, size, lambda: map(_whole, parts), batch_size, random=False)
+    return _prepared((finished, arguments) for arguments in zip(parts, decoded, strict=True))
+
+
+def padded_evaluation_batches(
+    split: AnySplit,
+    spec: NetworkSpec,
+    batch_size: int,
+    shard_index: int = 0,
+    shard_count: int = 1,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """A worker's share of a split, in as many full batches for each worker.
+
+    Returns:
+        Images, labels and weights, batch_size / shard_count rows each; the weight is 1 for an image
+        of the split and 0 for a row that only fills up.
+    """
+    rows = batch_size // shard_count
+    height, width = _network_size(split, spec)
+    nothing = _network_input(np.zeros((0, height, width, spec.input_shape[2])), spec)
+    empty = itertools.repeat((nothing, np.zeros(0, np.int32)))
+    batches = evaluation_batches(
+        split, spec, rows, shard_index=shard_index, shard_count=shard_count
     )
+    for images, labels in itertools.islice(
+        itertools.chain(batches, empty), -(-len(split) // batch_size)
+    ):
+        missing = rows - len(images)
+        weights = np.pad(np.ones(len(images), np.float32), (0, missing))
+        fill = [(0, missing), *[(0, 0)] * 3]
+        yield np.pad(images, fill), np.pad(labels, (0, missing)), weights
 
 
-def network_pixels(images: Any, spec: NetworkSpec) -> Any:
+def network_pixels(images: np.ndarray, spec: NetworkSpec) -> np.ndarray:
     """Images in the size of the network, their pixels still in [0, 255].
 
     Args:
@@ -166,13 +194,13 @@ def network_pixels(images: Any, spec: NetworkSpec) -> Any:
         spec: gives the size; where it gives none, the images keep theirs.
 
     Returns:
-        float32 tensor; channels first if that is the global data format.
+        float32; channels first if that is the global data format.
     """
-    size = [
+    height, width = (
         own if wanted is None else wanted
         for own, wanted in zip(images.shape[-3:-1], spec.input_shape[:2], strict=True)
-    ]
-    return _data_format(_centred(images, size))
+    )
+    return _data_format(_centred(images, (height, width)).astype(np.float32, copy=False))
 
 
 def sample_pixels(split: AnySplit, spec: NetworkSpec, count: int) -> np.ndarray:
@@ -181,26 +209,80 @@ def sample_pixels(split: AnySplit, spec: NetworkSpec, count: int) -> np.ndarray:
     Returns:
         float32 in the global data format, such as an exported model takes.
     """
-    size, channels = _network_size(split, spec), spec.input_shape[2]
+    size = _network_size(split, spec)
     count = min(count, len(split))
     if isinstance(split, Split):
-        return np.asarray(network_pixels(split.images[:count], spec))
-    rows = tf.data.Dataset.from_tensors(
-        (tf.range(count, dtype=tf.int64), tf.ones((count, ROW_DRAWS)))
-    )
-    images = decoded_rows(rows, split, size, channels, random=False).batch(count)
-    return np.asarray(_data_format(images.get_single_element()))
+        return network_pixels(split.images[:count], spec)
+    first = _whole(np.arange(count))
+    return _data_format(next(_decoded(split, spec, size, lambda: [first], count, random=False)))
 
 
-def _options() -> tf.data.Options:
-    """No tuning while it runs: as many calls as there are cores.
+# A function and its arguments.
+_Task = tuple[Callable[..., Batch], tuple[Any, ...]]
 
-    Its thread looks less and less often, and an iterator's end waits for its next look: after 60
-    seconds of training up to 60 more (TensorFlow 2.21).
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return options
+
+def _prepared(tasks: Iterable[_Task]) -> Iterator[Batch]:
+    """The results of functions of their arguments, in order, a few computed ahead by threads."""
+    workers = os.cpu_count() or 1
+    pending: deque[Future[Batch]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
+    try:
+        for function, arguments in _error_last(tasks):
+            pending.append(pool.submit(function, *arguments))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _error_last(tasks: Iterable[_Task]) -> Iterator[_Task]:
+    """The tasks; an error among them is raised in its turn, after the batches before it."""
+    try:
+        yield from tasks
+    except Exception as error:
+        yield _fail, (error,)
+
+
+def _fail(error: Exception) -> Batch:
+    raise error
+
+
+def _decoded(
+    split: FileSplit,
+    spec: NetworkSpec,
+    size: tuple[int, int],
+    rows: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]],
+    batch_size: int,
+    *,
+    random: bool,
+) -> Iterator[np.ndarray]:
+    from keras_inception.data.stream_decode import decoded_images  # imports TensorFlow
+
+    channels = spec.input_shape[2]
+    images = decoded_images(split, size, channels, rows, batch_size, random=random)
+    return iter(images.as_numpy_iterator())
+
+
+def _whole(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions with the draws of images that are neither cropped at random nor mirrored."""
+    return positions, np.ones((len(positions), ROW_DRAWS), np.float32)
+
+
+def _random_crops(
+    split: Split, positions: np.ndarray, uniforms: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """The paper's random parts of images in memory, randomly interpolated and mirrored."""
+    crops = []
+    for image, numbers in zip(split.images[positions], uniforms.tolist(), strict=True):
+        top, left, height, width = random_window(*split.shape[:2], numbers)
+        part = image[top : top + height, left : left + width]
+        if numbers[CROP_DRAWS] < 0.5:
+            part = part[:, ::-1]
+        method = INTERPOLATIONS[int(numbers[CROP_DRAWS - 1] * len(INTERPOLATIONS))]
+        crops.append(np.clip(resize(part, size, method), 0, 255))
+    return np.stack(crops)
 
 
 def _shard_rows(recipe: Recipe, shard_index: int, shard_count: int) -> int:
@@ -238,30 +320,35 @@ def _network_size(split: AnySplit, spec: NetworkSpec) -> tuple[int, int]:
     return height, width
 
 
-def _shuffled(index: Any, count: int, seed: int) -> Any:
-    """Positions in the split of the images `index` (a vector) of a run."""
-    epoch = index // count
-    seeds = tf.stack(
-        [tf.fill(tf.shape(index), tf.constant(n, tf.int64)) for n in (_SHUFFLE_KEY, seed)]
-        + [epoch],
-        axis=1,
-    )
-    return tf.raw_ops.RandomIndexShuffle(
-        index=index % count, seed=seeds, max_index=tf.constant(count - 1, tf.int64), rounds=4
-    )
+def _shuffled(index: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Positions in the split of the images `index` of a run."""
+    passes, within = np.divmod(index, count)
+    positions = np.empty_like(index)
+    for number in np.unique(passes):
+        own = passes == number
+        positions[own] = _order(int(number), count, seed)[within[own]]
+    return positions
 
 
-def _centred(images: Any, size: Any) -> Any:
+@lru_cache(maxsize=4)  # neighbouring passes of two streams
+def _order(number: int, count: int, seed: int) -> np.ndarray:
+    return generator(seed, number, Purpose.ORDER).permutation(count)
+
+
+def _centred(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The largest centred part of the shape `size` of images of one size, resized to it."""
-    top, left, height, width = centre_window(*images.shape[-3:-1], *size)
-    return resized(images[..., top : top + height, left : left + width, :], size)
+    height, width = images.shape[-3:-1]
+    if (height, width) == tuple(size):
+        return images
+    top, left, height, width = centre_window(height, width, *size)
+    return resize(images[..., top : top + height, left : left + width, :], size)
 
 
-def _data_format(images: Any) -> Any:
+def _data_format(images: np.ndarray) -> np.ndarray:
     if keras.config.image_data_format() == "channels_first":
-        return tf.einsum("...hwc->...chw", images)
+        return np.ascontiguousarray(np.moveaxis(images, -1, -3))
     return images
 
 
-def _network_input(images: Any, spec: NetworkSpec) -> Any:
-    return preprocess_input(_data_format(images), convention=spec.pixels)
+def _network_input(images: np.ndarray, spec: NetworkSpec) -> np.ndarray:
+    return np.asarray(preprocess_input(_data_format(images), convention=spec.pixels))

@@ -6,19 +6,51 @@ pixels of the window, through Pillow (`AnySplit.part`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_inception.data.splits import PIXELS, AnySplit
+from keras_inception.data.stream import CROP_DRAWS, ROW_DRAWS
 from keras_inception.images.geometry import Window, centre_window, random_window
 from keras_inception.images.graph_decode import resized, upright
 
-# Uniform numbers of `random_window`, one that chooses the interpolation, and one that mirrors.
-CROP_DRAWS, ROW_DRAWS = 23, 24
 PARALLEL = tf.data.AUTOTUNE
+
+
+def decoded_images(
+    split: AnySplit,
+    size: tuple[int, int],
+    channels: int,
+    rows: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]],
+    batch_size: int,
+    *,
+    random: bool,
+) -> tf.data.Dataset:
+    """Batches of float32 images in [0, 255], N x h x w x C, the last one may be short.
+
+    Args:
+        split: the images.
+        size, channels: of the result.
+        rows: gives pairs of positions in the split (N) and uniform numbers (N x ROW_DRAWS).
+        batch_size: images of a batch.
+        random: cut a random part of each image, interpolated at random, by the numbers.
+    """
+    if keras.backend.backend() != "tensorflow":
+        with suppress(RuntimeError):  # TensorFlow has run already
+            tf.config.set_visible_devices([], "GPU")  # they are the other backend's
+    signature = (tf.TensorSpec((None,), tf.int64), tf.TensorSpec((None, ROW_DRAWS), tf.float32))
+    dataset = tf.data.Dataset.from_generator(rows, output_signature=signature)
+    options = tf.data.Options()
+    # No tuning while it runs: its thread looks less and less often, and an iterator's end waits for
+    # its next look: after 60 seconds of training up to 60 more (TensorFlow 2.21).
+    options.autotune.enabled = False
+    images = decoded_rows(dataset, split, size, channels, random=random).batch(batch_size)
+    return images.prefetch(PARALLEL).with_options(options)
 
 
 def decoded_rows(

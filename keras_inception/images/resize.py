@@ -1,0 +1,64 @@
+"""Resizing of arrays by two matrix products: the filters of `tf.image.resize`, in NumPy alone."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal
+
+import numpy as np
+
+Filter = Literal["antialiased", "bilinear", "nearest", "area", "cubic"]
+
+
+def resize(images: np.ndarray, size: tuple[int, int], method: Filter = "antialiased") -> np.ndarray:
+    """Resize images, ... x h x w x C, to (height, width).
+
+    Args:
+        images: any numeric dtype.
+        size: of the result.
+        method: "antialiased" is bilinear with a filter that widens where the image shrinks, as
+            Pillow's BILINEAR. The others are those of `tf.image.resize` without antialiasing.
+            "cubic" may leave the range of the pixels.
+
+    Returns:
+        float32.
+    """
+    images = images.astype(np.float32, copy=False)
+    *front, height, width, channels = images.shape
+    if (height, width) == tuple(size):
+        return images
+    rows = _weights(height, size[0], method) @ images.reshape(*front, height, width * channels)
+    rows = rows.reshape(*front, size[0], width, channels)
+    return np.asarray(_weights(width, size[1], method) @ rows)
+
+
+@cache
+def _weights(source: int, target: int, method: Filter) -> np.ndarray:
+    """target x source: how much of each pixel is in each new one; rows sum to 1."""
+    scale = source / target
+    centres = (np.arange(target) + 0.5) * scale - 0.5
+    pixels = np.arange(source)
+    distances = np.abs(pixels - centres[:, None])
+    if method == "nearest":
+        nearest = np.minimum(np.floor((np.arange(target) + 0.5) * scale), source - 1)
+        weights = (pixels == nearest[:, None]).astype(np.float64)
+    elif method == "area":  # the part of each pixel within the new one
+        ends = np.arange(target + 1)[:, None] * scale
+        weights = np.minimum(ends[1:], pixels + 1) - np.maximum(ends[:-1], pixels)
+    elif method == "cubic":
+        weights = _keys(distances)
+    elif method == "bilinear":  # beyond the edges the first and last pixel go on
+        weights = 1 - np.abs(pixels - np.clip(centres, 0, source - 1)[:, None])
+    else:
+        weights = 1 - distances / max(scale, 1.0)
+    if method != "cubic":
+        weights = np.maximum(weights, 0)
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    return weights.astype(np.float32)
+
+
+def _keys(distances: np.ndarray) -> np.ndarray:
+    """Cubic convolution with a = -.5 (Keys 1981)."""
+    near = (1.5 * distances - 2.5) * distances**2 + 1
+    far = ((-0.5 * distances + 2.5) * distances - 4) * distances + 2
+    return np.where(distances < 1, near, np.where(distances < 2, far, 0.0))
