@@ -1,6 +1,7 @@
 """The training step and what it takes from a recipe, against sums on paper and Keras alone."""
 
 from dataclasses import replace
+from itertools import islice
 
 import keras
 import numpy as np
@@ -9,12 +10,11 @@ import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
 from training_steps import noise, one_module_spec
 
-from keras_inception.data.stream import training_batches
+from keras_inception.data.stream import padded_evaluation_batches, training_batches
 from keras_inception.network.build import build_network
 from keras_inception.spec.recipe import Recipe
 from keras_inception.training.averaging import WeightAverage
 from keras_inception.training.fine_tune import initialize
-from keras_inception.training.loop import padded_evaluation_batches
 from keras_inception.training.optimizer import image_losses, is_correct, learning_rate_schedule
 from keras_inception.training.step import STATISTICS_BATCHES, Trainer
 
@@ -223,7 +223,8 @@ def test_averaged_weights_get_statistics_of_their_own():
         layer = trainer.model.get_layer("conv1_bn")
         conv = keras.Model(trainer.model.input, trainer.model.get_layer("conv1_conv").output)
         seen = [
-            np.array(conv(images)) for images, _ in batches_of(trainer).take(STATISTICS_BATCHES)
+            np.array(conv(images))
+            for images, _ in islice(iter(batches_of(trainer)), STATISTICS_BATCHES)
         ]
         means = np.mean([x.mean(axis=(0, 1, 2)) for x in seen], axis=0)
         variances = np.mean([x.var(axis=(0, 1, 2)) for x in seen], axis=0)

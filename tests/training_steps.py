@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_inception.data.splits import ImageData, Split
-from keras_inception.data.stream import training_batches
+from keras_inception.data.stream import padded_evaluation_batches, training_batches
 from keras_inception.spec.network import (
     AuxSpec,
     BatchNormSpec,
@@ -26,7 +26,6 @@ from keras_inception.spec.network import (
     StageSpec,
 )
 from keras_inception.spec.recipe import Recipe
-from keras_inception.training.loop import padded_evaluation_batches
 from keras_inception.training.step import Trainer
 from keras_inception.training.strategy import is_chief, make_strategy
 

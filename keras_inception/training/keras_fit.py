@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_inception.data.splits import ImageData
 from keras_inception.data.stream import evaluation_batches, training_batches
@@ -121,9 +122,8 @@ def fit(
     started = time.monotonic()
     history = model.fit(
         _with_targets(training_batches(data.train, spec, recipe), model),
-        validation_data=_with_targets(
-            evaluation_batches(data.test, spec, recipe.batch_size), model
-        ),
+        validation_data=_held_out(data, spec, recipe, model),
+        validation_batch_size=recipe.batch_size,
         epochs=recipe.epochs,
         steps_per_epoch=steps_per_epoch,
         verbose=0,
@@ -161,7 +161,13 @@ def _with_targets(batches: Any, model: keras.Model) -> Any:
     if not isinstance(model.output, dict):
         return batches
     names = tuple(model.output)
-    return batches.map(lambda images, labels: (images, dict.fromkeys(names, labels)))
+    return ((images, dict.fromkeys(names, labels)) for images, labels in batches)
+
+
+def _held_out(data: ImageData, spec: NetworkSpec, recipe: Recipe, model: keras.Model) -> Any:
+    images, labels = zip(*evaluation_batches(data.test, spec, recipe.batch_size), strict=True)
+    arrays = np.concatenate(images), np.concatenate(labels)
+    return next(iter(_with_targets([arrays], model)))
 
 
 def _as_the_loop_names_it(history: dict[str, list[float]]) -> dict[str, list[float]]:

@@ -20,8 +20,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_inception.data.splits import FileSplit, ImageData, Split
-from keras_inception.data.stream import evaluation_batches, training_batches
+from keras_inception.data.splits import ImageData
+from keras_inception.data.stream import padded_evaluation_batches, training_batches
 from keras_inception.files import MODEL_FILE, aside
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.training.snapshot import Snapshot, Snapshots
@@ -229,7 +229,7 @@ class TrainingLoop:
         )
 
     def _training_batches(self, start_step: int) -> Any:
-        def shard(index: int, count: int) -> tf.data.Dataset:
+        def shard(index: int, count: int) -> Any:
             return training_batches(
                 self._data.train,
                 self._spec,
@@ -241,43 +241,10 @@ class TrainingLoop:
 
         return shard
 
-    def _evaluation_batches(self, index: int, count: int) -> tf.data.Dataset:
+    def _evaluation_batches(self, index: int, count: int) -> Any:
         return padded_evaluation_batches(
             self._data.test, self._spec, self._trainer.recipe.batch_size, index, count
         )
-
-
-def padded_evaluation_batches(
-    split: Split | FileSplit,
-    spec: NetworkSpec,
-    batch_size: int,
-    shard_index: int,
-    shard_count: int,
-) -> tf.data.Dataset:
-    """A worker's share of a split, in as many full batches for each worker.
-
-    Returns:
-        Images, labels and weights, batch_size / shard_count rows each; the weight is 1 for an image
-        of the split and 0 for a row that only fills up.
-    """
-    rows = batch_size // shard_count
-    batches = evaluation_batches(
-        split, spec, rows, shard_index=shard_index, shard_count=shard_count
-    ).map(lambda images, labels: _filled_up(images, labels, rows))
-    nothing = tf.data.Dataset.from_tensors(
-        tuple(tf.zeros(part.shape, part.dtype) for part in batches.element_spec)
-    )
-    return batches.concatenate(nothing.repeat()).take(-(-len(split) // batch_size))
-
-
-def _filled_up(images: Any, labels: Any, rows: int) -> tuple[Any, ...]:
-    missing = rows - tf.shape(images)[0]
-    weights = tf.pad(tf.ones(tf.shape(labels)[0]), [[0, missing]])
-    images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
-    labels = tf.pad(labels, [[0, missing]])
-    return tuple(
-        tf.ensure_shape(part, [rows, *part.shape[1:]]) for part in (images, labels, weights)
-    )
 
 
 def write_history(folder: Path, history: dict[str, list[float]]) -> None:

@@ -8,6 +8,7 @@ run under MultiWorkerMirroredStrategy (keras issue 20585) and clips before it su
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,7 +33,7 @@ from keras_inception.training.optimizer import (
 STATISTICS_BATCHES = 50
 
 # (shard_index, shard_count) -> batches of this worker's rows of each global batch.
-ShardedBatches = Callable[[int, int], tf.data.Dataset]
+ShardedBatches = Callable[[int, int], Iterator[tuple[np.ndarray, ...]]]
 
 
 class Trainer:
@@ -95,7 +96,12 @@ class Trainer:
 
         def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
             rows = context.get_per_replica_batch_size(self.recipe.batch_size)
-            dataset = batches(context.input_pipeline_id, context.num_input_pipelines)
+            source = batches(context.input_pipeline_id, context.num_input_pipelines)
+            first = next(source)
+            dataset = tf.data.Dataset.from_generator(
+                lambda: itertools.chain([first], source),
+                output_signature=tuple(tf.TensorSpec(part.shape, part.dtype) for part in first),
+            )
             return dataset.rebatch(rows) if self.strategy.num_replicas_in_sync > 1 else dataset
 
         return self.strategy.distribute_datasets_from_function(of_worker)
