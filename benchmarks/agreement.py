@@ -1,10 +1,10 @@
-"""How often each exported format gives the trained model's first class, on a whole test set.
+"""How often each exported format predicts the same class as the trained model, on a whole test set.
 
     TFDS_DATA_DIR=... python benchmarks/agreement.py RUN
 
-RUN is the folder of a run on Fashion-MNIST (see fashion_mnist.py). Each format is written as
-`keras-inception export` writes it, int8 calibrated on 200 training images, and answers the 10,000
-test images. Writes benchmarks/results/agreement.csv.
+RUN is the folder of a run on Fashion-MNIST (see fashion_mnist.py). The script exports each format
+as `keras-inception export` does, with int8 calibrated on 200 training images, and predicts the
+10,000 test images. Writes benchmarks/results/agreement.csv.
 """
 
 import csv
@@ -27,7 +27,7 @@ COLUMNS = ("format", "same_first_class", "accuracy", "largest_difference", "imag
 
 
 def main(run: Path) -> None:
-    """Export, answer, compare, write the table."""
+    """Export, predict, compare, write the table."""
     data = open_data("tfds:fashion_mnist")
     pixels, truth = data.test.images, np.asarray(data.test.labels)
     images = Images(calibration=data.train.images[:200], check=pixels[:500], truth=truth[:500])
@@ -52,7 +52,7 @@ def main(run: Path) -> None:
 
 
 def all_scores(scores: Scores, pixels: np.ndarray) -> np.ndarray:
-    """Of all images, 100 at a time."""
+    """Return the scores of all images, computed in batches of 100."""
     batches = (pixels[start : start + 100] for start in range(0, len(pixels), 100))
     return np.concatenate([scores(batch.astype(np.float32)) for batch in batches])
 

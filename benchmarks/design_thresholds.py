@@ -1,11 +1,11 @@
-"""What the design's threshold does: the embedded sample, equal multiply-adds, one recipe.
+"""The effect of the design threshold: bundled sample, equal multiply-adds, one recipe.
 
     python benchmarks/design_thresholds.py saved_models/small-sample-... [--out FOLDER]
 
-Measures the network of a finished run, proposes one network for each threshold within the run's
-own multiply-adds, trains each by the run's recipe, and writes results/design_thresholds.csv. A
-network that FOLDER holds already is not trained again.
-About a minute and a half for each network on two idle cores.
+Measures the network of a finished run and proposes one network per threshold within the run's
+multiply-adds. Trains each with the run's recipe and writes results/design_thresholds.csv. A network
+that is already in FOLDER is not trained again. Takes about a minute and a half per network on two
+idle cores.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ THRESHOLDS = (0.5, 0.6, 0.707)
 
 
 def main() -> None:
-    """Train what is missing, then write the CSV."""
+    """Train the missing networks, then write the CSV."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a finished run on the sample")
     parser.add_argument("--out", type=Path, default=ROOT / "saved_models" / "thresholds")
@@ -50,13 +50,15 @@ def main() -> None:
         if not (folder / "metrics.json").exists():
             train(spec, data, recipe, folder)
         if NetworkSpec.from_json((folder / "spec.json").read_text(encoding="utf-8")) != spec:
-            raise ValueError(f"Expected {folder} to hold the network of today's proposal.")
+            raise ValueError(
+                f"Expected {folder} to contain the proposed network. Delete it to train again."
+            )
         rows.append(row(str(threshold), spec, folder))
     write(rows)
 
 
 def row(network: str, spec: NetworkSpec, folder: Path) -> dict[str, str | int]:
-    """One line of the CSV, from the folder of a run."""
+    """Return one row of the CSV from the folder of a run."""
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     accuracy = metrics["top_1"]
     filters = dict.fromkeys((1, 3, 5), 0)
@@ -79,7 +81,7 @@ def row(network: str, spec: NetworkSpec, folder: Path) -> dict[str, str | int]:
 
 
 def write(rows: list[dict[str, str | int]]) -> None:
-    """The CSV."""
+    """Write the CSV."""
     with RESULTS.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()

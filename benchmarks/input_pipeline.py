@@ -4,16 +4,17 @@
 
 Needs torch and torchvision. All three read the same JPEGs (375 x 500, quality 90, made from
 scikit-learn's two photographs), take a random crop of 8-100% of the area, resize it to 224 x 224,
-mirror half, and give float32 in the network's convention:
+mirror half of the crops, and return float32 in the network's pixel convention:
 
-- keras_inception: `training_batches` with crop="paper"; decodes only the crop; once with random
-  interpolation as the paper has it, which is what training uses;
+- keras_inception: `training_batches` with crop="paper", which decodes only the crop and uses random
+  interpolation, as in the paper and in training;
 - torchvision: RandomResizedCrop, RandomHorizontalFlip, ToTensor, Normalize on Pillow images;
 - pillow: decode, resize with box, NumPy.
 
-Each runs on one core (the process pins itself), in a process of its own, in turns; the medians of
-the rounds count. Writes benchmarks/results/input_pipeline.csv. Run it on a quiet machine: the
-load average at the time is in the table. Goal: at least twice torchvision.
+Each pipeline runs on one core (the process pins itself) in its own process. The pipelines take
+turns; the table has medians over the rounds. Writes benchmarks/results/input_pipeline.csv. Run it
+on an idle machine; the table records the load average. Goal: at least twice torchvision's
+throughput.
 """
 
 import csv
@@ -37,7 +38,7 @@ IMAGES, ROUNDS, WARM_UP, MEASURED, BATCH, SIZE = 256, 7, 256, 1024, 32, 224
 
 
 def main() -> None:
-    """Make the JPEGs, measure in turns, write the table."""
+    """Make the JPEGs, measure the pipelines in turns, write the table."""
     with tempfile.TemporaryDirectory() as folder:
         make_jpegs(Path(folder))
         rates: dict[str, list[float]] = {name: [] for name in PIPELINES}
@@ -54,7 +55,7 @@ def main() -> None:
 
 
 def make_jpegs(folder: Path) -> None:
-    """Random parts of two photographs at 375 x 500, in two classes, and one held out."""
+    """Write random parts of two photographs at 375 x 500 in two classes, and a held-out image."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_sample_images
@@ -76,7 +77,7 @@ def make_jpegs(folder: Path) -> None:
 
 
 def measure(name: str, folder: Path) -> float:
-    """Images per second on one core, after a warm-up."""
+    """Return images per second on one core, after a warm-up."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     batches = {"keras_inception": ours, "torchvision": torchvision_batches, "pillow": pillow}
     stream = batches[name](folder)
@@ -85,12 +86,12 @@ def measure(name: str, folder: Path) -> float:
     cpu = time.process_time()
     for _ in range(MEASURED // BATCH):
         next(stream)
-    # Processor time, not the clock's: other programs may run beside.
+    # Processor time, not wall time: other programs may be running.
     return MEASURED / (time.process_time() - cpu)
 
 
 def ours(folder: Path) -> Iterator[object]:
-    """This package's stream of batches."""
+    """Yield batches of this package."""
     from keras_inception import VARIANTS
     from keras_inception.data.sources import open_data
     from keras_inception.data.stream import training_batches
@@ -102,7 +103,7 @@ def ours(folder: Path) -> Iterator[object]:
 
 
 def torchvision_batches(folder: Path) -> Iterator[object]:
-    """torchvision's standard transforms for ImageNet."""
+    """Yield batches of torchvision's standard transforms for ImageNet."""
     import torch
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
@@ -123,7 +124,7 @@ def torchvision_batches(folder: Path) -> Iterator[object]:
 
 
 def pillow(folder: Path) -> Iterator[object]:
-    """Pillow and NumPy, nothing else; the crops are this package's."""
+    """Yield batches made with only Pillow and NumPy, with this package's crops."""
     import numpy as np
     from PIL import Image
 
@@ -148,7 +149,7 @@ def pillow(folder: Path) -> Iterator[object]:
 
 
 def write(rates: dict[str, list[float]]) -> None:
-    """The medians, beside what they were measured with."""
+    """Write the medians, with machine, versions and load."""
     medians = {name: statistics.median(values) for name, values in rates.items()}
     packages = ("tensorflow-cpu", "torch", "torchvision", "pillow")
     versions = " ".join(f"{package}={version(package)}" for package in packages)

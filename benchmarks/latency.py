@@ -1,13 +1,14 @@
-"""Milliseconds an image at 224 x 224: this package's exports beside other runtimes and networks.
+"""Milliseconds per image at 224 x 224: this package's exports, other runtimes and other networks.
 
     pip install -e ".[cpu,test]" torch torchvision
     python benchmarks/latency.py            # writes results/latency.csv, under eight minutes
-    python benchmarks/latency.py --quick    # two rounds, writes nothing: does it run?
+    python benchmarks/latency.py --quick    # a smoke test: two rounds, writes nothing
 
-One run, interleaved: in every round each network answers once, so that all share the weather of
-the machine; medians. The arithmetic limit is a large float32 matrix product on the same cores:
-`share` is what part of that rate a network's multiply-adds reach (beyond 1 in fewer bits). torch
-runs in a process of its own, in turn with the others; what is not installed is told and left out.
+All networks are measured in one interleaved run: each makes one call per round, so background load
+affects all of them alike. The table has medians. The arithmetic limit is the rate of a large
+float32 matrix product on the same cores; `share` is the part of that rate that a network's
+multiply-adds reach (it can exceed 1 in lower precision). torch runs in its own process and takes
+turns with the others. Packages that are not installed are reported and skipped.
 """
 
 import argparse
@@ -40,7 +41,7 @@ Run = Callable[[], Any]
 
 
 def matrix_rate() -> float:
-    """Float32 multiply-adds a second of a large matrix product, the best of several."""
+    """Return float32 multiply-adds per second of a large matrix product, the best of several."""
     import tensorflow as tf
 
     size = 2048
@@ -54,7 +55,7 @@ def matrix_rate() -> float:
 
 
 class Torch:
-    """torchvision's googlenet in a process of its own; one answer a call, over pipes."""
+    """torchvision's googlenet in its own process, called over pipes."""
 
     def __init__(self, threads: int) -> None:
         self._process = subprocess.Popen(
@@ -65,14 +66,14 @@ class Torch:
         )
 
     def milliseconds(self, way: str, batch: int) -> float | None:
-        """One answer's time; None where this way does not run here."""
+        """Return the time of one forward pass, or None if this mode does not run here."""
         assert self._process.stdin
         assert self._process.stdout
         print(json.dumps([way, batch]), file=self._process.stdin, flush=True)
         return json.loads(self._process.stdout.readline())
 
     def export(self, path: Path) -> None:
-        """torchvision's own ONNX export, dynamic batch."""
+        """Write torchvision's own ONNX export with a dynamic batch size."""
         self.milliseconds(f"export {path}", 1)
 
     def close(self) -> None:
@@ -81,14 +82,14 @@ class Torch:
 
 
 def torch_worker(threads: int) -> None:
-    """Answer requests [way, batch] with the time of one forward pass."""
+    """Answer requests [mode, batch] with the time of one forward pass."""
     import warnings
 
     import torch
     import torchvision
 
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what torch prints is no answer
+    os.dup2(2, 1)  # keep torch's own output out of the answers
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
     eager = torchvision.models.googlenet(weights=None, init_weights=False).eval()
@@ -116,13 +117,13 @@ def torch_worker(threads: int) -> None:
                     started = time.perf_counter()
                     networks[way](pixels)
                     taken = (time.perf_counter() - started) * 1e3
-        except Exception as error:  # such as no C++ compiler for torch.compile
+        except Exception as error:  # for example, torch.compile without a C++ compiler
             print(f"torchvision {way}: {type(error).__name__}: {error}"[:300], file=sys.stderr)
         print(json.dumps(taken), file=answers, flush=True)
 
 
 def our_runs(folder: Path, runs: dict[tuple[str, int], tuple[Run, int]]) -> None:
-    """The exports of `bn` and of `torchvision` (the network that torchvision has)."""
+    """Add the exports of `bn` and of `torchvision` (the network that torchvision also has)."""
     import keras
     import tensorflow as tf
 
@@ -137,8 +138,8 @@ def our_runs(folder: Path, runs: dict[tuple[str, int], tuple[Run, int]]) -> None
         keras.utils.set_random_seed(0)
         model = keras_inception.GoogLeNet(weights=None, variant=variant)
         logits = model.get_layer("predictions_logits")
-        # A fresh network's scores are all but alike: without a clear first class the check that
-        # every export runs would compare rounding.
+        # An untrained network's scores are almost equal. Without a clear first class, the check in
+        # every export would compare rounding errors.
         logits.bias.assign(np.eye(1, logits.bias.shape[0])[0] * 50)
         macs = keras_inception.network_cost(keras_inception.VARIANTS[variant]).total.macs
         kinds = ["saved_model", "saved_model-bfloat16"]
@@ -168,7 +169,8 @@ def our_runs(folder: Path, runs: dict[tuple[str, int], tuple[Run, int]]) -> None
                 network = load_network(path)
             for batch in BATCHES:
                 pixels = random.uniform(0, 255, (batch, 224, 224, 3)).astype(np.float32)
-                # LiteRT plans its memory for one batch size: a network for each.
+                # LiteRT plans its memory for one batch size, so each batch size needs its own
+                # network.
                 scores = load_network(path).scores if "litert" in kind else network.scores
                 runs[f"{variant}: {kind}", batch] = (lambda s=scores, p=pixels: s(p), macs)
         for batch in BATCHES:
@@ -183,7 +185,7 @@ def our_runs(folder: Path, runs: dict[tuple[str, int], tuple[Run, int]]) -> None
 
 
 def application_runs(runs: dict[tuple[str, int], tuple[Run, int]]) -> None:
-    """Networks of keras.applications in graph mode, at 224 x 224."""
+    """Add networks of keras.applications in graph mode, at 224 x 224."""
     import keras
     import tensorflow as tf
 
@@ -202,7 +204,7 @@ def application_runs(runs: dict[tuple[str, int], tuple[Run, int]]) -> None:
 
 
 def other_runtimes(path: Path, runs: dict[tuple[str, int], tuple[Run, int]]) -> None:
-    """onnxruntime and OpenVINO on torchvision's own export."""
+    """Add onnxruntime and OpenVINO on torchvision's own export."""
     random = np.random.default_rng(0)
     inputs = {
         batch: random.uniform(-1, 1, (batch, 3, 224, 224)).astype(np.float32) for batch in BATCHES
@@ -227,15 +229,15 @@ def other_runtimes(path: Path, runs: dict[tuple[str, int], tuple[Run, int]]) -> 
 
 
 def available(package: str) -> bool:
-    """Whether a package is installed; told where it is not."""
+    """Return whether a package is installed; print a line if it is not."""
     found = importlib.util.find_spec(package) is not None
     if not found:
-        print(f"{package} is not installed: left out")
+        print(f"{package} is not installed: skipped")
     return found
 
 
 def measure(quick: bool) -> tuple[list[list[Any]], float]:
-    """Rows (network, batch, ms an image, share of the arithmetic limit), and the limit."""
+    """Return rows (network, batch, ms per image, share of the arithmetic limit) and the limit."""
     runs: dict[tuple[str, int], tuple[Run, int]] = {}
     threads = os.cpu_count() or 1
     torch = Torch(threads) if available("torchvision") else None
@@ -272,7 +274,7 @@ def rounds(
     seconds: float,
     quick: bool,
 ) -> tuple[dict[tuple[str, int], list[float]], float]:
-    """Each network once a round, until the time is over; two rounds before to prepare."""
+    """Call each network once per round until the time is up, after two warm-up rounds."""
     times: dict[tuple[str, int], list[float]] = {}
     limit = 0.0
     ends = 0.0
@@ -298,7 +300,7 @@ def rounds(
 
 
 def main() -> None:
-    """Measure, print, and write the CSV."""
+    """Measure, print and write the CSV."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two rounds, write nothing")
     parser.add_argument("--torch-worker", type=int, help=argparse.SUPPRESS)
@@ -307,7 +309,7 @@ def main() -> None:
         torch_worker(arguments.torch_worker)
         return
     rows, limit = measure(arguments.quick)
-    print(f"arithmetic limit: {limit / 1e9:.0f} G float32 multiply-adds a second")
+    print(f"arithmetic limit: {limit / 1e9:.0f} G float32 multiply-adds per second")
     for name, batch, milliseconds, share, count in rows:
         print(f"{batch:>3}  {milliseconds:>8.2f} ms  {share:>6.1%}  {count:>3}x  {name}")
     if arguments.quick:

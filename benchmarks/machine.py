@@ -1,15 +1,15 @@
-"""What a benchmark was run on, for the tables."""
+"""The description of the machine, for the tables."""
 
 import os
 import platform
 from pathlib import Path
 
-# What a processor may have for fewer bits.
+# Processor flags for low-precision arithmetic.
 _FLAGS = ("avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def device() -> str:
-    """The processor's name, on Linux with what it has for fewer bits, and its cores."""
+    """Return the processor's name, its low-precision flags (on Linux) and its number of cores."""
     return f"{_processor()}, {os.cpu_count()} cores"
 
 

@@ -3,8 +3,8 @@
     python benchmarks/module_cost.py
 
 Writes benchmarks/results/module_cost.csv, benchmarks/results/growth.csv and
-docs/images/module_cost.png. Counted from the specs, so the same on every machine. Expected: 12.1 G
-multiply-adds in the nine naive modules, 1.1 G with reductions.
+docs/images/module_cost.png. The costs are counted from the specs, so they are the same on every
+machine. Expected: 12.1 G multiply-adds in the nine naive modules, 1.1 G with reductions.
 """
 
 import csv
@@ -22,7 +22,7 @@ FORMS = ("paper", "naive")
 
 
 def main() -> None:
-    """Count, write the tables, draw the picture."""
+    """Count the costs, write the tables, draw the plot."""
     modules = [module.name for module in VARIANTS["paper"].modules]
     costs = {form: network_cost(VARIANTS[form]).by_module() for form in FORMS}
     _write(

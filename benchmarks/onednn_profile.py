@@ -1,11 +1,11 @@
-"""Where the time of a SavedModel goes: oneDNN's own log of what it ran, against the clock.
+"""Where the time of a SavedModel goes: oneDNN's log of its primitives, compared with the wall time.
 
     python benchmarks/onednn_profile.py
 
-The SavedModel of `bn` in float32 answers 30 times, batch 1 and 16, in a process with
-ONEDNN_VERBOSE=1, which logs each primitive with its time; what is left of the clock's time is
-TensorFlow's own: operations outside of oneDNN, and handing on. Writes
-benchmarks/results/onednn_profile.csv. Run it on a quiet machine.
+Calls the float32 SavedModel of `bn` 30 times at batch 1 and 16 in a process with ONEDNN_VERBOSE=1,
+which logs each primitive with its duration. The rest of the wall time is TensorFlow's own:
+operations outside oneDNN, and dispatch. Writes benchmarks/results/onednn_profile.csv. Run it on an
+idle machine.
 """
 
 import csv
@@ -27,7 +27,7 @@ _BEGIN, _END = "calls begin", "calls end"
 
 
 def answer(folder: str, batch: int) -> None:
-    """The measured process: says in the log when the calls that count begin and end."""
+    """Run the measured calls, and mark their begin and end in the log."""
     import tensorflow as tf
 
     serve = tf.saved_model.load(folder).signatures["images"]
@@ -43,7 +43,7 @@ def answer(folder: str, batch: int) -> None:
 
 
 def profile(folder: str, batch: int) -> dict[str, tuple[float, int]]:
-    """Primitive -> (milliseconds, runs) of a call; "the clock" is all of it."""
+    """Return primitive -> (milliseconds, runs) per call; "the clock" is the wall time."""
     log = subprocess.run(
         [sys.executable, __file__, folder, str(batch)],
         env=os.environ | {"ONEDNN_VERBOSE": "1"},
@@ -67,7 +67,7 @@ def profile(folder: str, batch: int) -> dict[str, tuple[float, int]]:
 
 
 def main() -> None:
-    """Export, profile, write the table."""
+    """Export, profile and write the table."""
     from importlib.metadata import version
 
     from keras_inception import GoogLeNet

@@ -2,10 +2,10 @@
 
     TFDS_DATA_DIR=... python benchmarks/paper_from_scratch.py
 
-LRN, biases, ReLU, no normalization of batches, Table 1's arrangement shrunk to 28 pixels; SGD with
-momentum and an auxiliary classifier, as section 6 has it, on Fashion-MNIST in full (60,000 and
-10,000 images). Writes benchmarks/results/paper_from_scratch.csv, one line an epoch. Expected:
-held-out accuracy far from chance (.1) after the first epoch.
+The network has LRN, biases, ReLU and no batch normalization, in Table 1's arrangement scaled to 28
+pixels. It trains with SGD with momentum and an auxiliary classifier, as in section 6, on all of
+Fashion-MNIST (60,000 and 10,000 images). Writes benchmarks/results/paper_from_scratch.csv, one row
+per epoch. Expected: a held-out accuracy well above chance (.1) after the first epoch.
 """
 
 import csv
@@ -37,7 +37,7 @@ SPEC = replace(
     initializer="caffe_xavier",
     bias_initial_value=0.2,
 )
-# The paper's, but for the crops of large photographs.
+# The paper's recipe without the crops and distortions for large photographs.
 RECIPE = replace(
     RECIPES["paper"],
     name="paper_28",
@@ -50,7 +50,7 @@ RECIPE = replace(
 
 
 def main() -> None:
-    """Train and write the curve."""
+    """Train and write the training curve."""
     data = open_data("tfds:fashion_mnist")
     with tempfile.TemporaryDirectory() as folder:
         metrics = train(SPEC, data, RECIPE, Path(folder)).metrics

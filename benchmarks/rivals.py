@@ -1,8 +1,8 @@
-"""Networks of other families in Keras, as torchvision has them: to be counted and timed.
+"""Networks of other families in Keras, equal to torchvision's, for counting and timing.
 
 Plain convolutional networks (AlexNet, VGG) and ResNet-18 for 224 x 224 x 3 and 1000 classes.
-`TRAINABLE` are the parameters that torchvision publishes; `benchmarks/frontier.py` checks them.
-`small_networks` has those for small images.
+`TRAINABLE` has the parameter counts that torchvision publishes; `benchmarks/frontier.py` checks
+them. `small_networks` has the networks for small images.
 """
 
 from collections.abc import Callable
@@ -25,12 +25,12 @@ TRAINABLE = {
     "MobileNetV2": 3_504_872,
     "GoogLeNet": 6_624_904,
 }
-# Convolutions of each stage.
+# Convolutions per stage.
 _VGG = {"11": (1, 1, 2, 2, 2), "13": (2, 2, 2, 2, 2), "16": (2, 2, 3, 3, 3)}
 
 
 def network(name: str) -> keras.Model:
-    """A fresh network by its name in `TRAINABLE`."""
+    """Build a network by its name in `TRAINABLE`."""
     if name == "GoogLeNet":
         return GoogLeNet(weights=None, variant="torchvision")
     if name == "MobileNetV2":
@@ -76,7 +76,7 @@ def _dense_head(x: Any) -> Any:
 def _resnet_18(x: Any) -> Any:
     x = layers.ZeroPadding2D(3)(x)
     x = layers.Activation("relu")(_normalized(x, 64, 7, 2, "valid"))
-    x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))  # after ReLU 0 is the least
+    x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))  # 0 is the minimum after ReLU
     for filters, stride in ((64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1)):
         x = _residual(x, filters, stride)
     x = _residual(_residual(x, 512, 2), 512, 1)

@@ -1,26 +1,26 @@
-"""The search on Fashion-MNIST at equal cost: against random widths, oracle against oracle.
+"""The search on Fashion-MNIST at equal cost, compared with random widths and between oracles.
 
-    TFDS_DATA_DIR=... python benchmarks/search.py search --arms tpe raw   # an hour or so an arm
+    TFDS_DATA_DIR=... python benchmarks/search.py search --arms tpe raw   # about an hour per arm
     python benchmarks/search.py summary
-    python benchmarks/search.py --quick --folder /tmp/try    # the sample, few trials: does it run?
+    python benchmarks/search.py --quick --folder /tmp/try    # a smoke test: the sample, few trials
 
-Started again it goes on. Each training is a row of results/search_trials.csv, written when it ends;
-results/search.csv is the summary; what an arm found lies in results/specs, and
-`frontier_trained.py` trains it fully beside the paper's table; the pictures of `tpe`'s report go to
-docs/images. Arms may run beside each other, each on a core of its own (`taskset -c 0`); `raw` needs
-the time that `tpe` took. Arms:
+The script resumes when it is restarted. Each training appends a row to results/search_trials.csv
+when it ends; results/search.csv is the summary. The best network of each arm is saved in
+results/specs; `frontier_trained.py` trains it fully and compares it with the paper's table. The
+plots of the report of `tpe` go to docs/images. Arms may run in parallel, each on its own core
+(`taskset -c 0`); `raw` needs the wall time of `tpe`. Arms:
 
 - `tpe`, `bayesian` and `random`: equally many trials over projected points around Table 1 scaled by
-  hand (nine modules, 28 x 28), depth and stem included;
-- `plain`: `tpe` over plain convolutional networks, their widths and their depth;
-- `time` and `plain_time`: `tpe` within milliseconds instead of multiply-adds, an image in a batch
-  of 64, over Inception networks of few layers and over plain ones (start on a quiet machine);
+  hand (nine modules, 28 x 28), including depth and stem;
+- `plain`: `tpe` over the widths and depth of plain convolutional networks;
+- `time` and `plain_time`: `tpe` within milliseconds instead of multiply-adds, per image in a batch
+  of 64, over Inception networks of few layers and over plain networks (start on an idle machine);
 - `raw`: KerasTuner's own RandomSearch over raw widths without projection, for as much wall time as
-  `tpe` took: what is over budget is refused untrained, a wasted trial.
+  `tpe` took. A proposal over the budget is rejected before training and counts as a wasted trial.
 
-Trials are judged on held-out training images. The summary has the best accuracies, the wasted
-trials, the time beside training (TensorFlow's to compile a network, the search's own as a share of
-training), and after how many trainings each arm reached the best of `random`.
+Trials are scored on held-out training images. The summary has the best accuracies, the wasted
+trials, the time outside training (TensorFlow's compilation, and the search's own as a share of
+training), and the number of trainings after which each arm reached the best of `random`.
 """
 
 import argparse
@@ -68,13 +68,13 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Arm:
-    """What an arm over projected points searches by, and around which network.
+    """The oracle, network and budget of an arm over projected points.
 
     Attributes:
-        oracle: proposes the points.
-        base: their neutral point.
-        kernels: sets of kernel sizes beside its own.
-        milliseconds: an image at most, instead of the multiply-adds.
+        oracle: kind that proposes the points.
+        base: network at the neutral point.
+        kernels: sets of kernel sizes in addition to those of the base.
+        milliseconds: latency budget per image, in place of multiply-adds.
     """
 
     oracle: Kind
@@ -105,7 +105,7 @@ Row = dict[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How much of everything."""
+    """Data, budget, number of trials and recipe."""
 
     data: ImageData
     budget: Budget
@@ -115,7 +115,7 @@ class Setting:
 
 
 def setting(quick: bool) -> Setting:
-    """The real one, or one for a try-out."""
+    """Return the full setting, or a small one for a smoke test."""
     return Setting(
         data=open_data("sample" if quick else "tfds:fashion_mnist"),
         budget=Budget(macs=3_000_000),
@@ -133,7 +133,7 @@ def setting(quick: bool) -> Setting:
 
 
 class Ledger:
-    """The CSV of trainings."""
+    """The CSV file of trainings."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -141,18 +141,18 @@ class Ledger:
 
     @property
     def rows(self) -> list[Row]:
-        """What is there."""
+        """All rows in the file."""
         if not self.path.exists():
             return []
         with self.path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
 
     def of(self, arm: str) -> list[Row]:
-        """The rows of an arm; of a trial that was run twice, the last."""
+        """Return the rows of an arm; of a trial that was run twice, only the last."""
         return list({row["number"]: row for row in self.rows if row["arm"] == arm}.values())
 
     def add(self, **values: Any) -> None:
-        """Append a row, on the disk at once."""
+        """Append a row and write it to disk immediately."""
         packages = ("tensorflow-cpu", "keras", "keras-tuner", "optuna")
         about = {
             "device": device(),
@@ -169,7 +169,7 @@ class Ledger:
     def add_training(
         self, spec: NetworkSpec, result: TrialResult, wall_seconds: float, **values: Any
     ) -> None:
-        """A row of a training."""
+        """Append the row of a training."""
         cost = network_cost(spec).total
         self.add(
             status="COMPLETED",
@@ -186,7 +186,7 @@ class Ledger:
 
 
 class RecordedTuner(NetworkTuner):
-    """Writes a row after each trial, with the time since the last one: suggestions and all."""
+    """Writes a row after each trial, with the time since the last one, suggestions included."""
 
     ledger: Ledger
     arm: str
@@ -202,7 +202,7 @@ class RecordedTuner(NetworkTuner):
         return self._result
 
     def on_trial_end(self, trial: Trial) -> None:
-        """Write the row, then tell the oracle: killed in between, both are done again."""
+        """Write the row, then report to the oracle; after a kill in between, both are repeated."""
         now = time.monotonic()
         common = {"arm": self.arm, "number": int(trial.trial_id)}
         wall, self._last = now - self._last, now
@@ -215,16 +215,16 @@ class RecordedTuner(NetworkTuner):
 
 
 def budget_of(arm: Arm, have: Setting, folder: Path) -> NetworkBound:
-    """The multiply-adds of the setting, or the arm's milliseconds, timed here at its start."""
+    """Return the setting's multiply-adds, or a latency budget measured on this machine."""
     if arm.milliseconds is None:
         return have.budget
     model = kept_latency_model(folder / LATENCY_FILE, arm.base, batch_size=TIMED_BATCH)
-    print(f"The model of the times is off by {model.error:.1%} on networks left out.", flush=True)
+    print(f"The latency model is off by {model.error:.1%} on held-out networks.", flush=True)
     return LatencyBudget(milliseconds=arm.milliseconds, model=model)
 
 
 def search_arm(name: str, have: Setting, ledger: Ledger, folder: Path, specs: Path) -> None:
-    """One arm over projected points; goes on where its folder stands."""
+    """Run or resume one arm over projected points."""
     arm = ARMS[name]
     plan = SearchPlan(
         space=Space(
@@ -259,19 +259,19 @@ def search_arm(name: str, have: Setting, ledger: Ledger, folder: Path, specs: Pa
 
 
 def show(folder: Path) -> None:
-    """The report of the search, whose pictures go to docs/images."""
+    """Write the report of the search and copy its plots to docs/images."""
     write_report(folder)
     for name in PICTURES:
         shutil.copy(folder / name, IMAGES / f"search_{name}")
 
 
 def trial_data(have: Setting) -> ImageData:
-    """What trials train on and are judged by, the same in all arms."""
+    """Return the training and held-out images of a trial, the same in all arms."""
     return part_of(hold_out(have.data, 1 / 6, 1), have.fraction, 1)
 
 
 class RawTuner(BaseTuner):
-    """KerasTuner's loop as it is, over raw widths; over budget is a failed trial."""
+    """KerasTuner's unmodified loop over raw widths; a network over the budget is a failed trial."""
 
     def __init__(self, have: Setting, ledger: Ledger, seconds: float, folder: Path) -> None:
         self._have = have
@@ -281,7 +281,7 @@ class RawTuner(BaseTuner):
         self._left = seconds - sum(float(row["wall_seconds"]) for row in ledger.of(RAW))
         space = keras_tuner.HyperParameters()
         for name, width in module_widths(self._base).items():
-            space.Int(name, 4, 2 * width, step=4)  # about the hand-scaled width on average
+            space.Int(name, 4, 2 * width, step=4)  # on average about the hand-scaled width
         oracle = keras_tuner.oracles.RandomSearchOracle(
             objective=keras_tuner.Objective("val_accuracy", "max"),
             max_trials=10**6,
@@ -294,7 +294,7 @@ class RawTuner(BaseTuner):
         self._last = time.monotonic()
 
     def run_trial(self, trial: Trial, *fit_args: Any, **fit_kwargs: Any) -> dict[str, float]:
-        """Train, or fail."""
+        """Train, or raise FailedTrialError if the network is over the budget."""
         spec = with_module_widths(self._base, trial.hyperparameters.values)
         self._row = {"arm": RAW, "number": int(trial.trial_id)}
         cost = network_cost(spec).total
@@ -308,7 +308,7 @@ class RawTuner(BaseTuner):
         return {"val_accuracy": self._result.accuracy}
 
     def on_trial_end(self, trial: Trial) -> None:
-        """Write the row; stop when the time is over."""
+        """Write the row; stop when the time is used up."""
         super().on_trial_end(trial)
         now = time.monotonic()
         wall, self._last = now - self._last, now
@@ -345,7 +345,7 @@ def summarize(ledger: Ledger, path: Path) -> None:
         }
         if arm == RAW or ARMS[arm].milliseconds is None:  # the same budget as `random`
             row["trainings_to_best_of_random"] = trials_to(accuracies(trials), goal)
-        if arm in ARMS:  # KerasTuner's own loop does not tell how long a trial took
+        if arm in ARMS:  # KerasTuner's own loop does not report the duration of a trial
             in_trials = sum(float(row["seconds"]) for row in done)
             compiling = in_trials - training - evaluation
             row["compiling_seconds_a_trial"] = round(compiling / len(done), 1)
@@ -361,24 +361,27 @@ def summarize(ledger: Ledger, path: Path) -> None:
 
 
 def accuracies(rows: Sequence[Row]) -> list[float]:
-    """Of the completed trainings, in their order."""
+    """Return the accuracies of the completed trainings, in order."""
     return [float(row["accuracy"]) for row in rows if row["accuracy"]]
 
 
 def trials_to(values: Sequence[float], goal: float | None) -> int | str:
-    """How many trainings it took to reach an accuracy; "" if none did."""
+    """Return how many trainings it took to reach an accuracy; "" if none reached it."""
     reached = [index for index, value in enumerate(values, 1) if goal is not None and value >= goal]
     return reached[0] if reached else ""
 
 
 def main() -> None:
-    """Run the parts that are asked for."""
+    """Run the requested parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="?", choices=("search", "summary", "all"), default="all")
     parser.add_argument("--arms", nargs="+", choices=(*ARMS, RAW), default=[*ARMS, RAW])
-    parser.add_argument("--quick", action="store_true", help="the sample, few trials")
+    parser.add_argument("--quick", action="store_true", help="use the sample and few trials")
     parser.add_argument(
-        "--folder", type=Path, default=Path("saved_models/benchmark-search"), help="of the searches"
+        "--folder",
+        type=Path,
+        default=Path("saved_models/benchmark-search"),
+        help="folder of the searches",
     )
     arguments = parser.parse_args()
     results = arguments.folder if arguments.quick else RESULTS

@@ -1,12 +1,12 @@
-"""Do the three 1x1 convolutions that read one tensor in a module answer sooner as one?
+"""Whether the three 1x1 convolutions of a module that read one tensor are faster as one.
 
     python benchmarks/sibling_merge.py
 
-A module's 1x1 branch and its two reductions have the same input. One convolution of all their
-filters reads it once, and its output is then split: fewer, larger products against one more copy.
-Both networks are `bn` folded for inference, as a function of TensorFlow with constant weights as
-in the exported SavedModel, float32 and bfloat16, batch 1 and 16, one call of each in turn. Writes
-benchmarks/results/sibling_merge.csv. Run it on a quiet machine.
+A module's 1x1 branch and its two reductions have the same input. A single convolution with all
+their filters reads the input once and then splits its output: fewer, larger products, but one more
+copy. Both networks are `bn` folded for inference, as a TensorFlow function with constant weights as
+in the exported SavedModel, in float32 and bfloat16, at batch 1 and 16. The two alternate call by
+call. Writes benchmarks/results/sibling_merge.csv. Run it on an idle machine.
 """
 
 import csv
@@ -35,7 +35,7 @@ ROUNDS, WARM_UP = 40, 5
 
 
 def merged(model: keras.Model) -> keras.Model:
-    """The network with one convolution in the place of the 1x1 convolutions of each tensor."""
+    """Return the network with the 1x1 convolutions of each tensor merged into one."""
     siblings: dict[int, list[keras.layers.Layer]] = {}
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (1, 1):
@@ -44,7 +44,7 @@ def merged(model: keras.Model) -> keras.Model:
     tensors = {id(model.input): pixels}
     for layer in model.layers[1:]:
         if id(layer.output) in tensors:
-            continue  # one of siblings that are there
+            continue  # a sibling that is already merged
         inputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], layer.input)
         group = siblings.get(id(layer.input), []) if isinstance(layer, keras.layers.Conv2D) else []
         if layer not in group or len(group) == 1:
@@ -61,7 +61,7 @@ def merged(model: keras.Model) -> keras.Model:
 
 
 def compared(precision: Any, batch: int) -> tuple[float, float, float]:
-    """Median milliseconds an image, apart and merged, and the largest difference of a score."""
+    """Return median milliseconds per image, apart and merged, and the largest score difference."""
     network = folded(GoogLeNet(weights=None, variant="bn"), precision)
     functions = (constant_function(network), constant_function(merged(network)))
     pixels = tf.constant(np.random.default_rng(0).uniform(-1, 1, (batch, 224, 224, 3)), tf.float32)
@@ -78,7 +78,7 @@ def compared(precision: Any, batch: int) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    """Measure, print, write the table."""
+    """Measure, print and write the table."""
     about = (ROUNDS, device(), tf.__version__, date.today().isoformat())
     with RESULTS.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")

@@ -1,8 +1,8 @@
-"""The networks for 28 x 28 x 1 and 10 classes that are compared and searched: specs, and rivals.
+"""The compared and searched networks for 28 x 28 x 1 and 10 classes: specs, and other families.
 
-All have batch normalization of the same momentum and the head of this package's small networks
-(global average pool, dropout .3). A plain convolutional network (VGG-type) is a spec as well, whose
-modules are one 3x3 convolution each: so the same search moves its widths and its depth.
+All have batch normalization with the same momentum and the head of this package's small networks
+(global average pool, dropout .3). A plain convolutional network (VGG type) is also a spec, in which
+every module is one 3x3 convolution, so the same search covers its widths and its depth.
 """
 
 from dataclasses import replace
@@ -17,21 +17,21 @@ from keras_inception.spec.variants import naive_module
 
 
 def table_28() -> NetworkSpec:
-    """Table 1's nine modules behind the stem of `small`: grids of 14, 7 and 4."""
+    """Return Table 1's nine modules after the stem of `small`, on grids of 14, 7 and 4."""
     return replace(VARIANTS["small"], name="table_28", stages=VARIANTS["bn"].stages)
 
 
 def naive_28() -> NetworkSpec:
-    """`table_28` with naive modules (figure 2a)."""
+    """Return `table_28` with naive modules (figure 2a)."""
     table = table_28()
     modules = {module.name: naive_module(module) for module in table.modules}
     return replace(table.map_modules(modules), name="naive_28")
 
 
 def plain_28(depth: int) -> NetworkSpec:
-    """Stages of `depth` 3x3 convolutions on grids of 28, 14 and 7, twice as wide from each to next.
+    """Return stages of `depth` 3x3 convolutions on grids of 28, 14 and 7.
 
-    The first convolution is the stem.
+    Each stage is twice as wide as the one before. The stem is a 3x3 convolution.
     """
     stages = tuple(
         StageSpec(
@@ -48,10 +48,10 @@ def plain_28(depth: int) -> NetworkSpec:
 
 
 def lean_28() -> NetworkSpec:
-    """One module a stage, on grids of 14, 7 and 4, of 1x1 and 3x3 filters alone: few layers.
+    """Return one module per stage on grids of 14, 7 and 4, with 1x1 and 3x3 filters only.
 
-    At this size the time of a network is that of its layers more than that of its arithmetic, so
-    there are neither reductions nor a pooling branch.
+    At this size, latency depends more on the number of layers than on arithmetic, so there are no
+    reductions and no pooling branch.
     """
     stages = tuple(
         StageSpec(
@@ -78,12 +78,12 @@ def _one_convolution(name: str, width: int) -> ModuleSpec:
 
 
 def rival(family: str, width: int, depth: int) -> keras.Model:
-    """A fresh network of stages on grids of 28, 14 and 7.
+    """Build a network of stages on grids of 28, 14 and 7.
 
     Args:
         family: "resnet" or "mobilenet".
-        width: filters of the first stage; the second has twice, the third four times as many.
-        depth: blocks of a stage.
+        width: filters of the first stage; the second has twice as many, the third four times.
+        depth: blocks per stage.
     """
     stage = {"resnet": _resnet_stage, "mobilenet": _mobilenet_stage}[family]
     pixels = keras.Input((28, 28, 1))
@@ -96,7 +96,7 @@ def rival(family: str, width: int, depth: int) -> keras.Model:
 
 
 def fitted_rival(family: str, depth: int, macs: int) -> keras.Model:
-    """The widest rival of at most `macs` multiply-adds."""
+    """Return the widest rival with at most `macs` multiply-adds."""
     fitting, too_wide = 1, 512
     while too_wide - fitting > 1:
         width = (fitting + too_wide) // 2
@@ -108,7 +108,7 @@ def fitted_rival(family: str, depth: int, macs: int) -> keras.Model:
 
 
 def head_28() -> keras.Model:
-    """No convolution at all: global average pool, dense layer, softmax."""
+    """Return a network without convolutions: global average pool, dense layer, softmax."""
     pixels = keras.Input((28, 28, 1))
     scores = layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(pixels))
     return keras.Model(pixels, scores, name="head_28")
@@ -131,7 +131,7 @@ def _resnet_stage(x: Any, filters: int, depth: int, stride: int) -> Any:
 
 
 def _mobilenet_stage(x: Any, filters: int, depth: int, stride: int) -> Any:
-    """Inverted residual blocks of expansion 4."""
+    """Apply inverted residual blocks with expansion 4."""
     for index in range(depth):
         step = stride if index == 0 else 1
         y = _unit(x, 4 * x.shape[-1], 1, 1)

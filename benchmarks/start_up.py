@@ -1,9 +1,9 @@
-"""Seconds until one can begin: import, build, and SavedModel from load to first answer.
+"""Start-up time in seconds: import, build, and a SavedModel from load to first prediction.
 
     python benchmarks/start_up.py
 
-Each measurement is a process of its own, in turns; medians. Writes benchmarks/results/start_up.csv.
-Run it on a quiet machine.
+Each measurement runs in its own process. The measurements take turns; the table has medians. Writes
+benchmarks/results/start_up.csv. Run it on an idle machine.
 """
 
 import csv
@@ -46,7 +46,7 @@ SCRIPTS = {
 
 
 def main() -> None:
-    """Measure in turns, print, write the table."""
+    """Measure in turns, print and write the table."""
     seconds: dict[str, list[float]] = {what: [] for what in SCRIPTS}
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "saved_model"

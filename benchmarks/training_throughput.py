@@ -1,12 +1,12 @@
-"""Images a second of training at 224 x 224, beside torchvision's googlenet on the same cores.
+"""Training throughput at 224 x 224 in images per second, compared with torchvision's googlenet.
 
     OMP_NUM_THREADS=2 python benchmarks/training_throughput.py
 
-Batches of 16 random images, SGD with momentum, auxiliary classifiers off. `bn` in float32 and
-mixed_bfloat16 by this package's training step; torchvision's network in float32, channels last.
-The three take turns, and the median of each one's steps counts. Needs torch and torchvision.
-Writes benchmarks/results/training_throughput.csv. torchvision's network has 5% fewer
-multiply-adds (3x3 in the place of 5x5).
+Batches of 16 random images, SGD with momentum, without auxiliary classifiers. `bn` runs in float32
+and mixed_bfloat16 with this package's training step; torchvision's network runs in float32,
+channels last, on the same cores. The three take turns; the table has the median of the steps of
+each. torchvision's network has 5% fewer multiply-adds (3x3 in place of 5x5). Needs torch and
+torchvision. Writes benchmarks/results/training_throughput.csv.
 """
 
 import csv
@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-import torch  # its import after TensorFlow's ends in a segmentation fault
+import torch  # importing it after TensorFlow causes a segmentation fault
 import torchvision
 
 # isort: split
@@ -38,7 +38,7 @@ LABELS = np.random.default_rng(1).integers(0, 1000, BATCH_SIZE).astype("int32")
 
 
 def own_step(precision: str) -> Callable[[], object]:
-    """This package's step."""
+    """Return this package's training step."""
     recipe = Recipe(
         name=precision, epochs=1, batch_size=BATCH_SIZE, optimizer="sgd", precision=precision
     )
@@ -49,7 +49,7 @@ def own_step(precision: str) -> Callable[[], object]:
 
 
 def torchvision_step() -> Callable[[], object]:
-    """torchvision's network, eager, channels last."""
+    """Return a training step of torchvision's network, eager, channels last."""
     torch.set_num_threads(THREADS)
     model = torchvision.models.googlenet(weights=None, aux_logits=False, init_weights=False)
     model = model.to(memory_format=torch.channels_last).train()

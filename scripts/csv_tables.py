@@ -2,9 +2,9 @@
 
     python scripts/csv_tables.py
 
-What stands between `<!-- csv: NAME.csv COLUMN ... -->` and `<!-- /csv -->` on a page is replaced by
-those columns (none named: all) of the file; tests/test_docs.py fails when a page holds another
-table. A file that is not there leaves the line "Not measured yet."
+Replaces the text between `<!-- csv: NAME.csv COLUMN ... -->` and `<!-- /csv -->` with the named
+columns of the file (all columns if none is named). tests/test_docs.py fails when a page has another
+table. For a missing file the table is the line "Not measured yet."
 """
 
 import csv
@@ -18,12 +18,12 @@ MARKED = re.compile(r"(<!-- csv: (?P<names>[^>]*?) -->\n).*?(<!-- /csv -->)", re
 
 
 def with_tables(page: str) -> str:
-    """The text of a page with its tables as the files have them."""
+    """Return the text of a page with its tables replaced by those of the files."""
     return MARKED.sub(lambda found: found[1] + _table(*found["names"].split()) + found[3], page)
 
 
 def _table(name: str, *columns: str) -> str:
-    """A Markdown table; numbers to the right, whole ones with separators."""
+    """Return a Markdown table with right-aligned numbers and thousands separators."""
     if not (RESULTS / name).is_file():
         return "Not measured yet.\n"
     with (RESULTS / name).open(encoding="utf-8", newline="") as file:
@@ -47,7 +47,7 @@ def _is_number(text: str) -> bool:
 
 
 def main() -> None:
-    """Rewrite every page that has such a table."""
+    """Rewrite every page that has a table from a file."""
     for path in sorted(PAGES.glob("*.md")):
         page = path.read_text(encoding="utf-8")
         if (written := with_tables(page)) != page:

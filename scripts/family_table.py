@@ -1,9 +1,9 @@
-"""Write the family table of the README from the accounting.
+"""Write the family table of the README from the counted costs.
 
     python scripts/family_table.py
 
-Replaces what stands between the two `family` comments; tests/test_readme.py fails when the table
-there is not what this writes.
+Replaces the text between the two `family` comments. tests/test_readme.py fails when the README has
+another table.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ BEGIN, END = "<!-- family: made by scripts/family_table.py -->\n", "<!-- /family
 
 
 def family_table() -> str:
-    """The family as a Markdown table: name, input, classes, parameters, multiply-adds."""
+    """Return the family as a Markdown table: name, input, classes, parameters, multiply-adds."""
     lines = [
         "| name | input | classes | parameters | multiply-adds |",
         "| --- | --- | ---: | ---: | ---: |",
@@ -29,7 +29,7 @@ def family_table() -> str:
 
 
 def main() -> None:
-    """Put the table into the README."""
+    """Write the table to the README."""
     before, rest = README.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
     README.write_text(before + BEGIN + family_table() + END + after, encoding="utf-8")

@@ -2,9 +2,9 @@
 
     TFDS_DATA_DIR=... python scripts/make_sample.py
 
-Takes the first TRAIN images of Fashion-MNIST's training set and the first TEST of its test set,
-in the order in which TensorFlow Datasets 3.0.1 stores them (already shuffled), so that the
-sample's held-out part stays apart from the training set. Expected: about 3.2 MB, ten classes.
+Takes the first TRAIN images of Fashion-MNIST's training set and the first TEST of its test set, in
+the order in which TensorFlow Datasets 3.0.1 stores them (already shuffled). The sample's held-out
+part is thus disjoint from the training set. Expected: about 3.2 MB, ten classes.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ TRAIN, TEST = 6_000, 1_500
 
 
 def main() -> None:
-    """Write the sample and say what is in it."""
+    """Write the sample and print its size and class counts."""
     builder = tfds.builder("fashion_mnist:3.0.1")
     builder.download_and_prepare()
     arrays = {}
@@ -30,7 +30,7 @@ def main() -> None:
     print(f"{SAMPLE_PATH}: {SAMPLE_PATH.stat().st_size / 1e6:.2f} MB")
     for split in ("train", "test"):
         counts = np.bincount(arrays[f"{split}_labels"])
-        print(f"{split}: {counts.sum()} images, {counts.min()} to {counts.max()} a class")
+        print(f"{split}: {counts.sum()} images, {counts.min()} to {counts.max()} per class")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A hook of MkDocs: pages may link to files of the repository outside docs/.
+"""A MkDocs hook that lets pages link to files of the repository outside docs/.
 
-A page links to `../tests/test_cost.py`, which is right where the repository is read. The site gets
-a copy of each such file, and its links point there. A file that is not there ends the build.
+A page links to `../tests/test_cost.py`, which is correct in the repository. The hook copies each
+such file to the site and points the links at the copies. A missing file fails the build.
 """
 
 import re
@@ -30,10 +30,10 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Point the links to the copies."""
+    """Point the links at the copies."""
     return LINK.sub(lambda found: f"]({_copy_of(found['path'])})", markdown)
 
 
 def _copy_of(path: str) -> str:
-    """As text, which browsers show; a name of its own, so that no page is made of it."""
+    """Return the path of a copy: .txt, so that browsers show it and MkDocs makes no page of it."""
     return f"repository/{path}.txt"

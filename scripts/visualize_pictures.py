@@ -2,8 +2,9 @@
 
     python scripts/visualize_pictures.py
 
-Trains `small` by the quick recipe on the embedded sample (minutes) and writes class_maps.png,
-branches.png, feature_images.png and deep_dream.png to docs/images. TensorFlow on a CPU.
+Trains `small` with the quick recipe on the embedded sample (minutes) and writes class_maps.png,
+branches.png, feature_images.png and deep_dream.png to docs/images. Needs TensorFlow; a CPU is
+enough.
 """
 
 from importlib import resources
@@ -25,12 +26,12 @@ from keras_inception.training.run import train
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 PHOTO = Path(str(resources.files("keras_inception") / "assets" / "photos" / "cat.jpg"))
-BOOT = 9  # of the sample's classes
+BOOT = 9  # index of the class
 ENDPOINTS = ("3a_3x3", "4a_3x3", "4b_3x3", "4b_5x5")
 
 
 def main() -> None:
-    """Train, and draw all four."""
+    """Train the network and draw all four pictures."""
     data = load_sample()
     with TemporaryDirectory() as folder:
         model = train(VARIANTS["small"], data, RECIPES["quick"], Path(folder) / "run").model
