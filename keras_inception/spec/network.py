@@ -1,8 +1,8 @@
-"""The architecture as data: frozen specs, validated, to and from JSON.
+"""A whole network as data: frozen specs, validated, to and from JSON.
 
-A spec is the only place where widths live. It says what a network *is*; what it
-costs (`cost`), how it is built (`network`) and how it is trained (`recipe`) are
-other rooms. The named networks are in `variants`. Standard library only.
+A spec is the only place where widths live. It says what a network *is*; what it costs (`cost`),
+how it is built (`network`) and how it is trained (`spec.recipe`) is elsewhere. The named networks
+are in `variants`. The parts are imported from here too. Standard library only.
 
 Source: "Going Deeper with Convolutions" (arXiv 1409.4842), sections 4 and 5.
 
@@ -12,39 +12,67 @@ Shapes are channels-last, without the batch: `(height, width, channels)`.
 from __future__ import annotations
 
 import json
-import string
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
+from keras_inception.spec.layers import (
+    AuxPool,
+    AuxSpec,
+    BatchNormSpec,
+    ConvPadding,
+    ConvSpec,
+    LRNSpec,
+    PoolPadding,
+    PoolSpec,
+    StemLayer,
+    stem_layer_from,
+)
+from keras_inception.spec.module import Branch, BranchConv, BranchSpec, ModuleSpec, module_from
 from keras_inception.spec.validation import (
+    Migrations,
+    from_fields,
     is_integer,
     json_document,
+    object_of,
+    optional,
     require_choice,
-    require_flags,
     require_instance_or_none,
     require_integers,
-    require_keys,
     require_layer_name,
     require_numbers,
-    require_odd,
     require_rates,
     require_title,
     require_tuple,
+    tuple_of,
     unexpected,
 )
 
+__all__ = [
+    "AuxPool",
+    "AuxSpec",
+    "BatchNormSpec",
+    "Branch",
+    "BranchConv",
+    "BranchSpec",
+    "ConvPadding",
+    "ConvSpec",
+    "Initializer",
+    "LRNSpec",
+    "ModuleSpec",
+    "NetworkSpec",
+    "PixelConvention",
+    "PoolPadding",
+    "PoolSpec",
+    "StageSpec",
+    "StemLayer",
+]
+
 SCHEMA_VERSION = 1
+MIGRATIONS: Migrations = {}
 
 # How pixels must look when they enter the network (`preprocessing.CONVENTIONS` applies them).
 PixelConvention = Literal["tf", "caffe", "torch", "inception5h"]
-# "same" pads like TensorFlow (the odd pixel goes to the bottom and right), "symmetric" pads
-# kernel_size // 2 on every side like Caffe and torch: they differ for strided convolutions.
-ConvPadding = Literal["same", "symmetric"]
-# "ceil" is the rounding of Caffe and of torch's ceil_mode: never padded at the top or left.
-# It equals "same" for even sizes only. "valid" rounds down: what no window covers is left out.
-PoolPadding = Literal["same", "ceil", "valid"]
-AuxPool = Literal["valid", "adaptive"]
 # Caffe's "xavier" draws from U(-sqrt(3 / fan_in), sqrt(3 / fan_in)); "he" from N(0, 2 / fan_in).
 Initializer = Literal["caffe_xavier", "he"]
 # The input's name says the pixel convention, so that it travels inside every saved model.
@@ -52,224 +80,6 @@ INPUT_NAME_PREFIX = "pixels_"
 # The network's own layers and outputs, and the groups and stages in which `cost` sums.
 _RESERVED_NAMES = ("main", "stem", "head", "avg_pool", "max_pool", "dropout", "predictions")
 _RESERVED_STAGES = ("stem", "aux", "head")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvSpec:
-    """A convolution of the stem, followed by batch normalization (if any) and ReLU."""
-
-    kind: str = field(default="conv", init=False)
-    name: str
-    filters: int
-    kernel_size: int
-    stride: int = 1
-    padding: ConvPadding = "same"
-
-    def __post_init__(self) -> None:
-        require_layer_name(self)
-        require_integers(self, "filters", "kernel_size", "stride")
-        require_odd(self, "kernel_size")
-        require_choice(self, "padding", ConvPadding)
-
-    def output_size(self, size: int) -> int:
-        """Height or width after the convolution of an input of `size`."""
-        # Either padding of an odd kernel adds kernel_size - 1 pixels; they differ in where.
-        return (size - 1) // self.stride + 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolSpec:
-    """A max pool, in the stem or as the downsample between two stages."""
-
-    kind: str = field(default="pool", init=False)
-    name: str
-    size: int = 3
-    stride: int = 2
-    padding: PoolPadding = "same"
-
-    def __post_init__(self) -> None:
-        require_layer_name(self)
-        require_integers(self, "size", "stride")
-        require_choice(self, "padding", PoolPadding)
-        if self.size < self.stride:
-            raise unexpected(self, "size", f"at least its stride, {self.stride}: pixels get lost")
-
-    def output_size(self, size: int) -> int:
-        """Height or width after the pool of an input of `size`; below 1: too small."""
-        if self.padding == "valid":
-            return (size - self.size) // self.stride + 1
-        covered = size if self.padding == "same" else size - self.size + self.stride
-        return -(-covered // self.stride)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LRNSpec:
-    """Local response normalization across channels: x / (bias + a * sum(x^2))^beta.
-
-    `alpha_per_window` is Caffe's, torch's and ONNX's alpha: the sum of squares is
-    multiplied by alpha_per_window / window_size. TensorFlow's alpha, which is not
-    divided, is alpha_per_window / window_size.
-    """
-
-    kind: str = field(default="lrn", init=False)
-    name: str
-    window_size: int = 5
-    alpha_per_window: float = 1e-4
-    beta: float = 0.75
-    bias: float = 1.0
-
-    def __post_init__(self) -> None:
-        require_layer_name(self)
-        require_integers(self, "window_size")
-        require_odd(self, "window_size")
-        require_numbers(self, "alpha_per_window", "beta", "bias")
-
-
-StemLayer = ConvSpec | PoolSpec | LRNSpec
-
-
-@dataclass(frozen=True, kw_only=True)
-class BranchSpec:
-    """A spatial branch of a module: a 1x1 reduction, then a convolution of any odd size.
-
-    `reduce` is None in the naive module (figure 2a): no reduction.
-    """
-
-    kernel_size: int
-    reduce: int | None
-    filters: int
-
-    def __post_init__(self) -> None:
-        require_integers(self, "kernel_size", "filters")
-        require_odd(self, "kernel_size")
-        if self.kernel_size == 1:
-            raise ValueError(
-                "Expected a spatial branch with a kernel of 3 or more. Received: kernel_size=1. "
-                "A 1x1 branch is `ModuleSpec.filters_1x1`."
-            )
-        if self.reduce is not None:
-            require_integers(self, "reduce")
-
-
-class BranchConv(NamedTuple):
-    """A convolution in a branch of a module."""
-
-    name: str  # of the layer: "3a_3x3_reduce"
-    suffix: str  # the name without the module's: "3x3_reduce"
-    kernel_size: int
-    input_filters: int
-    filters: int
-
-
-class Branch(NamedTuple):
-    """A branch of a module: a max pool if `pooled`, then the convolutions one after another."""
-
-    name: str  # "1x1", "3x3", "3x3_b", "pool"
-    pooled: bool  # begins with a 3x3 max pool of stride 1
-    convolutions: tuple[BranchConv, ...]
-    output_filters: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModuleSpec:
-    """One Inception module: branches side by side, concatenated on the channels.
-
-    Attributes:
-        name: the paper's name, such as "3a"; also the endpoint of the module's output.
-        filters_1x1: filters of the 1x1 branch; 0 leaves the branch out.
-        spatial: the spatial branches, in the order of concatenation.
-        filters_pool_proj: filters of the 1x1 projection after the 3x3 max pool of stride 1.
-            None passes the pooled channels on (naive, figure 2a); 0 leaves the branch out.
-    """
-
-    name: str
-    filters_1x1: int
-    spatial: tuple[BranchSpec, ...]
-    filters_pool_proj: int | None
-
-    def __post_init__(self) -> None:
-        require_layer_name(self)
-        require_integers(self, "filters_1x1", least=0)
-        if self.filters_pool_proj is not None:
-            require_integers(self, "filters_pool_proj", least=0)
-        require_tuple(self, "spatial", BranchSpec)
-        if not (self.filters_1x1 or self.spatial or self.filters_pool_proj != 0):
-            raise ValueError(
-                f"Expected module {self.name!r} to have at least one branch. Received: "
-                "filters_1x1=0, spatial=(), filters_pool_proj=0"
-            )
-        kernel_sizes = [branch.kernel_size for branch in self.spatial]
-        if any(kernel_sizes.count(size) > len(string.ascii_lowercase) for size in kernel_sizes):
-            raise ValueError(
-                f"Expected at most 26 branches of one kernel size in module {self.name!r}, one a "
-                f"letter. Received: kernel sizes {kernel_sizes}"
-            )
-
-    @property
-    def spatial_names(self) -> tuple[str, ...]:
-        """Names of the spatial branches: "3x3", "5x5"; a repeated kernel gets "3x3_b", "3x3_c"."""
-        names: list[str] = []
-        for branch in self.spatial:
-            size = f"{branch.kernel_size}x{branch.kernel_size}"
-            repeats = sum(name.startswith(size) for name in names)
-            names.append(size if not repeats else f"{size}_{string.ascii_lowercase[repeats]}")
-        return tuple(names)
-
-    def branches(self, input_filters: int) -> tuple[Branch, ...]:
-        """The branches in the order of concatenation, for an input of `input_filters` channels."""
-
-        def branch(name: str, *steps: tuple[str, int, int], pooled: bool = False) -> Branch:
-            channels, convolutions = input_filters, []
-            for suffix, kernel_size, filters in steps:
-                layer_name = f"{self.name}_{suffix}"
-                convolutions.append(BranchConv(layer_name, suffix, kernel_size, channels, filters))
-                channels = filters
-            return Branch(name, pooled, tuple(convolutions), channels)
-
-        found = []
-        if self.filters_1x1:
-            found.append(branch("1x1", ("1x1", 1, self.filters_1x1)))
-        for name, spatial in zip(self.spatial_names, self.spatial, strict=True):
-            reduce = () if spatial.reduce is None else ((f"{name}_reduce", 1, spatial.reduce),)
-            found.append(branch(name, *reduce, (name, spatial.kernel_size, spatial.filters)))
-        if self.filters_pool_proj is None:
-            found.append(branch("pool", pooled=True))
-        elif self.filters_pool_proj:
-            found.append(branch("pool", ("pool_proj", 1, self.filters_pool_proj), pooled=True))
-        return tuple(found)
-
-    def output_filters(self, input_filters: int) -> int:
-        """Channels after the concatenation, for an input of `input_filters` channels."""
-        return sum(branch.output_filters for branch in self.branches(input_filters))
-
-    def widths(self) -> dict[str, int]:
-        """Filters of every convolution by its suffix: {"1x1": 64, "3x3_reduce": 96, ...}."""
-        # Widths do not depend on the input.
-        return {conv.suffix: conv.filters for b in self.branches(1) for conv in b.convolutions}
-
-    def with_widths(self, widths: Mapping[str, int]) -> ModuleSpec:
-        """The same module with the widths named in `widths`; the inverse of `widths()`.
-
-        Raises:
-            ValueError: a width of a convolution that the module does not have.
-        """
-        own = self.widths()
-        unknown = sorted(widths.keys() - own.keys())
-        if unknown:
-            raise ValueError(
-                f"Expected widths of module {self.name!r} among {', '.join(own)}. "
-                f"Received: {unknown}"
-            )
-        own |= widths
-        return replace(
-            self,
-            filters_1x1=own.get("1x1", 0),
-            spatial=tuple(
-                replace(branch, reduce=own.get(f"{name}_reduce"), filters=own[name])
-                for name, branch in zip(self.spatial_names, self.spatial, strict=True)
-            ),
-            filters_pool_proj=own.get("pool_proj", self.filters_pool_proj),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,52 +103,6 @@ class StageSpec:
                 f"Expected a stage under another name than {_RESERVED_STAGES}, under which costs "
                 f"are summed. Received: name={self.name!r}"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuxSpec:
-    """An auxiliary classifier on a module's output (section 5).
-
-    Average pool -> 1x1 convolution -> dense -> ReLU -> dropout -> dense -> softmax.
-    `pool` is "valid" for the paper's windows of `pool_size` and `pool_stride`, or "adaptive"
-    for torch's adaptive average pool to an output of `pool_size` (its windows start
-    elsewhere: facts are in docs/design.md).
-    """
-
-    name: str
-    after: str
-    pool: AuxPool = "valid"
-    pool_size: int = 5
-    pool_stride: int = 3
-    filters: int = 128
-    units: int = 1024
-    dropout_rate: float = 0.7
-
-    def __post_init__(self) -> None:
-        require_layer_name(self)
-        require_choice(self, "pool", AuxPool)
-        require_integers(self, "pool_size", "pool_stride", "filters", "units")
-        require_rates(self, "dropout_rate")
-
-    def output_size(self, size: int) -> int:
-        """Height or width after the average pool of an input of `size`; below 1: too small."""
-        if self.pool == "adaptive":
-            return self.pool_size
-        return (size - self.pool_size) // self.pool_stride + 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchNormSpec:
-    """Batch normalization after every convolution; the convolutions then have no bias."""
-
-    scale: bool = True  # gamma; TF-Slim's Inception has none
-    momentum: float = 0.99
-    epsilon: float = 1e-3
-
-    def __post_init__(self) -> None:
-        require_flags(self, "scale")
-        require_rates(self, "momentum")
-        require_numbers(self, "epsilon")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -487,62 +251,21 @@ class NetworkSpec:
             ValueError: not JSON, another schema version, missing or unknown keys, or values
                 that the spec refuses.
         """
-        return _network_from(json_document(text, "spec", SCHEMA_VERSION))
-
-
-def _network_from(data: dict[str, Any]) -> NetworkSpec:
-    require_keys(NetworkSpec, data)
-    return NetworkSpec(
-        **data
-        | {
-            "input_shape": tuple(_items(NetworkSpec, data, "input_shape")),
-            "stem": tuple(_stem_layer_from(layer) for layer in _items(NetworkSpec, data, "stem")),
-            "stages": tuple(_stage_from(stage) for stage in _items(NetworkSpec, data, "stages")),
-            "aux": tuple(_from(AuxSpec, aux) for aux in _items(NetworkSpec, data, "aux")),
-            "batch_norm": None
-            if data["batch_norm"] is None
-            else _from(BatchNormSpec, data["batch_norm"]),
-        }
-    )
+        return from_fields(
+            cls,
+            json_document(text, "spec", SCHEMA_VERSION, MIGRATIONS),
+            input_shape=tuple_of(),
+            stem=tuple_of(stem_layer_from),
+            stages=tuple_of(_stage_from),
+            aux=tuple_of(object_of(AuxSpec)),
+            batch_norm=optional(object_of(BatchNormSpec)),
+        )
 
 
 def _stage_from(data: Any) -> StageSpec:
-    require_keys(StageSpec, data)
-    downsample = data["downsample"]
-    return StageSpec(
-        name=data["name"],
-        downsample=None if downsample is None else _stem_layer_from(downsample),
-        modules=tuple(_module_from(module) for module in _items(StageSpec, data, "modules")),
+    return from_fields(
+        StageSpec, data, downsample=optional(stem_layer_from), modules=tuple_of(module_from)
     )
-
-
-def _module_from(data: Any) -> ModuleSpec:
-    require_keys(ModuleSpec, data)
-    branches = _items(ModuleSpec, data, "spatial")
-    return ModuleSpec(**data | {"spatial": tuple(_from(BranchSpec, item) for item in branches)})
-
-
-def _stem_layer_from(data: Any) -> Any:
-    kinds = {"conv": ConvSpec, "pool": PoolSpec, "lrn": LRNSpec}
-    kind = data.get("kind") if isinstance(data, dict) else None
-    if not isinstance(kind, str) or kind not in kinds:
-        raise ValueError(
-            f'Expected an object whose "kind" is one of {[*kinds]}. Received: {data!r}'
-        )
-    return _from(kinds[kind], {key: value for key, value in data.items() if key != "kind"})
-
-
-def _from(cls: type, data: Any) -> Any:
-    require_keys(cls, data)
-    return cls(**data)
-
-
-def _items(cls: type, data: Mapping[str, Any], label: str) -> list[Any]:
-    if not isinstance(data[label], list):
-        raise ValueError(
-            f"Expected `{label}` of {cls.__name__} to be a list. Received: {label}={data[label]!r}"
-        )
-    return data[label]
 
 
 def _is_size(value: Any) -> bool:

@@ -6,22 +6,25 @@ A recipe says how a network is trained, never what it is (`spec`) or on what (`d
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from keras_inception.spec.validation import (
+    Migrations,
+    from_fields,
     json_document,
     require_choice,
     require_flags,
     require_integers,
-    require_keys,
     require_numbers,
     require_rates,
     require_title,
+    tuple_of,
     unexpected,
 )
 
 SCHEMA_VERSION = 1
+MIGRATIONS: Migrations = {}
 
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["cosine", "staircase"]
@@ -166,14 +169,9 @@ class Recipe:
         Raises:
             ValueError: not JSON, another schema version, missing or unknown keys, refused values.
         """
-        data = json_document(text, "recipe", SCHEMA_VERSION)
-        require_keys(cls, data, optional=_OPTIONAL)
-        if isinstance(data.get("class_weights"), list):
-            data["class_weights"] = tuple(data["class_weights"])
-        return cls(**data)
+        data = json_document(text, "recipe", SCHEMA_VERSION, MIGRATIONS)
+        return from_fields(cls, data, class_weights=tuple_of())
 
-
-_OPTIONAL = tuple(item.name for item in fields(Recipe) if item.name not in ("name", "epochs"))
 
 # Long enough for the embedded sample on two CPU cores in under three minutes.
 QUICK = Recipe(name="quick", epochs=10)

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar, get_args
+
+Data = TypeVar("Data")
+# By schema version, from its fields to those of the next version.
+Migrations = Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]
 
 
 def unexpected(owner: object, label: str, expected: str) -> ValueError:
@@ -108,8 +112,20 @@ def require_instance_or_none(owner: object, label: str, kind: type) -> None:
         raise unexpected(owner, label, f"a {kind.__name__} or None")
 
 
-def json_document(text: str, what: str, schema_version: int) -> dict[str, Any]:
-    """The fields in a JSON text that says `schema_version`; `what` names it in errors."""
+def json_document(
+    text: str, what: str, schema_version: int, migrations: Migrations | None = None
+) -> dict[str, Any]:
+    """The fields in a JSON text, brought to `schema_version`; `what` names it in errors.
+
+    Args:
+        text: an object with the key "schema_version".
+        what: such as "spec".
+        schema_version: the newest version, which this release writes.
+        migrations: for each older version, a function from its fields to the next version's.
+
+    Raises:
+        ValueError: not JSON, no object, or no version that this release reads.
+    """
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
@@ -122,21 +138,62 @@ def json_document(text: str, what: str, schema_version: int) -> dict[str, Any]:
             f"Received: {text[:60]!r}"
         )
     version = data.pop("schema_version")
-    if version != schema_version:
+    if not is_integer(version) or not 1 <= version <= schema_version:
+        newer = is_integer(version) and version > schema_version
+        remedy = "Install a newer keras-inception" if newer else "Write it again with `to_json`"
+        readable = "1" if schema_version == 1 else f"1 to {schema_version}"
         raise ValueError(
-            f"Expected a {what} with schema_version {schema_version}. "
-            f"Received: schema_version={version!r}. Write it again with `to_json` of this release."
+            f"Expected a {what} with schema_version {readable}. "
+            f"Received: schema_version={version!r}. {remedy}."
         )
+    for older in range(version, schema_version):
+        data = (migrations or {})[older](data)
     return data
 
 
-def require_keys(cls: type, data: Any, optional: Sequence[str] = ()) -> None:
-    """`data`, read from JSON, is an object whose keys are the fields of a data class."""
+def from_fields(cls: type[Data], data: Any, **readers: Callable[[Any], Any]) -> Data:
+    """A data class from a JSON object of its fields; fields with a default may be missing.
+
+    Args:
+        cls: the data class.
+        data: the object.
+        readers: by field, from the JSON value to the field's; other fields take the JSON value.
+
+    Raises:
+        ValueError: missing or unknown keys, or values that the class refuses.
+    """
+    require_keys(cls, data)
+    return cls(**data | {key: read(data[key]) for key, read in readers.items() if key in data})
+
+
+def object_of(cls: type) -> Callable[[Any], Any]:
+    """A reader for `from_fields` of an object of a data class."""
+    return lambda data: from_fields(cls, data)
+
+
+def optional(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A reader for `from_fields` that keeps None and reads the rest with `read`."""
+    return lambda value: None if value is None else read(value)
+
+
+def tuple_of(read: Callable[[Any], Any] | None = None) -> Callable[[Any], Any]:
+    """A reader for `from_fields` of a list, item by item with `read` if it is given.
+
+    Anything but a list is left to the data class, which refuses it.
+    """
+    return lambda value: (
+        tuple(map(read, value) if read else value) if isinstance(value, list) else value
+    )
+
+
+def require_keys(cls: type, data: Any) -> None:
+    """`data`, read from JSON, is an object of a data class's fields, except any with defaults."""
     if not isinstance(data, dict):
         raise ValueError(f"Expected an object of the keys of {cls.__name__}. Received: {data!r}")
-    expected = {item.name for item in fields(cls) if item.init}
-    missing = sorted(expected - set(data) - set(optional))
-    unknown = sorted(set(data) - expected)
+    known = [item for item in fields(cls) if item.init]
+    needed = {item.name for item in known if item.default is MISSING}
+    missing = sorted(needed - set(data))
+    unknown = sorted(set(data) - {item.name for item in known})
     if missing or unknown:
         raise ValueError(
             f"Expected the keys of {cls.__name__}. Received: missing keys {missing}, "
