@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=jax python tests/backend_worker.py FOLDER
 
-FOLDER holds images.npy and labels.npy, and receives the weights and outputs before the step
+FOLDER contains images.npy and labels.npy. The script writes the weights and outputs before the step
 (initial.npz, initial_outputs.npz) and after it (trained.npz, trained_outputs.npz), the outputs of
 the same weights with channels first (first_outputs.npz), and the trained model.keras. Prints the
 backend, and "tensorflow" if building or training imported it (saving does so in Keras itself).
@@ -21,7 +21,10 @@ from keras_inception.spec.network import BatchNormSpec, NetworkSpec
 
 
 def every_layer() -> NetworkSpec:
-    """LRN, batch normalization, an auxiliary classifier; no dropout, whose draws differ."""
+    """Return a network with LRN, batch normalization and an auxiliary classifier.
+
+    It has no dropout, because the backends draw different masks.
+    """
     spec = tiny_spec(norm="lrn", aux=True)
     first = replace(spec.stages[0], modules=(tiny_module("3a"),))
     naive = replace(spec.stages[1], modules=(tiny_module("4a", kernels=(3,), naive=True),))
@@ -35,7 +38,7 @@ def every_layer() -> NetworkSpec:
 
 
 def step(model, images, labels):
-    """One step of plain SGD on all classifiers, in `fit` as users call it."""
+    """Take one step of plain SGD on all classifiers with `fit`."""
     losses = dict.fromkeys(model.output, "sparse_categorical_crossentropy")
     model.compile(optimizer=keras.optimizers.SGD(0.5), loss=losses)
     model.fit(images, dict.fromkeys(losses, labels), batch_size=len(images), verbose=0)

@@ -23,7 +23,7 @@ from keras_inception.spec.network import (
     StemLayer,
 )
 
-# What a finished run leaves in its folder.
+# The files of a finished run.
 RUN_FILES = {
     "confusion_matrix.png",
     "history.csv",
@@ -93,7 +93,7 @@ def tiny_spec(
 
 
 def lean_spec() -> NetworkSpec:
-    """A stem, a module of 1x1, 3x3 and 5x5 without reductions, and one of the paper's."""
+    """A stem, a module of 1x1, 3x3 and 5x5 without reductions, and a module of the paper's form."""
     spec = tiny_spec(norm="bn")
     first, *others = spec.modules
     branches = tuple(BranchSpec(kernel_size=k, reduce=None, filters=k) for k in (3, 5))
@@ -116,7 +116,7 @@ def tiny_module(
 
 @pytest.fixture
 def channels_first() -> Iterator[None]:
-    """The global data format is channels first within the test."""
+    """Set the global data format to channels first within the test."""
     before = keras.config.image_data_format()
     keras.config.set_image_data_format("channels_first")
     yield
@@ -125,7 +125,7 @@ def channels_first() -> Iterator[None]:
 
 @pytest.fixture
 def policy(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The global dtype policy within the test, by indirect parametrization."""
+    """Set the global dtype policy within the test, by indirect parametrization."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(request.param)
     yield request.param

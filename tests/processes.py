@@ -1,4 +1,4 @@
-"""Starting the scripts of these tests as processes of their own, and comparing what they leave."""
+"""Start scripts of the tests as separate processes, and read their results."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 TESTS = Path(__file__).parent
-# The scripts must find what the tests find, and TensorFlow must not tell what it is built for.
+# The scripts import the same packages as the tests; TensorFlow's log messages are hidden.
 ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
@@ -55,13 +55,13 @@ def run(script: str, *arguments: object) -> None:
 
 
 def saved_weights(folder: Path, name: str = "model.keras") -> np.ndarray:
-    """All weights of a run's model in one vector."""
+    """Return all weights of a run's model as one vector."""
     weights = keras.saving.load_model(folder / name, compile=False).get_weights()
     return np.concatenate([weight.ravel() for weight in weights])
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on which nothing listens."""
+    """Return free ports."""
     sockets = [socket.socket() for _ in range(count)]
     for unused in sockets:
         unused.bind(("127.0.0.1", 0))

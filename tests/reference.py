@@ -1,11 +1,11 @@
-"""The layers written out in NumPy and SciPy, one image at a time: what the tests compare with."""
+"""Reference layers in NumPy and SciPy, one image at a time."""
 
 import numpy as np
 from scipy.signal import correlate2d
 
 
 def convolution(x, kernel, bias=0.0, *, stride=1, padding=None):
-    """x: h x w x C, kernel: k x k x C x filters; zeros on every side, k // 2 unless told."""
+    """x: h x w x C, kernel: k x k x C x filters; zero padding on every side, k // 2 by default."""
     padding = kernel.shape[0] // 2 if padding is None else padding
     x = np.pad(np.asarray(x, "float64"), [(padding, padding), (padding, padding), (0, 0)])
     maps = [
@@ -16,7 +16,7 @@ def convolution(x, kernel, bias=0.0, *, stride=1, padding=None):
 
 
 def window_maximum(x, starts, size):
-    """Maxima of h x w x C over the windows that start at each pair of `starts`, cut at the edge."""
+    """Maxima of h x w x C over the windows at each pair of `starts`, truncated at the edge."""
     rows = [
         [
             x[max(top, 0) : top + size, max(left, 0) : left + size].max(axis=(0, 1))

@@ -1,4 +1,4 @@
-"""Under JAX and torch the same network trains and saves, and TensorFlow goes on with the file."""
+"""Under JAX and torch the same network trains and saves, and TensorFlow loads the file."""
 
 import importlib.util
 import os
@@ -28,7 +28,7 @@ BACKENDS = [
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_backend_computes_trains_and_saves_what_tensorflow_does(backend, tmp_path):
+def test_backend_computes_trains_and_saves_like_tensorflow(backend, tmp_path):
     generator = np.random.default_rng(0)
     images = generator.uniform(-1, 1, (4, 32, 32, 3)).astype("float32")
     labels = np.array([0, 1, 2, 4])
@@ -48,8 +48,8 @@ def test_a_backend_computes_trains_and_saves_what_tensorflow_does(backend, tmp_p
     for old, ours, theirs in zip(initial, model.get_weights(), trained, strict=True):
         assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
         assert (old != theirs).any()
-    # The file it saved, and the other data format, which TensorFlow lacks on CPUs.
-    # (`compile=False`, since the saved optimizer is a class of its backend.)
+    # The saved file, and the other data format, which TensorFlow does not support on CPUs.
+    # (`compile=False`, because the saved optimizer is a class of its backend.)
     loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
     assert_same_outputs(loaded.predict_on_batch(images), saved("trained_outputs"))
     assert_same_outputs(loaded.predict_on_batch(images), saved("first_outputs"))
@@ -58,7 +58,7 @@ def test_a_backend_computes_trains_and_saves_what_tensorflow_does(backend, tmp_p
 def run_worker(backend, folder):
     result = subprocess.run(
         [sys.executable, str(WORKER), str(folder)],
-        # JAX compiles in half the time without optimizing.
+        # JAX compiles in half the time without optimization.
         env={**os.environ, "KERAS_BACKEND": backend, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Convolutions, pools, modules and classifiers against NumPy and sums on paper."""
+"""Convolutions, pools, modules and classifiers against NumPy and hand-computed values."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ def predict(model, image):
 
 
 def unit(model, name, x):
-    """A convolution unit by hand, from the weights of the model's layers."""
+    """Compute a convolution unit in NumPy from the weights of the model's layers."""
     weights = model.get_layer(f"{name}_conv").get_weights()
     y = reference.convolution(x, *weights)
     if not any(layer.name == f"{name}_bn" for layer in model.layers):
@@ -58,8 +58,8 @@ def test_symmetric_padding_is_three_on_both_sides(size):
     assert expected.shape[0] == conv1.output_size(size)
 
 
-def test_same_padding_of_a_strided_convolution_begins_one_pixel_later():
-    # TensorFlow pads an even size by (2, 3): the windows of padding 3 moved by one pixel.
+def test_same_padding_of_a_strided_convolution_starts_one_pixel_later():
+    # TensorFlow pads an even size by (2, 3), which shifts the windows of padding 3 by one pixel.
     conv1 = ConvSpec(name="conv1", filters=3, kernel_size=7, stride=2, padding="same")
     model = model_of(lambda x: blocks.stem(x, replace(tiny_spec(), stem=(conv1,))), 8, 8, 2)
     x = random(8, 8, 2)
@@ -68,7 +68,7 @@ def test_same_padding_of_a_strided_convolution_begins_one_pixel_later():
     assert_allclose(predict(model, x), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_batch_normalization_takes_the_place_of_the_bias():
+def test_batch_normalization_replaces_the_bias():
     spec = replace(tiny_spec(), batch_norm=BatchNormSpec(scale=False, momentum=0.7, epsilon=0.01))
     model = model_of(lambda x: blocks.conv_unit(x, spec, "unit", filters=3, kernel_size=3), 6, 6, 2)
     assert [layer.name for layer in model.layers[1:]] == ["unit_conv", "unit_bn", "unit"]
@@ -104,7 +104,7 @@ def test_he_initializer():
 
 # --- pools --------------------------------------------------------------------------------------
 
-# Output sizes for inputs of 5 ... 16, counted on paper.
+# Output sizes for inputs of 5 ... 16, counted by hand.
 CEIL_SIZES = {
     3: (2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8),
     2: (3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8),
@@ -115,12 +115,12 @@ SAME_SIZES = (3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8)
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("pool_size", [2, 3])
 def test_ceil_pool(pool_size, known):
-    """Windows start at 0, 2, 4, ... and what hangs over the edge is no pixel, not a zero."""
+    """Windows start at 0, 2, 4, ...; positions beyond the edge count as missing, not as zero."""
     pool = PoolSpec(name="pool", size=pool_size, padding="ceil")
     unknown = model_of(lambda x: blocks.max_pool(x, pool), None, None, 2)
     for height, rows in zip(range(5, 17), CEIL_SIZES[pool_size], strict=True):
-        width, columns = 21 - height, CEIL_SIZES[pool_size][16 - height]  # even beside odd
-        x = random(height, width, 2) - 10  # negative: a zero would win
+        width, columns = 21 - height, CEIL_SIZES[pool_size][16 - height]  # an even and an odd size
+        x = random(height, width, 2) - 10  # all negative: a padded zero would be the maximum
         model = model_of(lambda x: blocks.max_pool(x, pool), *x.shape) if known else unknown
         starts = [range(0, 2 * rows, 2), range(0, 2 * columns, 2)]
         assert_array_equal(predict(model, x), reference.window_maximum(x, starts, pool_size))
@@ -147,7 +147,7 @@ def test_same_pool_differs_from_ceil_for_odd_sizes():
     for size, outputs in zip(range(5, 17), SAME_SIZES, strict=True):
         x = random(size, size, 2) - 10
         model = model_of(lambda x: blocks.max_pool(x, pool), *x.shape)
-        first = -1 if size % 2 else 0  # one pixel of padding on both sides, or at the end only
+        first = -1 if size % 2 else 0  # padding by one pixel on both sides, or only at the end
         starts = range(first, first + 2 * outputs, 2)
         assert_array_equal(predict(model, x), reference.window_maximum(x, [starts, starts], 3))
 
@@ -185,7 +185,9 @@ def test_inception_module(kind, norm):
     module = MODULES[kind]
     spec = tiny_spec(norm=norm)
     model = model_of(lambda x: blocks.inception_module(x, spec, module), 7, 6, 3)
-    x = random(7, 6, 3) - 1  # mostly negative: a zero at the pool's edge would win
+    x = (
+        random(7, 6, 3) - 1
+    )  # mostly negative: a padded zero at the pool's edge would be the maximum
     expected = module_by_hand(model, x, module)
     assert_allclose(predict(model, x), expected, rtol=1e-4, atol=1e-4)
     assert model.layers[-1].name == "3a"

@@ -1,4 +1,4 @@
-"""Budgets: never over, hardly under, neutral input unchanged, cheaper members reproduced."""
+"""Budgets: never exceeded, nearly used up, neutral input unchanged, named variants reproduced."""
 
 import math
 import random
@@ -20,7 +20,7 @@ COST = Cost(weights=90, params=100, non_trainable=8, macs=1000, activations=50)
 def test_budget_holds_up_to_and_including_its_bounds() -> None:
     assert Budget(macs=1000).holds(COST)
     assert not Budget(macs=999).holds(COST)
-    assert Budget(params=100).holds(COST)  # 8 moving statistics are no parameters
+    assert Budget(params=100).holds(COST)  # the 8 moving statistics do not count as parameters
     assert not Budget(params=99).holds(COST)
     assert Budget(macs=1000, params=100).holds(COST)
     assert not Budget(macs=10_000, params=99).holds(COST)
@@ -81,9 +81,7 @@ def _own_budget(spec: NetworkSpec, kind: str, share: float = 1.0) -> Budget:
 @pytest.mark.parametrize("scale_stem", [False, True])
 @pytest.mark.parametrize("kind", ["macs", "params", "both"])
 @pytest.mark.parametrize("name", ["bn", "paper", "naive", "small"])
-def test_the_networks_own_cost_gives_it_back_exactly(
-    name: str, kind: str, scale_stem: bool
-) -> None:
+def test_the_networks_own_cost_leaves_it_unchanged(name: str, kind: str, scale_stem: bool) -> None:
     spec = variant_spec(name)
     assert fit_to_budget(spec, _own_budget(spec, kind), scale_stem=scale_stem) == spec
 
@@ -95,13 +93,13 @@ def test_the_networks_own_cost_gives_it_back_exactly(
         ("bn_quarter", Budget(macs=1_582_671_872 // 4)),
     ],
 )
-def test_cheaper_members_of_bn_are_reproduced(name: str, budget: Budget) -> None:
+def test_bn_half_and_quarter_are_reproduced(name: str, budget: Budget) -> None:
     fitted = fit_to_budget(BN, budget, scale_stem=True)
     assert replace(fitted, name=name) == VARIANTS[name]
 
 
 @pytest.mark.parametrize(("name", "macs"), [("tiny", 8_000_000), ("nano", 4_000_000)])
-def test_cheaper_members_of_small_are_reproduced(name: str, macs: int) -> None:
+def test_tiny_and_nano_are_reproduced(name: str, macs: int) -> None:
     fitted = fit_to_budget(variant_spec("small"), Budget(macs=macs))
     assert replace(fitted, name=name) == VARIANTS[name]
 
@@ -111,7 +109,7 @@ def _conv_widths(spec: NetworkSpec) -> list[int]:
 
 
 def _random_point(seed: int) -> tuple[NetworkSpec, Budget, dict[str, Any]]:
-    """A network, widths moved apart by up to e in both directions, and 40-150% of its cost."""
+    """A network, width factors between 1/e and e, and a budget of 40-150% of its cost."""
     draw = random.Random(seed)
     spec = variant_spec(draw.choice(["bn", "paper", "slim", "naive", "small"]))
     scale_stem = draw.random() < 0.5
@@ -132,7 +130,7 @@ def _random_point(seed: int) -> tuple[NetworkSpec, Budget, dict[str, Any]]:
     )
 
 
-def test_random_points_are_never_over_and_hardly_under_the_budget() -> None:
+def test_random_points_never_exceed_and_nearly_use_the_budget() -> None:
     slacks = []
     for seed in range(320):
         spec, budget, arguments = _random_point(seed)
@@ -145,7 +143,7 @@ def test_random_points_are_never_over_and_hardly_under_the_budget() -> None:
             assert all(width % step == 0 for width in _conv_widths(fitted))
         else:
             assert fitted.stem == spec.stem
-        # Everything but the widths stays.
+        # Everything except the widths is unchanged.
         assert replace(fitted, stem=spec.stem, stages=spec.stages) == spec
         assert module_widths(fitted).keys() == module_widths(spec).keys()
         slacks.append(1 - budget.used(total))
@@ -213,7 +211,7 @@ def test_an_impossible_budget_names_the_smallest_cost() -> None:
     assert network_cost(smallest).total.macs == macs
 
 
-def test_a_large_budget_widens() -> None:
+def test_a_large_budget_widens_the_network() -> None:
     wide = fit_to_budget(BN, Budget(macs=10 * 1_582_671_872), scale_stem=True)
     assert 0.99 < Budget(macs=10 * 1_582_671_872).used(network_cost(wide).total) <= 1
     assert all(a > b for a, b in zip(_conv_widths(wide), _conv_widths(BN), strict=True))

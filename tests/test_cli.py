@@ -1,6 +1,6 @@
-"""The command line: exit codes, one clear line for a mistake, what is shown.
+"""The command line: exit codes, one-line usage errors, printed output.
 
-The tests of `predict` and of training itself are in their own files; here it is what a user types.
+`predict` and training itself are tested in other files.
 """
 
 import json
@@ -40,7 +40,7 @@ def run(*arguments: object):
 
 
 def assert_mistake(result, *words: str) -> None:
-    """Exit code 2, one line on stderr that holds `words`, no traceback."""
+    """Assert exit code 2, one line on stderr that contains `words`, and no traceback."""
     assert result.exit_code == 2, result.output
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith("Error: ")
@@ -55,7 +55,7 @@ def test_help(command):
     assert "Usage" in result.output
 
 
-def test_mistakes_in_the_arguments():
+def test_usage_errors():
     assert_mistake(run("train", "--nonsense"), "--nonsense", "See keras-inception train --help.")
     assert_mistake(run("train", "--epochs", "abc"), "'--epochs'", "valid integer")
     assert_mistake(run("fly"), "'fly'")
@@ -69,7 +69,7 @@ def test_no_arguments_show_the_commands():
     assert "summary" in result.output
 
 
-def test_ctrl_c_in_a_command_that_leaves_nothing(monkeypatch):
+def test_ctrl_c_in_a_command_without_output_files(monkeypatch):
     def interrupt(spec: NetworkSpec, auxiliary: bool) -> None:
         raise KeyboardInterrupt
 
@@ -83,7 +83,7 @@ def test_unknown_variant():
     assert_mistake(run("train", "--variant", "vgg"), "'vgg'", "paper", "small")
 
 
-def test_spec_files_that_are_none(tmp_path):
+def test_invalid_spec_files(tmp_path):
     missing = tmp_path / "missing.json"
     assert_mistake(run("summary", "--spec", missing), str(missing))
     text = tmp_path / "text.json"
@@ -96,7 +96,7 @@ def test_spec_files_that_are_none(tmp_path):
     assert_mistake(run("train", "--spec", tmp_path), str(tmp_path), "directory")
 
 
-def test_recipes_that_are_none(tmp_path):
+def test_invalid_recipes(tmp_path):
     assert_mistake(run("train", "--recipe", "fast"), "'fast'", "quick")
     assert_mistake(run("train", "--recipe", tmp_path / "r.json"), "r.json")
     assert_mistake(run("train", "--epochs", 0), "epochs=0")
@@ -104,7 +104,7 @@ def test_recipes_that_are_none(tmp_path):
     assert_mistake(run("train", "--seed", 2**32), "below 2^32", "4294967296")
 
 
-def test_training_folders_that_cannot_be(tmp_path):
+def test_invalid_output_folders(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     assert_mistake(run("train", "--out", tmp_path), str(tmp_path), "Choose another")
     assert_mistake(run("train", "--out", tmp_path / "notes.txt" / "run"), "notes.txt")
@@ -112,13 +112,13 @@ def test_training_folders_that_cannot_be(tmp_path):
 
 
 def test_variant_too_large_for_the_sample(tmp_path):
-    # 28 pixels are less than the paper's total stride of 32.
+    # 28 pixels are smaller than the paper's total stride of 32.
     result = run("train", "--variant", "bn", "--out", tmp_path / "run")
     assert_mistake(result, "at least 32x32", "(28, 28, 1)", 'variant="small"')
     assert not (tmp_path / "run").exists()
 
 
-def test_grey_pixels_for_a_network_of_colours(tmp_path):
+def test_grey_images_for_a_colour_network(tmp_path):
     spec = tmp_path / "spec.json"
     spec.write_text(replace(VARIANTS["tiny"], pixels="caffe").to_json())
     assert_mistake(run("train", "--spec", spec, "--out", tmp_path / "run"), "'caffe'", "3 channels")
@@ -126,14 +126,14 @@ def test_grey_pixels_for_a_network_of_colours(tmp_path):
 
 
 def quick_spec() -> NetworkSpec:
-    """A network of one module, quick to trace."""
+    """A network of one module, which traces quickly."""
     spec = tiny_spec(size=28, channels=1, classes=10)
     return replace(spec, stages=spec.stages[1:])
 
 
 @pytest.fixture
 def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    """64 training and 32 test images of the sample."""
+    """Replace the sample by 64 training and 32 test images of it."""
     whole = load_sample()
     small = ImageData(
         whole.name,
@@ -145,8 +145,8 @@ def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_sample")
-def test_what_training_shows(tmp_path, monkeypatch):
-    """What will be done and what it costs, a line for each epoch, the result and its files."""
+def test_training_output(tmp_path, monkeypatch):
+    """The plan and its cost, a line per epoch, the result and its files."""
     monkeypatch.chdir(tmp_path)
     spec, recipe = tmp_path / "spec ö.json", tmp_path / "recipe ö.json"
     spec.write_text(quick_spec().to_json(), encoding="utf-8")
@@ -179,7 +179,7 @@ def test_what_training_shows(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("small_sample")
-def test_training_that_diverges_is_the_recipes_mistake(tmp_path):
+def test_diverging_training_exits_with_status_2(tmp_path):
     spec, recipe = tmp_path / "spec.json", tmp_path / "recipe.json"
     spec.write_text(quick_spec().to_json())
     wild = replace(QUICK, optimizer="sgd", base_learning_rate=1e30, warmup=0, batch_size=16)
@@ -189,7 +189,7 @@ def test_training_that_diverges_is_the_recipes_mistake(tmp_path):
 
 
 @pytest.mark.usefixtures("small_sample")
-def test_what_is_not_the_users_mistake_is_exit_code_1(tmp_path, monkeypatch):
+def test_internal_errors_exit_with_status_1(tmp_path, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a defect")
 
@@ -211,8 +211,8 @@ def saved_run(tmp_path: Path) -> Path:
     return folder
 
 
-def test_predict_shows_whole_names_and_the_best_labels(saved_run):
-    """The path is longer than 80 columns: it goes on in the next line, and nothing is cut."""
+def test_predict_prints_full_paths_and_the_best_labels(saved_run):
+    """A path longer than 80 columns wraps to the next line and is not truncated."""
     image = saved_run / "Prüfling.png"
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
     Image.fromarray(pixels).save(image)
@@ -230,8 +230,8 @@ def test_predict_shows_whole_names_and_the_best_labels(saved_run):
     assert of_file.stdout == result.stdout
 
 
-def test_predict_takes_paths_on_standard_input_and_gives_json_lines(saved_run):
-    """One that is no image is told in its place, and makes the exit code 2."""
+def test_predict_reads_standard_input_and_prints_json_lines(saved_run):
+    """A file that is not an image is reported at its position, and the exit code is 2."""
     image, missing = saved_run / "Prüfling.png", saved_run / "nowhere.png"
     Image.fromarray(np.zeros((28, 28), np.uint8)).save(image)
     result = CliRunner().invoke(
@@ -257,7 +257,7 @@ def test_summary_fits_80_columns(variant, table):
     assert result.exit_code == 0
     table, cost = result.output.rstrip("\n").rsplit("\n", 1)
     assert max(len(line) for line in table.splitlines()) <= 80
-    assert "…" not in table  # Rich's mark of a cell that was cut
+    assert "…" not in table  # Rich's mark of a truncated cell
     assert "multiply-adds" in cost
 
 
@@ -294,7 +294,7 @@ def _start_training(folder: Path) -> subprocess.Popen:
         "--out",
         folder,
     ]
-    # A shell that runs the tests in the background has them ignore Ctrl-C; a process inherits that.
+    # A shell makes background processes ignore Ctrl-C, and child processes inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -311,7 +311,7 @@ def _wait_for(condition, process: subprocess.Popen) -> None:
     raise AssertionError("the training did not come so far in two minutes")
 
 
-def test_ctrl_c_leaves_the_last_epoch_and_says_where(tmp_path):
+def test_ctrl_c_keeps_the_last_epoch_and_prints_its_path(tmp_path):
     folder = tmp_path / "run"
     process = _start_training(folder)
     _wait_for((folder / "model.keras").exists, process)

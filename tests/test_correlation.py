@@ -1,4 +1,4 @@
-"""Correlation statistics against direct computation, and planted structure that must be found."""
+"""Correlation statistics against direct computation, and detection of planted structure."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def statistics_of(activations, radius=4):
 
 
 def directly(activations, dy, dx):
-    """Every pair of positions at an offset, one by one: (channel at the first, at the second)."""
+    """Every pair of positions at an offset: (channels at the first, channels at the second)."""
     images, height, width, _ = activations.shape
     pairs = [
         (activations[n, y, x], activations[n, y + dy, x + dx])
@@ -49,14 +49,14 @@ class TestOffsetStatistics:
     def test_correlation_and_covariance_are_the_direct_ones(self, coloured, offset):
         statistics = statistics_of(coloured, radius=2)
         first, second = directly(coloured.astype(np.float64), *offset)
-        # numpy's own: rows are variables, the first side's channels and then the second's.
+        # NumPy: rows are variables, first the channels of the first side, then of the second.
         expected = np.corrcoef(first, second)[:4, 4:]
         np.testing.assert_allclose(statistics.correlation(*offset), expected, atol=1e-10)
         expected = np.cov(first, second, bias=True)[:4, 4:]
         np.testing.assert_allclose(statistics.covariance(*offset), expected, atol=1e-9)
         assert statistics.count(*offset) == first.shape[1]
 
-    def test_a_shifted_copy_correlates_fully_at_its_offset_alone(self):
+    def test_a_shifted_copy_correlates_fully_only_at_its_offset(self):
         noise = np.random.default_rng(2).normal(size=(40, 9, 9, 1))
         # Channel 1 at (y + 1, x - 2) is channel 0 at (y, x).
         copied = np.concatenate([noise, np.roll(noise, (1, -2), axis=(1, 2))], axis=3)
@@ -66,7 +66,7 @@ class TestOffsetStatistics:
         assert np.abs(list(strength.values())).max() < 0.1
         assert statistics.correlation(-1, 2)[1, 0] == pytest.approx(1)
 
-    def test_order_and_division_into_batches_do_not_matter(self, coloured):
+    def test_order_and_batching_do_not_matter(self, coloured):
         at_once = statistics_of(coloured, radius=2)
         one_by_one, other = OffsetStatistics(4, 2), OffsetStatistics(4, 2)
         one_by_one.update(coloured[2:])
@@ -81,14 +81,14 @@ class TestOffsetStatistics:
 
     @pytest.mark.parametrize("constant", [0.0, 0.1, 1 / 3, 123.456, -1e6 / 7])
     def test_a_constant_channel_correlates_with_nothing(self, coloured, constant):
-        coloured = coloured.astype(np.float64)  # in which the squares of 1 / 3 are rounded
+        coloured = coloured.astype(np.float64)  # the squares of 1 / 3 are rounded
         coloured[..., 1] = constant
         correlation = statistics_of(coloured, radius=1).correlation(0, 0)
         np.testing.assert_allclose(correlation.diagonal(), [1, 0, 1, 1])
         assert not correlation[1].any()
         assert not correlation[:, 1].any()
 
-    def test_an_offset_outside_the_grid_was_never_seen(self):
+    def test_an_offset_outside_the_grid_has_no_observations(self):
         statistics = statistics_of(np.random.default_rng(0).normal(size=(5, 2, 2, 3)))
         assert statistics.count(0, 0) == 20
         assert statistics.count(2, 0) == statistics.count(1, -3) == 0
@@ -117,7 +117,7 @@ class TestOffsetStatistics:
 
 
 class TestSignificance:
-    def test_noise_leaves_each_channel_with_itself_alone(self):
+    def test_in_noise_each_channel_correlates_only_with_itself(self):
         noise = np.random.default_rng(3).normal(size=(30, 8, 8, 12))
         found = statistics_of(noise).significant_correlation()
         np.testing.assert_allclose(found.pop((0, 0)), np.eye(12), atol=1e-6)
@@ -132,19 +132,19 @@ class TestSignificance:
             found = statistics_of(noise, radius=1).significant_correlation()
             assert bool(found[0, 0][0, 1]) is seen
 
-    def test_smooth_but_independent_channels_do_not_pass_for_correlated(self):
-        # Rows of one value: 8 x 8 positions are 8 independent ones. With the floor of 64
-        # independent ones a part of these 20 x 20 pairs would pass.
+    def test_smooth_independent_channels_are_not_correlated(self):
+        # Each row has one value, so 8 x 8 positions are 8 independent ones. If all 64 counted as
+        # independent, some of these 20 x 20 pairs would pass.
         rows = np.random.default_rng(5).normal(size=(30, 8, 1, 20))
         found = statistics_of(np.repeat(rows, 8, axis=2), radius=4).significant_correlation()
         assert not (found[0, 0] - np.diag(found[0, 0].diagonal())).any()
 
 
 def planted(groups, *, images=60, grid=12, noise=0.3, seed=0, order=None):
-    """White latents, one a group, each seen by a channel at every offset of its group.
+    """White latents, one per group, each seen by a channel at every offset of its group.
 
     Channels of a group correlate by 1 / (1 + noise^2) where their offsets meet, by 0 elsewhere.
-    Groups do not come in order.
+    The channels of the groups are shuffled.
     """
     generator = np.random.default_rng(seed)
     channels = []
@@ -185,7 +185,7 @@ class TestClusters:
         found = cluster_units(statistics_of(activations), 5)
         assert sorted(cluster.extent for cluster in found.clusters) == [3, 5]
         for cluster in found.clusters:
-            # The copy lies anywhere in the patch: count from its corner.
+            # The copy may be anywhere in the patch: count from its corner.
             offsets = (cluster.offsets - cluster.offsets.min(axis=0)).tolist()
             at = {c: tuple(o) for c, o in zip(cluster.channels.tolist(), offsets, strict=True)}
             planted_here = {
@@ -229,17 +229,18 @@ class TestClusters:
         found = cluster_units(statistics_of(noise), 3, threshold=0.4)
         assert found.counts((1, 3)) == pytest.approx({1: 2, 3: 0})
 
-    def test_a_channel_of_two_groups_is_read_from_the_fuller_one(self):
+    def test_a_channel_of_two_groups_belongs_to_the_larger_one(self):
         generator = np.random.default_rng(10)
         few, many = generator.normal(size=(2, 90, 12, 13))
         groups = [few[..., :-1]] * 3 + [many[..., :-1]] * 5
         groups = [seen + 0.1 * generator.normal(size=seen.shape) for seen in groups]
         both = few[..., :-1] + 1.3 * many[..., 1:]  # r = .61 with the few, .79 with the many
         found = cluster_units(statistics_of(np.stack([*groups, both], axis=-1)), 5, threshold=0.5)
-        # Where the many lie outside the patch it goes with the few: 3 of 4 channels are read there.
+        # Where the many are outside the patch it belongs to the few: 3 of 4 channels are read
+        # there.
         assert found.counts((1, 3, 5)) == pytest.approx({1: 3 / 4, 3: 1, 5: 0})
 
-    def test_the_threshold_decides_what_high_correlation_is(self):
+    def test_the_threshold_defines_high_correlation(self):
         statistics = statistics_of(planted([SPREAD[3]], noise=1.0))  # r = 1 / 2
         together = cluster_units(statistics, 5, threshold=0.4)
         apart = cluster_units(statistics, 5, threshold=0.6)
@@ -249,13 +250,13 @@ class TestClusters:
     def test_shuffled_activations_have_no_spatial_structure(self):
         activations = planted([SPREAD[3]] * 3 + [SPREAD[5]] * 2)
         statistics = statistics_of(shuffled(activations, seed=0))
-        # Even where anything that is significant makes a cluster.
+        # Even at the threshold at which any significant correlation makes a cluster.
         found = cluster_units(statistics, 5, threshold=0.02)
         assert found.counts((1, 3, 5)) == {1: 25.0, 3: 0.0, 5: 0.0}
         np.testing.assert_allclose(correlation_decay(statistics).itself[1:], 0, atol=0.02)
 
     def test_a_smooth_channel_is_one_cluster_however_often_it_repeats(self):
-        # One smooth field that three channels see: one type, not one for each position.
+        # Three channels see one smooth field: one filter type, not one per position.
         noise = np.random.default_rng(6).normal(size=(60, 14, 14, 1))
         field = sum(noise[:, y : y + 12, x : x + 12] for y in range(3) for x in range(3))
         found = cluster_units(statistics_of(np.repeat(field, 3, axis=3)), 5, threshold=0.5)
@@ -263,7 +264,7 @@ class TestClusters:
         assert sum(counts.values()) == pytest.approx(1)
         assert counts[1] == 0
 
-    def test_a_subset_of_channels_stands_for_all(self, monkeypatch):
+    def test_a_subset_of_channels_represents_all(self, monkeypatch):
         statistics = statistics_of(planted([SPREAD[1]] * 6 + [SPREAD[5]] * 2))
         monkeypatch.setattr(clusters_room, "MAX_UNITS", 25 * 20)
         found = cluster_units(statistics, 5, seed=1)
@@ -298,7 +299,7 @@ class TestDimension:
         assert effective_dimension(covariance, 0.95) == 4
         assert effective_dimension(np.zeros((3, 3))) == 0
 
-    def test_a_turned_covariance_has_the_same_dimension(self):
+    def test_a_rotated_covariance_has_the_same_dimension(self):
         turn = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
         assert effective_dimension(turn @ np.diag([5.0, 4.6, 0.3, 0.1]) @ turn.T) == 2
 
@@ -308,19 +309,19 @@ class TestDimension:
         mixed = latents @ np.linalg.qr(generator.normal(size=(12, 3)))[0].T
         mixed += 0.01 * generator.normal(size=mixed.shape)
         statistics = statistics_of(mixed)
-        # 90% of 27 and of 75 equal eigenvalues are 25 and 68: 2.8 and 2.7 of 3 for a position.
+        # 90% of 27 and of 75 equal eigenvalues are 25 and 68: 2.8 and 2.7 of 3 per position.
         assert patch_dimension(statistics, 1) == 3
         assert patch_dimension(statistics, 3) == pytest.approx(25 / 9, abs=1.1 / 9)
         assert patch_dimension(statistics, 5) == pytest.approx(68 / 25, abs=2.1 / 25)
 
-    def test_maps_that_do_not_vary_over_positions_share_their_dimension_among_them(self):
+    def test_constant_maps_divide_their_dimension_by_the_positions(self):
         generator = np.random.default_rng(2)
         constant = np.broadcast_to(generator.normal(size=(4000, 1, 1, 4)), (4000, 5, 5, 4))
         statistics = statistics_of(constant)
         for kernel in (1, 3, 5):
             assert patch_dimension(statistics, kernel) == pytest.approx(4 / kernel**2)
 
-    def test_leading_components_stand_for_all_channels(self, monkeypatch):
+    def test_leading_components_represent_all_channels(self, monkeypatch):
         generator = np.random.default_rng(3)
         latents = generator.normal(size=(200, 11, 11, 4))
         latents = latents[:, 1:, 1:] + latents[:, :-1, :-1]
@@ -332,7 +333,7 @@ class TestDimension:
         monkeypatch.setattr(dimension_room, "MAX_UNITS", 2 * 9)
         assert patch_dimension(statistics, 3) == pytest.approx(whole, rel=0.35)
 
-    def test_nothing_varies(self):
+    def test_zero_variance_has_dimension_zero(self):
         assert patch_dimension(statistics_of(np.ones((4, 5, 5, 2))), 3) == 0
 
     def test_pooled_map(self):
@@ -347,7 +348,7 @@ class TestDimension:
 
 def test_decay_of_a_box_filtered_field():
     # A 3 x 3 box over white noise overlaps by 6/9 at (0, 1), 4/9 at (1, 1), 3/9 at (0, 2), 2/9 at
-    # (1, 2), 1/9 at (2, 2), and by none further off.
+    # (1, 2), 1/9 at (2, 2), and not at all further away.
     noise = np.random.default_rng(8).normal(size=(900, 12, 12, 1))
     field = sum(noise[:, y : y + 10, x : x + 10] for y in range(3) for x in range(3))
     decay = correlation_decay(statistics_of(field))
@@ -370,5 +371,5 @@ def test_shuffling_keeps_every_channels_values_and_breaks_positions():
         before, after = activations[..., channel].ravel(), mixed[..., channel].ravel()
         assert sorted(after) == sorted(before)
         assert (after != before).any()
-    assert (mixed[..., 1] - mixed[..., 0] != 1).any()  # each channel by itself
+    assert (mixed[..., 1] - mixed[..., 0] != 1).any()  # each channel separately
     np.testing.assert_array_equal(mixed, shuffled(activations, seed=0))

@@ -1,4 +1,4 @@
-"""Costs: golden integers typed by hand, a network counted by hand, and the built Keras models."""
+"""Costs against published integers, a network counted by hand, and built Keras models."""
 
 from dataclasses import replace
 from functools import cache
@@ -24,7 +24,7 @@ from keras_inception.spec.network import (
 )
 from keras_inception.spec.variants import BN, INCEPTION5H, NAIVE, PAPER, SLIM, TORCHVISION, VARIANTS
 
-# --- Golden integers: published counts, and arithmetic done twice (224 x 224, 1000 classes) ---
+# --- Golden integers: published counts, and arithmetic checked twice (224 x 224, 1000 classes) ---
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_golden_naive_modules() -> None:
 def test_golden_inception5h() -> None:
     # From the paper's 6,998,552: 4a's 3x3 loses 4 of 208 filters (96 * 9 weights and a bias
     # each); the 1x1 branch, the two reductions and the projection of 4b (160 + 112 + 24 + 64)
-    # see 4 channels less; 5a's 5x5 reduction gains 16 of 832 channels each, with biases, and
+    # see 4 channels fewer; 5a's 5x5 reduction gains 16 of 832 channels each, with biases, and
     # its 5x5 sees them (128 * 25); the classifier gains 8 classes.
     change = -4 * (96 * 9 + 1) - 4 * 360 + 16 * (832 + 1) + 16 * 128 * 25 + 8 * (1024 + 1)
     assert change == 67_828
@@ -94,7 +94,7 @@ PRINTED_AND_TRUE = {
 }
 
 
-def test_table_1_beside_the_printed_numbers() -> None:
+def test_table_1_and_its_printed_numbers() -> None:
     rows = {row.type: row for row in table_1()}
     assert list(rows) == list(PRINTED_AND_TRUE)
     for name, (params, ops, kilo_weights, mega_macs) in PRINTED_AND_TRUE.items():
@@ -115,7 +115,7 @@ def test_table_1_sums() -> None:
     assert PRINTED_SUM == (f"{printed_params:.0f}K", f"{printed_ops}M") == ("6798K", "1502M")
 
 
-def test_nothing_is_printed_beside_a_network_that_is_not_table_1s() -> None:
+def test_other_networks_have_no_printed_numbers() -> None:
     assert all(row.printed_params for row in table_1(VARIANTS["naive"]))
     others = (VARIANTS["small"], replace(VARIANTS["paper"], input_shape=(192, 192, 3)))
     assert not any(row.printed_params or row.printed_ops for s in others for row in table_1(s))
@@ -148,7 +148,7 @@ def test_table_1_grids_and_filters() -> None:
     }
 
 
-def test_table_1_of_another_stem_drops_no_convolution() -> None:
+def test_table_1_of_another_stem_includes_every_convolution() -> None:
     layers = [
         ConvSpec(name=name, filters=2, kernel_size=1)
         for name in ("a", "b_reduce", "c_reduce", "c", "d_reduce")
@@ -205,7 +205,7 @@ HAND = NetworkSpec(
 # name: (output shape, weights, parameters, MACs, activations)
 BY_HAND = {
     "conv1": ((6, 6, 4), 9 * 2 * 4, 72 + 4, 72 * 36, 144),
-    "pool1": ((3, 3, 4), 0, 0, 0, 36),  # windows at 0, 2 and (cut off) 4
+    "pool1": ((3, 3, 4), 0, 0, 0, 36),  # windows at 0, 2 and (truncated) 4
     "norm1": ((3, 3, 4), 0, 0, 0, 36),
     "3a_1x1": ((3, 3, 2), 4 * 2, 8 + 2, 8 * 9, 18),
     "3a_3x3_reduce": ((3, 3, 3), 4 * 3, 12 + 3, 12 * 9, 27),
@@ -390,11 +390,11 @@ def test_a_grid_too_small_for_the_auxiliary_classifier_is_refused() -> None:
 def test_a_grid_too_small_for_a_pool_is_refused() -> None:
     wide = PoolSpec(name="pool1", size=5, padding="ceil")
     spec = replace(HAND, stem=(wide,), aux=(), input_shape=(4, 9, 1))
-    network_cost(spec)  # 4: one window, cut off by one pixel
+    network_cost(spec)  # 4: one window, truncated by one pixel
     spec = replace(spec, stem=(replace(wide, size=7),))
     with pytest.raises(ValueError, match=r"at least 7x7 under 'pool1'. Received: 4x9"):
         network_cost(spec)
-    with pytest.raises(ValueError):  # noqa: PT011 - Keras's own words
+    with pytest.raises(ValueError):  # noqa: PT011 - Keras's own message
         build_network(spec)
 
 
@@ -425,7 +425,7 @@ def test_reduced_modules_grow_with_the_depth() -> None:
         filters_pool_proj=1,
     )
     curve = growth_by_depth(reduced, input_filters=6, grid=2, depth=3)
-    # Its 2 + 3 + 1 outputs are the next one's inputs. On 4 positions each costs
+    # Its 2 + 3 + 1 outputs are the inputs of the next module. On 4 positions each costs
     # 4 * (6 * 2 + 6 * 1 + 9 * 1 * 3 + 6 * 1) = 204, and 51 weights with 7 biases.
     assert [point.macs for point in curve] == [204, 408, 612]
     assert [point.params for point in curve] == [58, 116, 174]
@@ -457,7 +457,7 @@ def test_growth_by_width_of_reduced_modules() -> None:
     # scale 2: 16 * (C * 2 + C * 2 + 9 * 2 * 4 + C * 2) = 1344, then 1920
     # scale 1/4: no width below 1: 16 * (3 C + 9) with C = 2, then 3: 240, then 288
     assert [point.macs for point in curve] == [32 + 240 + 288, 32 + 384 + 480, 32 + 1344 + 1920]
-    # Biases: 2 of conv1; 3 + 1, 4 + 1 or 8 + 2 a module.
+    # Biases: 2 of conv1; 3 + 1, 4 + 1 or 8 + 2 per module.
     assert [point.params for point in curve] == [
         *(4 + (15 + 4) + (18 + 4), 4 + (24 + 5) + (30 + 5), 4 + (84 + 10) + (120 + 10)),
     ]
