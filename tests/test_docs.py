@@ -1,6 +1,6 @@
-"""The documents say what is true: tables from the results, links that lead somewhere, the citation.
+"""The documentation: tables match the result files, links resolve, the citation has the version.
 
-`mkdocs build --strict` in .ci/run checks links within the site; here it is what it does not see.
+`mkdocs build --strict` in .ci/run checks links within the site; these tests check the rest.
 """
 
 import re
@@ -14,13 +14,13 @@ import keras_inception
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 sys.path.insert(0, str(ROOT / "scripts"))
-import csv_tables  # noqa: E402 - scripts are no package
+import csv_tables  # noqa: E402 - scripts is not a package
 
 sys.path.pop(0)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_tables_are_those_of_the_result_files(page):
+def test_tables_match_the_result_files(page):
     text = page.read_text(encoding="utf-8")
     assert csv_tables.with_tables(text) == text, "run: python scripts/csv_tables.py"
 
@@ -40,15 +40,15 @@ def test_a_table_by_hand(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
-def test_links_lead_to_files_that_exist(page):
-    """Also those out of docs/ to tests and notebooks, and pictures."""
+def test_linked_files_exist(page):
+    """Includes links from docs/ to tests and notebooks, and images."""
     text = page.read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
     local = [target for target in targets if not target.startswith(("http", "#"))]
     assert [target for target in local if not (page.parent / target).exists()] == []
 
 
-def test_tests_that_the_pages_name_exist():
+def test_tests_named_in_the_pages_exist():
     tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("*.py"))
     named = {
         name
@@ -59,6 +59,6 @@ def test_tests_that_the_pages_name_exist():
     assert {name for name in named if f"def {name}(" not in tests} == set()
 
 
-def test_the_citation_is_of_this_version():
+def test_the_citation_has_the_current_version():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {keras_inception.__version__}\n" in citation

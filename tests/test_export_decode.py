@@ -13,7 +13,7 @@ ORIENTATION = 0x0112
 
 
 def picture(width: int = 90, height: int = 61) -> Image.Image:
-    """Smooth colours without any symmetry."""
+    """Smooth colours without symmetry."""
     seeds = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
     return Image.fromarray(seeds).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -64,7 +64,7 @@ def test_pixels_are_those_of_pillow(height: int, width: int, channels: int) -> N
     assert valid.numpy().all()
     for name, received, contents in zip(FILES, pixels.numpy(), FILES.values(), strict=True):
         expected = by_pillow(contents, height, width, channels)
-        # One level: Pillow rounds between its horizontal and its vertical pass.
+        # One level: Pillow rounds between its horizontal and vertical passes.
         np.testing.assert_allclose(received, expected, atol=1, err_msg=name)
 
 
@@ -76,7 +76,7 @@ def test_images_of_the_network_s_size_are_exact() -> None:
     np.testing.assert_array_equal(pixels[0], np.asarray(picture(32, 32)))
 
 
-def test_what_cannot_be_decoded_is_marked_and_fails_no_other() -> None:
+def test_an_undecodable_image_is_marked_and_does_not_fail_the_batch() -> None:
     whole = encoded(picture(32, 32), "PNG")
     files = [b"", whole, b"no image", FILES["jpeg"][:700], whole[:-40], whole]
 
@@ -101,7 +101,7 @@ def test_batches_without_any_image(files: list[bytes]) -> None:
 def test_a_damaged_exif_block_leaves_the_image_as_it_is() -> None:
     contents = with_orientation(6)
     start = contents.index(b"Exif\0\0") + 6
-    # The offset of the directory points far beyond the end of the file.
+    # The offset of the directory is far beyond the end of the file.
     damaged = contents[: start + 4] + b"\xff\xff\xff\x7f" + contents[start + 8 :]
 
     pixels, valid = decode_images(tf.constant([damaged]), height=32, width=32, channels=3)

@@ -23,7 +23,7 @@ def with_statistics(model: keras.Model) -> keras.Model:
 PIXELS = np.random.default_rng(1).uniform(-1, 1, (3, 32, 32, 3)).astype("float32")
 
 
-def test_every_endpoint_stays_the_same() -> None:
+def test_every_endpoint_is_unchanged() -> None:
     keras.utils.set_random_seed(0)
     model = with_statistics(build_network(tiny_spec(norm="bn")))
 
@@ -52,7 +52,7 @@ def test_one_unit_by_hand() -> None:
     np.testing.assert_allclose(bias, [-2.0])
 
 
-def test_a_norm_that_something_else_reads_beside_is_left_alone() -> None:
+def test_a_norm_whose_input_has_another_consumer_is_not_folded() -> None:
     inputs = keras.Input((4, 4, 1))
     x = keras.layers.Conv2D(2, 1, name="a")(inputs)
     outputs = keras.layers.Add()([x, keras.layers.BatchNormalization(name="b")(x)])
@@ -108,7 +108,7 @@ def test_branches_of_one_convolution_each_become_one() -> None:
 
 
 def concatenated(**changes: Any) -> keras.Model:
-    """A 1x1 convolution of weight 2, bias 1, beside a 3x3 one of ones, without bias."""
+    """A 1x1 convolution (weight 2, bias 1) in parallel with a 3x3 one of ones without bias."""
     inputs = keras.Input((3, 3, 1), name="pixels")
     one = keras.layers.Conv2D(1, 1, padding="same", name="one")(inputs)
     three = keras.layers.Conv2D(1, 3, padding="same", use_bias=False, name="three", **changes)
@@ -118,7 +118,7 @@ def concatenated(**changes: Any) -> keras.Model:
     return model
 
 
-def test_a_smaller_kernel_lies_in_the_middle_of_zeros() -> None:
+def test_a_smaller_kernel_is_centred_in_zeros() -> None:
     kernel, bias = merged(concatenated()).get_layer("both").get_weights()
 
     np.testing.assert_array_equal(kernel[:, :, 0, 0], [[0, 0, 0], [0, 2, 0], [0, 0, 0]])
@@ -127,7 +127,7 @@ def test_a_smaller_kernel_lies_in_the_middle_of_zeros() -> None:
 
 
 @pytest.mark.parametrize("change", [{"dilation_rate": 2}, {"activation": "tanh"}])
-def test_what_is_not_one_convolution_is_left_alone(change: dict[str, Any]) -> None:
+def test_branches_of_several_layers_are_not_merged(change: dict[str, Any]) -> None:
     model = concatenated(**change)
     pixels = np.arange(9, dtype="float32").reshape(1, 3, 3, 1) / 9
 
@@ -137,7 +137,7 @@ def test_what_is_not_one_convolution_is_left_alone(change: dict[str, Any]) -> No
     np.testing.assert_array_equal(network(pixels), model(pixels))
 
 
-def test_branches_of_other_inputs_or_activations_are_left_alone() -> None:
+def test_branches_with_other_inputs_or_activations_are_not_merged() -> None:
     inputs = keras.Input((3, 3, 1))
 
     def convolution(tensor: Any) -> Any:

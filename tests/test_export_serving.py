@@ -1,4 +1,4 @@
-"""The Predict API on tensorflow-serving-api's own stubs, over gRPC on the loopback interface."""
+"""The Predict API with the stubs of tensorflow-serving-api, over gRPC on the loopback interface."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +35,7 @@ def folder(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def predict(signatures: Any, request: Any) -> Any:
-    """What a server does with a request: look the signature up, run it, name the outputs."""
+    """Handle a request like a server: look up the signature, run it, name the outputs."""
     from tensorflow_serving.apis import predict_pb2
 
     serve = signatures[request.model_spec.signature_name]
@@ -66,7 +66,7 @@ def stub(folder: Path) -> Iterator[Any]:
     server.stop(None)
 
 
-def test_a_predict_request_of_files_comes_back_with_labels(model: keras.Model, stub: Any) -> None:
+def test_a_predict_request_of_files_returns_labels(model: keras.Model, stub: Any) -> None:
     from tensorflow_serving.apis import model_pb2, predict_pb2
 
     data = load_sample()

@@ -1,4 +1,4 @@
-"""The class index and decode_predictions; the names are checked against torchvision's elsewhere."""
+"""The class index and decode_predictions (test_weights_torchvision.py checks the names)."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ def test_the_index_is_in_the_order_of_the_wordnet_ids():
     ids = [identifier for identifier, _ in imagenet_classes()]
     assert len(set(ids)) == 1000
     assert ids == sorted(ids)
-    # Known by heart to whoever has classified a cat: 281 tabby, 207 golden retriever.
+    # Well-known indices: 281 tabby, 207 golden retriever.
     assert imagenet_classes()[281] == ("n02123045", "tabby")
     assert imagenet_classes()[207] == ("n02099601", "golden_retriever")
 
@@ -26,7 +26,7 @@ def test_the_best_classes_of_each_image():
     assert len(decode_predictions(scores)[0]) == 5
 
 
-def test_tf_slims_background_stands_first():
+def test_tf_slims_background_is_the_first_class():
     scores = np.zeros((1, 1001))
     scores[0, [0, 282]] = (0.7, 0.3)
     best = decode_predictions(scores, top=2)[0]

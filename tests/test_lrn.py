@@ -1,4 +1,4 @@
-"""Local response normalization against TensorFlow's own, Caffe's formula and a sum on paper."""
+"""Local response normalization against TensorFlow, Caffe's formula and a hand computation."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def test_lrn_is_tensorflows_with_alpha_divided_by_the_window():
 
 
 @pytest.mark.parametrize("window_size", [1, 3, 5, 11])
-def test_lrn_is_caffes_formula_also_where_the_window_exceeds_the_channels(window_size):
+def test_lrn_is_caffes_formula_even_if_the_window_exceeds_the_channels(window_size):
     arguments = {**LRN, "window_size": window_size}
     x = random(2, 3, 4, 7)
     expected = reference.local_response_normalization(x, **arguments)

@@ -1,4 +1,4 @@
-"""The main job as a newcomer runs it: no arguments, real images, a folder at the end."""
+"""`keras-inception train` without arguments: real images in, the files of a run out."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ def test_train_with_no_arguments(tmp_path: Path):
 
     test = load_sample().test
     picture = tmp_path / "Prüfling.png"
-    bag = int((test.labels == 8).argmax())  # bags are told from clothes with ease
+    bag = int((test.labels == 8).argmax())  # bags are easy to distinguish from clothes
     Image.fromarray(test.images[bag, :, :, 0]).save(picture)
     predicted = subprocess.run(
         [command, "predict", folder, picture, "--top", "1"], capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""Multiply-adds of any functional Keras model: published counts, layers worked out by hand."""
+"""Multiply-adds of functional Keras models, against published counts and hand computation."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,12 +45,12 @@ BY_HAND: list[tuple[str, tuple[int, ...], Callable[[], layers.Layer], int]] = [
     ("causal", (10, 4), lambda: layers.Conv1D(5, 3, padding="causal"), 10 * 3 * 4 * 5),
     # 9 x 9 -> 5 x 5 by stride 2 and "same".
     ("conv2d", (9, 9, 4), lambda: layers.Conv2D(6, 3, 2, "same"), 25 * 9 * 4 * 6),
-    # Dilation moves the taps apart (5 wide: 9 -> 5), their number stays.
+    # Dilation spreads the taps (5 wide: 9 -> 5) without changing their number.
     ("dilated", (9, 9, 4), lambda: layers.Conv2D(6, 3, dilation_rate=2), 25 * 9 * 4 * 6),
     ("conv3d", (4, 4, 4, 2), lambda: layers.Conv3D(3, 2), 27 * 8 * 2 * 3),
     # 3 groups: each filter sees 6 / 3 channels.
     ("grouped", (8, 8, 6), lambda: layers.Conv2D(9, 3, padding="same", groups=3), 64 * 9 * 2 * 9),
-    # 5 channels, each with 2 filters of its own.
+    # 5 channels with 2 filters each.
     ("depthwise1d", (10, 5), lambda: layers.DepthwiseConv1D(3, depth_multiplier=2), 8 * 3 * 10),
     ("depthwise", (8, 8, 5), lambda: layers.DepthwiseConv2D(3, depth_multiplier=2), 36 * 9 * 10),
     # 36 positions: 9 taps for 5 * 2 channels, then 1x1 from 10 to 7.
@@ -71,7 +71,7 @@ BY_HAND: list[tuple[str, tuple[int, ...], Callable[[], layers.Layer], int]] = [
     ),
     ("transposed3d", (2, 2, 2, 3), lambda: layers.Conv3DTranspose(4, 2, 2), 8 * 8 * 3 * 4),
     ("dense", (7,), lambda: layers.Dense(3), 7 * 3),
-    # Dense acts on the last axis, once for each of 5 x 6 positions.
+    # Dense acts on the last axis, once per position of 5 x 6.
     ("dense_on_a_grid", (5, 6, 7), lambda: layers.Dense(3), 30 * 7 * 3),
     # Attention's projection: b 10 tokens, c 8 -> 2 heads x 4.
     (
@@ -93,7 +93,7 @@ BY_HAND: list[tuple[str, tuple[int, ...], Callable[[], layers.Layer], int]] = [
         lambda: layers.EinsumDense("...x,xy->...y", output_shape=3),
         30 * 7 * 3,
     ),
-    # A weight for each position too: 5 positions, each 7 -> 3.
+    # Weights per position: 5 positions, each 7 -> 3.
     (
         "einsum_by_position",
         (5, 7),
@@ -160,9 +160,9 @@ def test_every_call_has_its_name_kind_and_shape() -> None:
 # --- Models ---
 
 
-def test_a_shared_layer_counts_once_a_call() -> None:
+def test_a_shared_layer_counts_once_per_call() -> None:
     shared = layers.Dense(4, name="shared")
-    # 4 * 4 twice in a row and once beside.
+    # 4 * 4 twice in sequence and once in parallel.
     cost = _cost((4,), lambda x: layers.Add()([shared(shared(x)), shared(layers.ReLU()(x))]))
     assert [layer.name for layer in cost.layers].count("shared") == 3
     assert cost.macs == 3 * 16
@@ -213,21 +213,21 @@ def test_a_network_of_this_package_with_all_its_layers() -> None:
 
 
 class Doubled(layers.Dense):
-    """Twice a dense layer: not what its base class counts."""
+    """Applies a dense layer twice, so its base class's count is wrong."""
 
     def call(self, inputs: Any) -> Any:
         return super().call(inputs) + super().call(-inputs)
 
 
 class Mixed(layers.Identity):
-    """No multiply-adds in its base class, some in its own."""
+    """Has multiply-adds, while its base class has none."""
 
     def call(self, inputs: Any) -> Any:
         return ops.matmul(inputs, inputs)
 
 
 class Pad(keras.Operation):
-    """Named like one of Keras's free operations, and another."""
+    """Has the name of one of Keras's free operations, but computes something else."""
 
     def call(self, x: Any) -> Any:
         return ops.matmul(x, x)

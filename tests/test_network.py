@@ -26,7 +26,7 @@ TABLE_1 = {
     "5b": (7, 384, 192, 384, 48, 128, 128),
 }
 BRANCHES = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
-# Table 1's column "output size", and what lies between its rows.
+# Table 1's column "output size", and the endpoints between its rows.
 OTHERS = {
     "conv1": (112, 112, 64),
     "pool1": (56, 56, 64),
@@ -129,7 +129,7 @@ OTHER_NAMES = (
 
 
 @pytest.mark.parametrize("names", MODULE_NAMES + OTHER_NAMES, ids=lambda names: names[0])
-def test_every_name_of_an_endpoint_means_the_same_tensor(paper, names):
+def test_every_name_of_an_endpoint_gives_the_same_tensor(paper, names):
     extracted = feature_extractor(paper, names).output
     assert tuple(extracted) == names
     assert all(tensor is paper.get_layer(names[0]).output for tensor in extracted.values())
@@ -138,7 +138,7 @@ def test_every_name_of_an_endpoint_means_the_same_tensor(paper, names):
 # --- feature extraction -------------------------------------------------------------------------
 
 
-def test_extracted_branches_make_up_the_module():
+def test_concatenated_branches_equal_the_module():
     model = build_network(tiny_spec(norm="lrn"))
     branches = ("3a_1x1", "3a_3x3", "3a_5x5", "3a_pool_proj")
     features = predict(feature_extractor(model, ["inception3a", *branches]), images())
@@ -171,7 +171,7 @@ def test_unknown_endpoint_lists_what_exists():
 
 
 @pytest.mark.parametrize("names", ["3a", []])
-def test_endpoints_come_in_a_list(names):
+def test_endpoints_must_be_a_list(names):
     with pytest.raises(ValueError, match=r"Expected a list of endpoints.*Received: names="):
         feature_extractor(build_network(tiny_spec()), names)
 
@@ -213,17 +213,17 @@ def trainable(model):
         ("conv2", layers_of("conv2", "3a", "3b", "4a")),
         ("conv1", layers_of("conv1", "conv2_reduce", "conv2", "3a", "3b", "4a")),
         ("predictions", {"predictions_logits"}),
-        # Of 4a only what feeds the branch is below it.
+        # In 4a, only the inputs of the branch are below it.
         ("4a_3x3", layers_of("4a") - {"4a_3x3_reduce_conv", "4a_3x3_reduce_bn"}),
     ],
 )
-def test_freeze_until_leaves_exactly_this_trainable(endpoint, expected):
+def test_freeze_until_leaves_exactly_these_layers_trainable(endpoint, expected):
     model = build_network(tiny_spec(norm="bn"))
     freeze_until(model, endpoint)
     assert trainable(model) == expected
 
 
-def test_freeze_until_thaws_what_was_frozen_above():
+def test_freeze_until_unfreezes_the_layers_above():
     model = build_network(tiny_spec(norm="bn"))
     freeze_until(model, "predictions")
     freeze_until(model, "4a")
@@ -242,7 +242,7 @@ def test_freeze_until_a_module_of_one_branch():
     assert trainable(model) == {"3b_1x1_conv", "predictions_logits"}
 
 
-def test_auxiliary_classifiers_above_the_frozen_part_train_on():
+def test_auxiliary_classifiers_above_the_frozen_part_are_trainable():
     model = build_network(tiny_spec(aux=True), auxiliary=True)
     freeze_until(model, "3b")
     heads = {"proj_conv", "dense", "logits"}
@@ -341,7 +341,7 @@ def test_logits_are_what_softmax_takes():
     assert_allclose(predict(softmax, images()), powers / powers.sum(-1, keepdims=True), rtol=1e-5)
 
 
-def test_name_is_the_specs_unless_told():
+def test_name_defaults_to_the_specs():
     assert build_network(tiny_spec()).name == "tiny_for_tests"
     assert build_network(tiny_spec(), name="mine").name == "mine"
 

@@ -1,4 +1,4 @@
-"""Each notebook runs whole, from a clean kernel, and shows what it says."""
+"""Each notebook runs from a clean kernel from start to end and shows its plots."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_whole(path, tmp_path):
+def test_a_notebook_runs(path, tmp_path):
     notebook = jupytext.read(path)
     client = NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}

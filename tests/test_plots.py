@@ -1,4 +1,4 @@
-"""The pictures: what is drawn, and the PNG files."""
+"""The plots: their content, and the PNG files."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ DARKEST_BLUE = (8, 48, 107)  # the upper end of matplotlib's "Blues"
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that were saved."""
+    """Collect the saved figures."""
     figures: list[Figure] = []
     save = Figure.savefig
 
@@ -55,7 +55,7 @@ def test_training_curve(tmp_path, drawn):
         ]
 
 
-def test_the_loss_without_auxiliary_classifiers_is_beside_the_held_out_one(tmp_path, drawn):
+def test_the_curve_shows_the_main_loss_with_the_held_out_loss(tmp_path, drawn):
     plots.training_curve(HISTORY | {"main_loss": [1.5, 0.75, 0.25]}, tmp_path / "curve.png")
     loss, accuracy = drawn[0].axes
     assert loss.lines[0].get_ydata().tolist() == [1.5, 0.75, 0.25]
@@ -72,12 +72,12 @@ def test_training_curve_of_one_epoch_shows_its_points(tmp_path, prefix):
         pixels = np.asarray(opened(path)).astype(int)
         return int((np.ptp(pixels, axis=2) > 100).sum())
 
-    # The same legends in both; a point is some 25 pixels.
+    # Both have the same legends; a point covers about 25 pixels.
     assert blue_or_orange(tmp_path / "one.png") > blue_or_orange(tmp_path / "none.png") + 10
 
 
 def test_confusion_matrix_names_and_counts(tmp_path, drawn):
-    """3 of 4 cats are right, one is a dog; no bird was shown."""
+    """3 of 4 cats are correct, one is predicted as a dog; there is no bird."""
     confusion = np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
     plots.confusion_matrix(confusion, ("cat", "dog", "bird"), tmp_path / "matrix.png")
     axes = drawn[0].axes[0]
@@ -90,23 +90,23 @@ def test_confusion_matrix_names_and_counts(tmp_path, drawn):
     np.testing.assert_allclose(axes.images[0].get_array(), [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 0]])
 
 
-def test_confusion_matrix_of_many_classes_is_a_picture_of_shares(tmp_path, drawn):
-    """Row 0 is all predicted as the last class: dark in the upper right corner."""
+def test_confusion_matrix_of_many_classes_shows_shares(tmp_path, drawn):
+    """All of row 0 is predicted as the last class: dark in the upper right corner."""
     confusion = np.zeros((40, 40), int)
     confusion[0, 39] = 5
     plots.confusion_matrix(confusion, [str(n) for n in range(40)], tmp_path / "matrix.png")
     assert not drawn[0].axes[0].texts
     image = opened(tmp_path / "matrix.png")
-    assert image.width == image.height == 2100  # 120 dots an inch x (2.5 + 0.5 x 30)
+    assert image.width == image.height == 2100  # 120 dots per inch x (2.5 + 0.5 x 30)
     rows, columns = np.where((np.asarray(image) == DARKEST_BLUE).all(axis=2))
     assert columns.min() > 0.8 * image.width
     assert rows.max() < 0.2 * image.height
     assert np.ptp(rows) + 1 == pytest.approx(np.ptp(columns) + 1, abs=2)  # one square cell
 
 
-def test_any_class_name_is_drawn_as_it_is(tmp_path, drawn):
+def test_any_class_name_is_drawn_unchanged(tmp_path, drawn):
     names = ("$^{ and $", r"a\$b^{", "x" * 60, "T-shirt/top", "größer", "a_b", "猫")
     plots.confusion_matrix(np.eye(7, dtype=int), names, tmp_path / "matrix.png")
     assert min(opened(tmp_path / "matrix.png").size) > 400
     bounds = drawn[0].axes[0].get_window_extent()
-    assert bounds.width > 100  # the matrix is not squeezed out by a long name
+    assert bounds.width > 100  # a long name does not squeeze the matrix

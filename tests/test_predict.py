@@ -1,4 +1,4 @@
-"""From image files to labels: loading, the order of the labels, and what is refused."""
+"""From image files to labels: loading, the order of the labels, refused input."""
 
 import zipfile
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ NAMES = ("Hemd", "Kleid", "Stiefel", "größer", "x y")
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    """A network with its labels, as a run leaves them."""
+    """Save a network with its labels, as in a run's folder."""
     keras.utils.set_random_seed(0)
     path = tmp_path / "läufe" / "model.keras"
     path.parent.mkdir()
@@ -40,7 +40,7 @@ def picture(tmp_path: Path) -> Path:
 
 
 def scores_of(model_path: Path, picture: Path) -> np.ndarray:
-    """From the model itself, with the pixels in [-1, 1] by hand."""
+    """Scores of the model itself on pixels scaled to [-1, 1]."""
     pixels = np.asarray(Image.open(picture), np.float32)
     model = keras.models.load_model(model_path)
     return np.asarray(model(pixels[None] / 127.5 - 1, training=False))[0]
@@ -60,7 +60,7 @@ def test_more_labels_than_classes_are_all_classes(saved, picture):
     assert sum(score for _, score in answers) == pytest.approx(1, abs=1e-5)
 
 
-def test_without_labels_classes_are_numbers(saved, picture):
+def test_without_labels_classes_are_numbered(saved, picture):
     saved.with_name("labels.txt").unlink()
     best = int(scores_of(saved, picture).argmax())
     assert Predictor.load(saved).predict(picture, top=1)[0][0] == str(best)
@@ -72,14 +72,14 @@ def test_a_wrong_number_of_labels_is_refused(saved):
         Predictor.load(saved)
 
 
-def test_what_is_no_image_is_refused(saved, tmp_path):
+def test_a_file_that_is_not_an_image_is_refused(saved, tmp_path):
     (tmp_path / "text.png").write_text("not an image")
     with pytest.raises(ValueError, match=r"Expected an image. Received: .*text.png"):
         Predictor.load(saved).predict(tmp_path / "text.png", top=1)
 
 
-def test_a_picture_of_another_shape_is_cut_and_resized(saved, tmp_path):
-    """Of 128 x 64 the network sees the middle 64 columns (and 2 more that blur in), halved."""
+def test_an_image_of_another_shape_is_cropped_and_resized(saved, tmp_path):
+    """Of 128 x 64 the network sees the central 64 columns (and 2 more that blur in), halved."""
     pixels = np.zeros((64, 128, 3), np.uint8)
     pixels[:, 30:98] = (200, 100, 50)
     Image.fromarray(pixels).save(tmp_path / "wide.png")
@@ -89,7 +89,7 @@ def test_a_picture_of_another_shape_is_cut_and_resized(saved, tmp_path):
     np.testing.assert_allclose([answers[name] for name in NAMES], expected, atol=1e-5)
 
 
-def test_a_grey_network_takes_colour_pictures(tmp_path, picture):
+def test_a_grey_network_accepts_colour_images(tmp_path, picture):
     build_network(tiny_spec(channels=1)).save(tmp_path / "grey.keras")
     predictor = Predictor.load(tmp_path / "grey.keras")
     grey = np.asarray(Image.open(picture).convert("L"), np.float32)[None, ..., None]
@@ -118,7 +118,7 @@ def test_channels_first(tmp_path, picture):
     np.testing.assert_allclose([answers[str(n)] for n in range(5)], expected, atol=1e-5)
 
 
-# Files that are no model of this package
+# Files that are not a model of this package
 
 
 def damaged(saved: Path, how: str) -> Path:
@@ -145,7 +145,7 @@ def damaged(saved: Path, how: str) -> Path:
 @pytest.mark.parametrize(
     "how", ["text", "empty", "cut", "overwritten", "other zip", "no weights", "absent"]
 )
-def test_a_damaged_file_is_one_clear_error_that_names_it(saved, how):
+def test_a_damaged_file_is_one_error_that_names_it(saved, how):
     with pytest.raises(ValueError, match=r"Expected a .*damaged\.keras") as caught:
         Predictor.load(damaged(saved, how))
     assert len(str(caught.value)) < 600
@@ -193,7 +193,7 @@ def test_thousands_of_files_are_read_one_batch_at_a_time(saved, picture, tmp_pat
     assert {answer.labels[0][0] for answer in rest if not answer.error} == {label}
 
 
-def test_folders_are_searched_in_order_and_files_taken_as_they_are(tmp_path):
+def test_folders_are_searched_in_order_and_files_are_used_unfiltered(tmp_path):
     for name in ("b/2.JPG", "b/deep/1.png", "a.webp", "notes.txt"):
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +203,7 @@ def test_folders_are_searched_in_order_and_files_taken_as_they_are(tmp_path):
     assert names == ["a.webp", "b/2.JPG", "b/deep/1.png", "notes.txt"]
 
 
-def test_damaged_initial_weights_are_one_clear_error(saved):
+def test_damaged_initial_weights_are_one_error(saved):
     path = damaged(saved, "other zip")
     with pytest.raises(ValueError, match=r"Expected a model that Keras can load.*damaged\.keras"):
         initialize(build_network(tiny_spec()), path, tiny_spec())

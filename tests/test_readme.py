@@ -1,4 +1,4 @@
-"""The README says what is true: its family table, its commands, its five lines."""
+"""The README: its family table is current, its commands exist, its example runs."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_family_table_is_what_the_accounting_writes():
+def test_family_table_matches_the_counted_costs():
     sys.path.insert(0, str(ROOT / "scripts"))
     try:
         import family_table
@@ -43,7 +43,7 @@ def test_every_command_named_exists(command):
     assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
 
 
-def test_the_five_lines_run():
+def test_the_example_runs():
     code = re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)[1]
     assert len(ast.parse(code).body) <= 5
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

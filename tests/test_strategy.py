@@ -1,4 +1,4 @@
-"""One device, two, and two processes take the same steps; what a strategy cannot do is refused."""
+"""One device, two devices and two processes take the same steps; unsupported options fail."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from keras_inception.training.step import check_strategy
 from keras_inception.training.strategy import is_chief, make_strategy
 
 # Largest difference of a loss or a weight after 12 steps. Measured: 1e-6 without batch
-# normalization; with it, whose synchronized statistics are rounded otherwise, 8e-6.
+# normalization; 8e-6 with it, because its synchronized statistics are rounded differently.
 TOLERANCE = 1e-5
 TOLERANCE_NORMALIZED = 5e-5
 
@@ -48,8 +48,8 @@ def test_two_processes_take_the_steps_of_one(one_device, tmp_path):
         assert_same_steps(one_device, tmp_path, scenario)
 
 
-def test_micro_batches_take_the_same_steps_and_clipping_others(one_device):
-    """Without this the comparisons above could hold because nothing is cut or accumulated."""
+def test_micro_batches_take_the_same_steps_and_clipping_different_ones(one_device):
+    """Check that the comparisons above do cover clipping and accumulation."""
     weights = {name: np.load(one_device / f"{name}.npz")["weights"] for name in SCENARIOS}
     np.testing.assert_allclose(weights["accumulated"], weights["plain"], rtol=0, atol=TOLERANCE)
     assert np.abs(weights["clipped"] - weights["plain"]).max() > 0.01
@@ -89,14 +89,14 @@ def test_devices_cannot_change_once_tensorflow_runs():
         make_strategy("cpu:7")
 
 
-def test_auto_is_one_device_here():
+def test_auto_is_one_device_without_a_gpu():
     strategy = make_strategy("auto")
     assert strategy.num_replicas_in_sync == 1
     assert is_chief(strategy)
 
 
 @pytest.mark.parametrize("name", ["tpu", "tpu:nowhere.invalid"])
-def test_where_no_tpu_answers_there_is_a_plain_error(name):
+def test_a_missing_tpu_is_one_error(name):
     script = f"from keras_inception.training.strategy import make_strategy; make_strategy({name!r})"
     ended = subprocess.run(
         [sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True
@@ -104,7 +104,7 @@ def test_where_no_tpu_answers_there_is_a_plain_error(name):
     assert ended.stderr.splitlines()[-1].startswith("ValueError: Expected a TPU that answers.")
 
 
-def test_what_a_strategy_cannot_do_is_refused():
+def test_unsupported_options_of_a_strategy_are_refused():
     class Four:
         num_replicas_in_sync = 4
 

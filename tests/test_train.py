@@ -1,4 +1,4 @@
-"""Training: the folder of a run, its numbers, the recipe's optimizer and losses, refusals."""
+"""Training: the folder of a run, its metrics, the recipe's optimizer and losses, refusals."""
 
 import csv
 import json
@@ -40,7 +40,7 @@ RECIPE = Recipe(name="for_tests", epochs=2, batch_size=16, base_learning_rate=0.
 
 
 def one_module_spec(**changes: Any) -> NetworkSpec:
-    """The least that is a network, quick to trace: one convolution, one pool, one module."""
+    """The smallest network, which traces quickly: one convolution, one pool, one module."""
     spec = NetworkSpec(
         name="one_module",
         input_shape=(16, 16, 1),
@@ -54,7 +54,7 @@ def one_module_spec(**changes: Any) -> NetworkSpec:
 
 
 def patterns() -> ImageData:
-    """16 x 16 noise that is dark, bright, or striped along or across, which are the classes."""
+    """16 x 16 noise in four classes: dark, bright, horizontal stripes, vertical stripes."""
     random = np.random.default_rng(0)
 
     def split(count: int) -> Split:
@@ -85,12 +85,12 @@ def metrics_of(folder: Path) -> dict[str, Any]:
 # The folder of a run
 
 
-def test_a_run_leaves_these_files_and_no_others(result):
+def test_a_run_writes_exactly_these_files(result):
     assert {path.name for path in result.folder.iterdir()} == RUN_FILES
     assert (result.folder / "saved_model" / "saved_model.pb").is_file()
 
 
-def test_spec_recipe_and_labels_come_back(result):
+def test_spec_recipe_and_labels_round_trip(result):
     folder = result.folder
     spec = NetworkSpec.from_json((folder / "spec.json").read_text(encoding="utf-8"))
     recipe = Recipe.from_json((folder / "recipe.json").read_text(encoding="utf-8"))
@@ -100,7 +100,7 @@ def test_spec_recipe_and_labels_come_back(result):
     assert tuple(labels) == DATA.class_names
 
 
-def test_pictures_open(result):
+def test_plots_open(result):
     sizes = {}
     for name in ("training_curve.png", "confusion_matrix.png"):
         with Image.open(result.folder / name) as image:
@@ -111,7 +111,7 @@ def test_pictures_open(result):
 
 
 def test_metrics_are_those_of_the_file_loaded_with_keras_alone(result, tmp_path):
-    """A fresh process that never imports this package loads model.keras and counts."""
+    """A new process that does not import this package loads model.keras and evaluates it."""
     np.savez(tmp_path / "test.npz", images=DATA.test.images, labels=DATA.test.labels)
     script = """
 import json, sys
@@ -146,7 +146,7 @@ print(json.dumps({
     assert metrics["seconds"] > 0
 
 
-def test_the_history_ends_at_the_final_accuracy(result):
+def test_the_last_history_entry_is_the_final_accuracy(result):
     history = metrics_of(result.folder)["history"]
     assert {key: len(values) for key, values in history.items()} == dict.fromkeys(
         ("accuracy", "loss", "val_accuracy", "val_loss"), 2
@@ -178,8 +178,8 @@ def test_macs_by_hand(result):
 # Auxiliary classifiers, normalization, sizes
 
 
-def test_auxiliary_classifiers_learn_along_and_are_left_out(tmp_path):
-    """One label an image is given; the file has one output and no auxiliary layer."""
+def test_auxiliary_classifiers_are_trained_but_not_saved(tmp_path):
+    """Each image has one label; the saved file has one output and no auxiliary layer."""
     spec = one_module_spec(
         stem=(
             ConvSpec(name="conv1", filters=8, kernel_size=3),
@@ -206,7 +206,7 @@ def test_auxiliary_classifiers_learn_along_and_are_left_out(tmp_path):
     assert history["val_loss"][-1] == pytest.approx(run.metrics["loss"], rel=0.05)
 
 
-def test_an_unknown_endpoint_to_freeze_is_refused_before_there_is_a_folder(tmp_path):
+def test_an_unknown_endpoint_to_freeze_is_refused_before_the_folder_is_created(tmp_path):
     with pytest.raises(ValueError, match=r"Received: .*'9z'"):
         prepare_run(one_module_spec(), DATA, replace(RECIPE, freeze_until="9z"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -234,7 +234,7 @@ class BegunError(Exception):
 
 
 def first_weights(folder: Path, seed: int) -> dict[str, np.ndarray]:
-    """The kernels with which a run begins."""
+    """The initial kernels of a run."""
     kernels = {}
 
     class StopAtOnce(keras.callbacks.Callback):
@@ -249,7 +249,7 @@ def first_weights(folder: Path, seed: int) -> dict[str, np.ndarray]:
     return kernels
 
 
-def test_another_seed_begins_with_other_weights(tmp_path):
+def test_another_seed_gives_other_initial_weights(tmp_path):
     weights = [first_weights(tmp_path / str(run), seed) for run, seed in enumerate((0, 0, 1))]
     assert len(weights[0]) == 8  # conv1, six in the module, the classifier
     for path, weight in weights[0].items():
@@ -261,7 +261,7 @@ def test_another_seed_begins_with_other_weights(tmp_path):
 
 
 def softmax_model(outputs: int = 1) -> keras.Model:
-    """Answers its input's softmax; with several outputs: main, aux_1, aux_2, sharper each."""
+    """Return the softmax of the input; with several outputs main, aux_1, aux_2, each sharper."""
     inputs = keras.Input((4,))
     heads = {
         name: keras.layers.Softmax(name=name)(keras.layers.Rescaling(scale + 1)(inputs))
@@ -309,7 +309,7 @@ def test_optimizers():
 
 
 def cross_entropy(logits: np.ndarray, labels: list[int], smoothing: float = 0.0) -> float:
-    """The mean over images, from the definition: a share of the target is spread evenly."""
+    """The mean over images from the definition, with part of the target spread evenly."""
     losses = []
     for row, label in zip(logits.astype(np.float64), labels, strict=True):
         log_probabilities = row - np.log(np.exp(row).sum())
@@ -343,11 +343,11 @@ def test_auxiliary_losses_weigh_as_the_recipe_says():
     assert numbers["main_accuracy"] == pytest.approx(2 / 3)
 
 
-# When something goes wrong
+# Failures
 
 
-def test_a_failed_export_leaves_nothing_half_written(tmp_path, monkeypatch):
-    """The epoch's model stays; no SavedModel, no pictures, no numbers, no scraps."""
+def test_a_failed_export_leaves_no_partial_files(tmp_path, monkeypatch):
+    """The epoch's model is kept; there is no SavedModel, plot, metrics or temporary file."""
     monkeypatch.setattr(parity, "FLOAT32_TOLERANCE", -1)
     folder = tmp_path / "run"
     with pytest.raises(ValueError, match="expected scores within"):
@@ -358,7 +358,7 @@ def test_a_failed_export_leaves_nothing_half_written(tmp_path, monkeypatch):
     assert keras.models.load_model(folder / "model.keras").output_shape == (None, 4)
 
 
-def test_an_interrupted_save_keeps_the_last_whole_model(tmp_path, monkeypatch):
+def test_an_interrupted_save_keeps_the_last_complete_model(tmp_path, monkeypatch):
     """The second epoch's save is interrupted in the middle of its file."""
     whole = keras.Model.save
     saves = []
@@ -380,8 +380,8 @@ def test_an_interrupted_save_keeps_the_last_whole_model(tmp_path, monkeypatch):
     assert keras.models.load_model(folder / "model.keras").output_shape == (None, 4)
 
 
-def test_ctrl_c_before_the_first_step_is_noted_and_obeyed(tmp_path):
-    """TensorFlow may lose a KeyboardInterrupt while it builds; none is raised."""
+def test_ctrl_c_before_the_first_step_stops_the_run(tmp_path):
+    """TensorFlow may lose a KeyboardInterrupt while it builds the graph, so none is raised."""
 
     class StopEarly(keras.callbacks.Callback):
         def set_model(self, model: keras.Model) -> None:
@@ -394,15 +394,15 @@ def test_ctrl_c_before_the_first_step_is_noted_and_obeyed(tmp_path):
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
-    """At a rate of 1e30 the weights overflow in the first epoch, which is therefore not kept."""
+def test_a_non_finite_loss_ends_the_run(tmp_path):
+    """At a rate of 1e30 the weights overflow in the first epoch, so it is not kept."""
     recipe = replace(RECIPE, optimizer="sgd", base_learning_rate=1e30, warmup=0)
     with pytest.raises(FloatingPointError, match=r"at step \d, in epoch 1\. Lower base_learning"):
         train(one_module_spec(batch_norm=None), DATA, recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "model.keras").exists()
 
 
-# What is refused
+# Refused arguments
 
 
 @pytest.mark.parametrize(
@@ -419,7 +419,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
         ({"aux": (AuxSpec(name="aux_1", after="3a", pool_size=9),)}, "at least 9x9 under 'aux_1'"),
     ],
 )
-def test_specs_that_do_not_fit_are_refused_before_anything_is_made(tmp_path, changes, message):
+def test_specs_that_do_not_fit_are_refused_before_anything_is_created(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         prepare_run(one_module_spec(**changes), DATA, RECIPE, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -431,7 +431,7 @@ def test_a_batch_larger_than_the_data_is_refused(tmp_path):
         prepare_run(one_module_spec(), DATA, replace(RECIPE, batch_size=97), tmp_path / "run")
 
 
-def test_folders_that_cannot_be_the_runs_are_refused(tmp_path):
+def test_unusable_output_folders_are_refused(tmp_path):
     (tmp_path / "file").write_text("keep me")
     with pytest.raises(ValueError, match=r"new or empty folder\. .*holds files"):
         prepare_run(one_module_spec(), DATA, RECIPE, tmp_path)
@@ -450,7 +450,7 @@ def test_fitted_to_data():
 
 
 def test_inference_model_shares_the_weights():
-    """What `train` saves each epoch is the network that is being trained."""
+    """The network that `train` saves each epoch is the one in training."""
     network = build_network(
         one_module_spec(aux=(AuxSpec(name="aux_1", after="3a"),)), auxiliary=True
     )

@@ -1,4 +1,4 @@
-"""The named networks: Table 1, and each variant's deviations from the paper, typed by hand."""
+"""The named networks: Table 1, and each variant's deviations from the paper, from the sources."""
 
 from dataclasses import replace
 
@@ -85,7 +85,7 @@ def test_every_variant_is_listed_under_its_name() -> None:
     assert [spec.name for spec in VARIANTS.values()] == list(VARIANTS)
 
 
-def test_variant_spec_finds_by_name_and_lists_the_known_ones() -> None:
+def test_variant_spec_finds_by_name_and_lists_known_names() -> None:
     assert variant_spec("bn") is BN
     with pytest.raises(
         ValueError, match=r"among paper, paper_floor, bn, .*nano\. Received: 'inception_v3'"
@@ -252,7 +252,7 @@ def test_naive_module_and_table_1_module() -> None:
 
 
 @pytest.mark.parametrize("name", ["bn_half", "bn_quarter"])
-def test_cheaper_members_differ_from_bn_in_widths_only(name: str) -> None:
+def test_bn_half_and_quarter_differ_from_bn_in_widths_only(name: str) -> None:
     spec = VARIANTS[name]
     assert _kernel_sizes(spec) == {(3, 5)}
     same_stem = tuple(
@@ -271,7 +271,7 @@ def test_cheaper_members_differ_from_bn_in_widths_only(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["small", "tiny", "nano"])
-def test_small_members_pool_once_before_stage_3(name: str) -> None:
+def test_small_variants_pool_once_before_stage_3(name: str) -> None:
     spec = VARIANTS[name]
     assert _stem(spec) == [
         ("conv1", 32, 3, 1, "same"),

@@ -1,4 +1,4 @@
-"""Class maps, branches, and images that climb the gradient of an endpoint."""
+"""Class activation maps, branches, and gradient ascent on an endpoint."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ ONCE = Ascent(steps=3, step_size=2.0, octaves=1, jitter=0)
 
 @pytest.fixture(scope="module", params=["lrn", "bn"])
 def network(request):
-    """Logits of five classes, weights and biases all random."""
+    """A network with five logits and random weights and biases."""
     keras.utils.set_random_seed(1)
     model = build_network(
         tiny_spec(norm=request.param, aux=True), auxiliary=True, classifier_activation=None
@@ -48,17 +48,17 @@ def one_layer(weight, channels=1, size=16):
 
 
 def test_a_class_map_averages_to_its_logit_less_the_bias(network):
-    """Exact: weighing channels and averaging positions may be done in either order."""
+    """Exact: the weighting of channels and the average over positions commute."""
     maps = visualize.class_activation_maps(network, pixels())
     assert maps.shape == (2, 4, 4, 5)
     logits = network.predict_on_batch(network_input(network, pixels()))["main"]
     bias = network.get_layer("predictions_logits").get_weights()[1]
     assert_allclose(maps.mean(axis=(1, 2)) + bias, logits, rtol=1e-5, atol=1e-5)
-    assert np.ptp(maps, axis=(1, 2)).min() > 0  # and it differs from place to place
+    assert np.ptp(maps, axis=(1, 2)).min() > 0  # and it varies over positions
 
 
 def test_a_class_map_worked_by_hand():
-    """Grid [[1, 2], [3, 4]] in one channel, classes that weigh it by 10 and by -1."""
+    """Grid [[1, 2], [3, 4]] in one channel, and classes with weights 10 and -1."""
     inputs = keras.Input((2, 2, 1), name="pixels_inception5h")
     x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(inputs)
     head = keras.layers.Dense(2, name="predictions_logits")
@@ -97,8 +97,8 @@ def test_branches_of_a_naive_module():
     assert names[:4] == ("3a_1x1", "3a_3x3", "3a_5x5", "3a_pool")
 
 
-def test_activations_are_channels_last_whatever_the_model(channels_first):
-    """TensorFlow on a CPU computes no channels-first convolution; a pool will do."""
+def test_activations_are_channels_last_for_every_model(channels_first):
+    """TensorFlow on a CPU has no channels-first convolution, so the model is a pool."""
     inputs = keras.Input((1, 4, 2), name="pixels_inception5h")
     model = keras.Model(inputs, keras.layers.MaxPooling2D(2, name="pool1")(inputs))
     image = np.arange(8.0).reshape(1, 4, 2, 1) + 117
@@ -133,24 +133,24 @@ def test_refused_ascents(field, value):
     [
         (1.0, ONCE, 6),  # the slope is the same everywhere: 3 steps of 2 levels
         (-5.0, ONCE, -6),
-        (1.0, replace(ONCE, octaves=2), 12),  # what the first octave adds is carried on
-        (0.0, replace(ONCE, octaves=2), 0),  # no slope: the image stays, with all its detail
+        (1.0, replace(ONCE, octaves=2), 12),  # the first octave's change is carried over
+        (0.0, replace(ONCE, octaves=2), 0),  # no slope: the image is unchanged in all detail
     ],
 )
 def test_a_feature_image_worked_by_hand(weight, ascent, change):
-    """Of a channel that grows, or falls, alike with every pixel."""
+    """For a channel that grows, or falls, equally with every pixel."""
     model = one_layer(weight)
     images = visualize.feature_images(model, "conv1", [0, 0], 20, ascent)
     start = visualize.feature_images(one_layer(0.0), "conv1", [0, 0], 20, ascent)
     assert images.shape == (2, 20, 20, 1)
     assert images.dtype == np.uint8
-    assert np.ptp(start.astype(int)) > 15  # noise of 10 levels to both sides of grey
+    assert np.ptp(start.astype(int)) > 15  # noise of up to 10 levels around grey
     assert abs(start.mean() - 127.5) < 2
     assert_allclose(images.astype(int) - start, change, atol=1)  # each is rounded
     assert_allclose((images.astype(int) - start).mean(), change, atol=0.1)
 
 
-def test_a_silent_channel_is_climbed_before_its_relu():
+def test_an_inactive_channel_is_maximized_before_its_relu():
     inputs = keras.Input((16, 16, 1), name="pixels_inception5h")
     layer = keras.layers.Conv2D(1, 1, name="conv1_conv")
     model = keras.Model(inputs, keras.layers.ReLU(name="conv1")(layer(inputs)))
@@ -161,8 +161,8 @@ def test_a_silent_channel_is_climbed_before_its_relu():
     assert_allclose(climbed.astype(int) - start, 6, atol=1)
 
 
-def test_a_channel_of_its_own_for_each_image():
-    """In colour: the first image climbs blue, the second red.
+def test_each_image_maximizes_its_own_channel():
+    """The first image maximizes blue, the second red.
 
     Of the three slopes one is not 0, so 2 as root mean square is 2 * 3^.5 there: 10.4 in 3 steps.
     """
@@ -185,7 +185,7 @@ def test_a_dream_worked_by_hand():
 
 
 def test_jitter_is_undone():
-    """A 1x1 convolution answers the same wherever the image is moved to."""
+    """A 1x1 convolution does not depend on the position of the image."""
     image = pixels(1, 24, 1)[0] // 4 + 100
     model = one_layer(1.0)
     still, moved = (
@@ -206,11 +206,11 @@ FAR = Ascent(steps=8, octaves=2, jitter=2)
         ("conv1", FAR),
         ("3a_3x3", FAR),
         ("Mixed_4b", SMALL_STEP),
-        ("predictions", SMALL_STEP),  # far away, random classifiers go up and down
+        ("predictions", SMALL_STEP),  # far away, random classifiers oscillate
     ],
 )
-def test_what_a_channel_answers_rises(network, endpoint, ascent):
-    """Against the noise that the ascent began with, by the network as it is."""
+def test_a_feature_image_raises_the_activation(network, endpoint, ascent):
+    """Compared with the initial noise, on the unmodified network."""
     climbed = visualize.feature_images(network, endpoint, [1, 2], 32, ascent)
     noise = np.random.default_rng(ascent.seed).uniform(-10, 10, (1, 32, 32, 1)) + 127.5
     start = np.round(np.broadcast_to(noise, climbed.shape))
@@ -221,7 +221,7 @@ def test_what_a_channel_answers_rises(network, endpoint, ascent):
         assert after[image, ..., channel].mean() > before[image, ..., channel].mean() + 1e-3
 
 
-def test_what_an_endpoint_answers_to_a_dream_rises(network):
+def test_a_dream_raises_the_activation(network):
     image = pixels(1, 32)[0] // 2 + 64
     dream = visualize.deep_dream(network, image, "3b", Ascent(steps=8, octaves=2, jitter=2))
     before, after = (
@@ -239,19 +239,19 @@ def test_dreams_and_feature_images_have_any_size(network):
     assert images.shape == (3, 50, 50, 3)
 
 
-def test_the_model_is_left_as_it_was(network):
+def test_the_model_is_unchanged(network):
     before = network.get_weights()
     visualize.feature_images(network, "3a_3x3", [0], 32, Ascent(steps=1, octaves=1))
     assert all((a == b).all() for a, b in zip(before, network.get_weights(), strict=True))
 
 
 @pytest.mark.parametrize("channels", [[], [3], [-1]])
-def test_channels_that_an_endpoint_does_not_have(network, channels):
+def test_unknown_channels_are_refused(network, channels):
     with pytest.raises(ValueError, match=r"Expected channels of '3a_3x3' from 0 to 2\. Received"):
         visualize.feature_images(network, "3a_3x3", channels, 32)
 
 
-def test_endpoints_and_images_that_do_not_fit(network):
+def test_unsuitable_endpoints_and_images_are_refused(network):
     with pytest.raises(ValueError, match="Expected endpoints among conv1"):
         visualize.deep_dream(network, pixels(1)[0], "aux_1")  # in training only
     with pytest.raises(ValueError, match=r"Expected an image of shape h x w x 3. Received.*32, 1"):
@@ -264,7 +264,7 @@ def test_other_backends_are_refused(network, monkeypatch):
         visualize.deep_dream(network, pixels(1)[0], "3a")
 
 
-def test_the_branch_of_a_module_that_has_one_only():
+def test_the_branch_of_a_module_with_one_branch():
     spec = tiny_spec()
     name = spec.modules[-1].name
     only = ModuleSpec(name=name, filters_1x1=8, spatial=(), filters_pool_proj=0)

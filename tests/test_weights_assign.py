@@ -53,7 +53,7 @@ def test_nothing_is_assigned_unless_everything_fits():
         assert_array_equal(left, right)
 
 
-def test_a_long_list_is_cut():
+def test_a_long_list_is_truncated():
     with pytest.raises(ValueError, match=r"\.\.\. and \d+ more"):
         assign(build_network(SPEC), {})
 

@@ -1,4 +1,4 @@
-"""Fetch once, convert once: against a web server on this machine, with a tiny network's file."""
+"""Download once, convert once: against a local web server, with a tiny network's file."""
 
 import functools
 import hashlib
@@ -21,7 +21,7 @@ from keras_inception.weights.manifest import MANIFEST, Digest, WeightsEntry, ima
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    """Files of a folder; one named cut-* breaks off in the middle."""
+    """Serves the files of a folder; a file named cut-* is truncated."""
 
     def log_message(self, *arguments):
         pass
@@ -50,7 +50,7 @@ def server(tmp_path, monkeypatch):
 
 
 def _entry(server, filename: str = "nano.weights.h5", **changes) -> WeightsEntry:
-    """A set as the manifest lists them, of the smallest network."""
+    """A manifest entry for the smallest network."""
     entry = WeightsEntry(
         name="toy",
         variant="nano",
@@ -79,7 +79,7 @@ def _cached() -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def test_imagenet_weights_are_fetched_and_converted_once(server, monkeypatch):
+def test_imagenet_weights_are_downloaded_and_converted_once(server, monkeypatch):
     arrays = _publish(server)
     monkeypatch.setattr(googlenet, "imagenet_entry", lambda variant: _entry(server))
     for _ in range(2):
@@ -134,7 +134,7 @@ def test_without_a_network(tmp_path, monkeypatch):
         GoogLeNet()
 
 
-def test_a_killed_download_is_not_taken_for_the_file(server):
+def test_a_partial_download_is_not_used(server):
     arrays = _publish(server)
     folder = cache.cache_folder()
     folder.mkdir(parents=True)
@@ -145,7 +145,7 @@ def test_a_killed_download_is_not_taken_for_the_file(server):
     assert_array_equal(np.array(model.weights[0]), arrays[model.weights[0].path])
 
 
-def test_a_file_that_is_not_the_network_is_not_converted(server):
+def test_a_file_of_another_network_is_not_converted(server):
     (server.folder / "nano.weights.h5").write_bytes(b"<html>moved</html>")
     with pytest.raises(ValueError, match=r"(?s)Expected a `\.weights\.h5`.*Delete .* fetch it"):
         cache.imagenet_weights(_entry(server), None, build_network)
@@ -198,7 +198,7 @@ def test_the_command_line_converts(tmp_path):
 
 
 def test_the_command_line_leaves_the_names_of_imagenets_classes(tmp_path):
-    """Beside a .keras file; names that somebody put there stay."""
+    """Next to a .keras file; existing names are kept."""
     spec = replace(VARIANTS["nano"], classes=1001)
     build_network(spec).save_weights(tmp_path / "a.weights.h5")
     command = ["weights", "convert", str(tmp_path / "a.weights.h5"), "--variant", "nano"]

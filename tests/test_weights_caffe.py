@@ -1,4 +1,4 @@
-"""BVLC: real .caffemodel files, written and computed by BVLC's own C++ Caffe 1.0."""
+"""BVLC: real .caffemodel files, written and evaluated with BVLC's C++ Caffe 1.0."""
 
 from dataclasses import replace
 from pathlib import Path

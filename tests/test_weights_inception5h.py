@@ -1,7 +1,7 @@
 """inception5h: TensorFlow 1's own operations under the released graph's node names.
 
-The closest independent writer there is: the graph is built and run by tf.compat.v1, from the nodes,
-attributes and shapes that notebooks of TensorFlow's DeepDream tutorial print of the released file.
+This is the closest available independent writer. tf.compat.v1 builds and runs the graph from the
+nodes, attributes and shapes that the DeepDream tutorial's notebooks print for the released file.
 """
 
 import zipfile
@@ -29,7 +29,7 @@ MODULES = {
     "5a": (256, 160, 320, 48, 128, 128),
     "5b": (384, 192, 384, 48, 128, 128),
 }
-PARTS = {  # the graph's -> the paper's
+PARTS = {  # name in the graph -> name in the paper
     "1x1": "1x1",
     "3x3_bottleneck": "3x3_reduce",
     "3x3": "3x3",

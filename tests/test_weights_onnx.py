@@ -1,4 +1,4 @@
-"""ONNX: exports by torch and the onnx package's light Inception v1, against onnxruntime."""
+"""ONNX: torch exports and the onnx package's light Inception v1, against onnxruntime."""
 
 import importlib.util
 from pathlib import Path
@@ -29,10 +29,10 @@ POOLS = {"pool3": "r38", "pool4": "r109", "3a_3x3": "r15", "3a_5x5": "r19", "5b_
 
 
 def _light(rename: bool = False, pads: tuple[int, ...] = (0, 0, 0, 0)):
-    """The light file, whose weights are constants of one value, with random weights in it.
+    """The light file, whose weights are constant, with random weights.
 
     Args:
-        rename: give every tensor a name that says nothing.
+        rename: give every tensor a meaningless name.
         pads: of the strided pools; (0, 0, 1, 1) is how the zoo writes rounding up.
     """
     folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -75,7 +75,7 @@ def _renamed(model):
 
 
 def _run(model, inputs: np.ndarray, tensors: list[str]) -> dict[str, np.ndarray]:
-    """What onnxruntime computes for tensors inside the graph, channels last."""
+    """Evaluate tensors inside the graph with onnxruntime, channels last."""
     for name in tensors:
         if name not in {output.name for output in model.graph.output}:
             model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))

@@ -1,4 +1,4 @@
-"""TF-Slim: real checkpoints of tf_slim.nets.inception_v1, written by TensorFlow 1's own saver."""
+"""TF-Slim: real checkpoints of tf_slim.nets.inception_v1, written by TensorFlow 1's saver."""
 
 import io
 import shutil
@@ -13,7 +13,7 @@ from weights_proof import assert_same, assert_same_endpoints, written
 from keras_inception import GoogLeNet, model_preprocessing, preprocess_input
 from keras_inception.weights.readers import read_source
 
-# Of tf_slim/nets/inception_v1.py; endpoints go by TF-Slim's own names here.
+# From tf_slim/nets/inception_v1.py; these endpoints have TF-Slim's own names.
 STEM = ("Conv2d_1a_7x7", "MaxPool_2a_3x3", "Conv2d_2b_1x1", "Conv2d_2c_3x3", "MaxPool_3a_3x3")
 MODULES = tuple(f"Mixed_{name}" for name in ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c"))
 POOLS = ("MaxPool_4a_3x3", "MaxPool_5a_2x2")
@@ -42,7 +42,7 @@ def test_every_endpoint_is_tf_slims(folder, endpoints):
     assert_same_endpoints(model, inputs, expected)
 
 
-def test_a_tarball_is_unpacked_in_its_folder_alone(tmp_path, monkeypatch):
+def test_a_tarball_is_unpacked_only_in_its_folder(tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     with tarfile.open(tmp_path / "slim.tar", "w") as archive:
@@ -54,7 +54,7 @@ def test_a_tarball_is_unpacked_in_its_folder_alone(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_the_released_files_form_without_the_background(folder, endpoints, tmp_path, packed):
+def test_the_released_format_without_the_background(folder, endpoints, tmp_path, packed):
     path = folder / "old" / "model.ckpt"
     if packed:
         path = tmp_path / "inception_v1_2016_08_28.tar.gz"
@@ -65,7 +65,7 @@ def test_the_released_files_form_without_the_background(folder, endpoints, tmp_p
     assert_same({"logits": model.predict_on_batch(inputs)}, {"logits": endpoints["Logits"][:, 1:]})
 
 
-def test_the_state_of_training_is_left_out(folder):
+def test_the_training_state_is_ignored(folder):
     source = read_source(folder / "new" / "model.ckpt")
     assert len(source.arrays) == 57 * 4 + 2  # weights, beta, mean, variance; the logits
     assert set(source.names.values()) == set(source.arrays)
@@ -80,7 +80,7 @@ def test_two_checkpoints_in_a_folder(folder, tmp_path):
     assert read_source(tmp_path / "model.ckpt-2").spec.classes == 1000
 
 
-def test_weights_of_another_network_name_what_differs(folder):
+def test_weights_of_another_network_list_the_differences(folder):
     with pytest.raises(ValueError, match="Expected the weights of 'googlenet'") as refused:
         GoogLeNet(weights=folder / "new", variant="bn")
     message = str(refused.value)

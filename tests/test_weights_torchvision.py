@@ -1,4 +1,4 @@
-"""torchvision: real state dicts of its own googlenet, and what it computes."""
+"""torchvision: real state dicts of its googlenet, and its outputs."""
 
 import importlib.util
 from dataclasses import replace
@@ -65,7 +65,7 @@ def test_every_endpoint_is_torchvisions(folder, theirs, form):
     assert_same_endpoints(model, _inputs(theirs, model), expected)
     training = GoogLeNet(weights=path, classifier_activation=None, auxiliary=True)
     outputs = training.predict_on_batch(_inputs(theirs, model))
-    # Its tuple of outputs has been swapped in several versions; its modules are not.
+    # Several versions swap the outputs in its tuple, but not its modules.
     heads = {"main": "full/fc", "aux_1": "full/aux1.fc2", "aux_2": "full/aux2.fc2"}
     assert_same(outputs, {own: theirs[name] for own, name in heads.items()})
 
@@ -76,7 +76,7 @@ def test_safetensors_without_transform_input_and_heads_of_other_classes(folder, 
     model = GoogLeNet(weights=path, spec=spec, classes=37, classifier_activation=None)
     outputs = model.predict_on_batch(_inputs(theirs, model))
     assert_same({"main": outputs}, {"main": theirs["plain"]})
-    assert GoogLeNet(weights=path).output_shape == (None, 37)  # the file tells
+    assert GoogLeNet(weights=path).output_shape == (None, 37)  # read from the file
     with pytest.raises(ValueError, match=r" - aux_1_proj_conv/kernel \(1, 1, 512, 128\)"):
         GoogLeNet(weights=path, auxiliary=True)
 

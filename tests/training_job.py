@@ -1,8 +1,8 @@
-"""A whole run of a tiny network, to be killed: dropout, batch normalization, averages and all.
+"""A run of a tiny network with dropout, batch normalization and averages, for tests that kill it.
 
     python tests/training_job.py STRATEGY OUT [RECIPE_FIELD=JSON ...]
 
-A snapshot follows every step. Going on where OUT stands is the same command.
+It writes a snapshot after every step. The same command resumes the run in OUT.
 """
 
 import json
@@ -27,7 +27,7 @@ RECIPE = Recipe(
 
 
 def main() -> None:
-    """Train; the process ends by an exception's traceback if it must."""
+    """Train; errors end the process with a traceback."""
     strategy_name, out, *changes = sys.argv[1:]
     fields = {name: json.loads(value) for name, value in (item.split("=") for item in changes)}
     strategy = make_strategy(strategy_name)

@@ -1,7 +1,8 @@
-"""What the tests of the weights share: writers in environments of their own, endpoint by endpoint.
+"""Shared by the tests of the weights: files from other libraries, and comparison of endpoints.
 
-Writers are the sources' own libraries, in scripts under tests/writers. `.ci/run` makes their
-environments; elsewhere the tests that need them skip and say why.
+Scripts under tests/writers write the files with the sources' own libraries in separate
+environments. `.ci/run` creates these environments; without them, the tests skip and give the
+reason.
 """
 
 import fcntl
@@ -21,7 +22,7 @@ LARGEST_DIFFERENCE = 1e-4  # relative to the endpoint's largest value
 
 
 def written(tmp_path_factory: pytest.TempPathFactory, library: str) -> Path:
-    """The folder that tests/writers/LIBRARY_network.py leaves; written once for all processes."""
+    """Return the output folder of tests/writers/LIBRARY_network.py, run once for all processes."""
     own = sys.executable if library == "torch" else ROOT / f".venv-{library}" / "bin" / "python"
     python = os.environ.get(f"KERAS_INCEPTION_{library.upper()}_PYTHON", own)
     if not Path(python).is_file():
@@ -33,7 +34,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, library: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "endpoints.npz").is_file():
             script = ROOT / "tests" / "writers" / f"{library}_network.py"
-            # The package's own path and settings stay out of the other environment.
+            # Keep this environment's path and settings out of the other environment.
             clean = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
             result = subprocess.run(
                 [python, script, folder], capture_output=True, text=True, env=clean
@@ -45,7 +46,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, library: str) -> Path:
 def assert_same_endpoints(
     model: keras.Model, inputs: np.ndarray, expected: dict[str, np.ndarray]
 ) -> float:
-    """Every expected endpoint, channels last, is the model's; the largest relative difference."""
+    """Assert equal endpoints, channels last; return the largest relative difference."""
     values = feature_extractor(model, list(expected)).predict_on_batch(inputs)
     return assert_same(values, expected)
 

@@ -1,12 +1,12 @@
-"""Write real .caffemodel files of BVLC's GoogLeNet with random weights, and what Caffe computes.
+"""Write real .caffemodel files of BVLC's GoogLeNet with random weights, and Caffe's outputs.
 
-Runs in an environment of its own, without this package; the wheel is BVLC's own C++ Caffe 1.0:
+Runs in a separate environment without this package; the wheel is BVLC's C++ Caffe 1.0:
 
     python3.9 -m venv .venv-caffe
     .venv-caffe/bin/pip install kendryte-caffe "numpy<2" "protobuf<3.21"
     .venv-caffe/bin/python tests/writers/caffe_network.py FOLDER
 
-It leaves FOLDER/new.caffemodel (`layer`, written by Caffe), FOLDER/old.caffemodel (`layers` and
+Writes FOLDER/new.caffemodel (`layer`, written by Caffe), FOLDER/old.caffemodel (`layers` and
 blobs of four numbers, as in 2014; Caffe reads it back to the same outputs), and
 FOLDER/endpoints.npz: the `data`, N x 3 x 224 x 224, BGR minus mean, and every blob on it.
 """
@@ -15,7 +15,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112 - glog's own spelling
+os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112 - glog's spelling
 
 import caffe
 import numpy as np
@@ -36,7 +36,7 @@ MODULES = {
 
 
 class Prototxt:
-    """Layers as text, one after another."""
+    """Layers in text format."""
 
     def __init__(self):
         self.text = 'name: "GoogleNet"\n'
@@ -117,7 +117,7 @@ def googlenet() -> str:
 
 
 def as_2014(path: Path) -> bytes:
-    """The same network in V1 messages, each blob with the four numbers that it had then."""
+    """The same network in V1 messages, with blob shapes of four numbers as in 2014."""
     new, old = caffe_pb2.NetParameter(), caffe_pb2.NetParameter()
     new.ParseFromString(path.read_bytes())
     kinds = {

@@ -1,12 +1,12 @@
-"""Write a real TF-Slim checkpoint of inception_v1 with random weights, and what it computes.
+"""Write a real TF-Slim checkpoint of inception_v1 with random weights, and its outputs.
 
-Runs in an environment of its own, without this package:
+Runs in a separate environment without this package:
 
     python3.11 -m venv .venv-slim
     .venv-slim/bin/pip install tensorflow-cpu==2.12.1 tf-slim==1.1.0
     .venv-slim/bin/python tests/writers/slim_network.py FOLDER
 
-It leaves FOLDER/new/model.ckpt.* and FOLDER/old/model.ckpt (the released file's format), with the
+Writes FOLDER/new/model.ckpt.* and FOLDER/old/model.ckpt (the released file's format), with the
 state of a trainer's optimizer among the variables, and FOLDER/endpoints.npz: the `images`, N x 224
 x 224 x 3 in [-1, 1], and every endpoint of the network on them.
 """
@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
 
 
 def _random(variable: tf.Variable, rng: np.random.Generator) -> np.ndarray:
-    """Weights that keep the size of activations, and statistics that are not 0 and 1."""
+    """Weights that preserve the scale of activations, and statistics other than 0 and 1."""
     shape = variable.shape.as_list()
     if variable.op.name.endswith("moving_variance"):
         return rng.uniform(0.5, 1.5, shape)

@@ -1,11 +1,11 @@
-"""Write real files of torchvision's googlenet, and ONNX exports, with what torch computes.
+"""Write real files of torchvision's googlenet, ONNX exports, and torch's outputs.
 
-Runs in a process of its own, since Triton, which torchvision loads, crashes beside TensorFlow:
+Runs in a separate process, because Triton, which torchvision loads, crashes with TensorFlow:
 
     pip install torch==2.14.1 torchvision==0.29.1 safetensors
     python tests/writers/torch_network.py FOLDER
 
-It leaves FOLDER/zip.pth and FOLDER/legacy.pth (both formats of torch.save), plain.safetensors (no
+Writes FOLDER/zip.pth and FOLDER/legacy.pth (both formats of torch.save), plain.safetensors (no
 auxiliary classifiers, no `transform_input`, 37 classes), module.pth (a pickled network) and
 wrapped.pth; bvlc.onnx and bvlc_floor.onnx, exports of BVLC's network with pools rounded up and
 down; and FOLDER/endpoints.npz: the `pixels` N x 224 x 224 x 3 in [0, 255], and every module's
@@ -59,7 +59,7 @@ class Module(nn.Module):
 
 
 def bvlc(ceil_mode: bool) -> nn.Sequential:
-    """models/bvlc_googlenet in plain torch, layers named by their place alone."""
+    """models/bvlc_googlenet in plain torch, with layers named by position."""
 
     def pool() -> nn.MaxPool2d:
         return nn.MaxPool2d(3, 2, ceil_mode=ceil_mode)
@@ -80,7 +80,7 @@ def bvlc(ceil_mode: bool) -> nn.Sequential:
 
 
 def randomize(network: nn.Module) -> nn.Module:
-    """Weights that keep the size of activations, and statistics that are not 0 and 1."""
+    """Set weights that preserve the scale of activations, and statistics other than 0 and 1."""
     generator = torch.Generator().manual_seed(0)
     for name, value in network.state_dict().items():
         if name.endswith(("running_var", "bn.weight")):
@@ -93,13 +93,13 @@ def randomize(network: nn.Module) -> nn.Module:
 
 
 def run(network: nn.Module, inputs: torch.Tensor) -> dict[str, np.ndarray]:
-    """What the layers that have a counterpart here give, channels last."""
+    """Return the outputs of the layers that have a counterpart, channels last."""
     seen: dict[str, np.ndarray] = {}
 
     def record(name: str, module: nn.Module):
         def hook(module, arguments, output):
             if torch.is_tensor(output):
-                # torchvision's ReLU has no module of its own
+                # torchvision's ReLU is not a separate module
                 relu = isinstance(module, BasicConv2d)
                 value = (output.relu() if relu else output).numpy().copy()
                 seen[name] = value.transpose(0, 2, 3, 1) if value.ndim == 4 else value
@@ -109,7 +109,8 @@ def run(network: nn.Module, inputs: torch.Tensor) -> dict[str, np.ndarray]:
     kinds = (BasicConv2d, Inception, nn.MaxPool2d, nn.Linear)
     modules = [pair for pair in network.named_modules() if isinstance(pair[1], kinds)]
     hooks = [record(name, module) for name, module in modules]
-    network.training = True  # of the outermost module alone: torchvision's asks for the heads
+    # Only the outermost module: torchvision's network checks its mode before it runs the heads.
+    network.training = True
     with torch.no_grad():
         network(inputs)
     network.training = False
