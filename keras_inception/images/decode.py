@@ -1,47 +1,101 @@
-"""Image files and bytes to pixels, by Pillow."""
+"""Image files and bytes to pixels, by Pillow: the one place where a file becomes an image.
+
+What happens to an image on the way is in docs/images.md; `graph_decode` does the same inside a
+TensorFlow graph. The size in a file's header is checked before its pixels are decoded, and the
+number of pixels that all threads decode at a time is bounded.
+"""
 
 from __future__ import annotations
 
-import struct
+import functools
+import io
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from keras_inception.images.geometry import centre_window
+from keras_inception.images.limits import PIXELS_IN_FLIGHT, PixelBudget, max_pixels
 
-# What Pillow raises on files that are broken or no images.
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+# Formats of photographs and graphics (MPO opens as JPEG). Of the others that Pillow reads, some
+# start programs (EPS) or hold a second file whose size is unknown until it is decoded (ICO).
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM")
+Source = Path | str | bytes | BinaryIO
+
+_ORIENTATION_TAG = 274
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_GREY_MODES = ("1", "L", "LA", "La", *_SIXTEEN_BITS)
+# Grey PNGs of 2 and 4 bits: Pillow widens their pixels to 8 bits, but not the transparent level.
+_WIDENED = {"L;2": 85, "L;4": 17}
+
+_IN_FLIGHT = PixelBudget(PIXELS_IN_FLIGHT)
+# Python's filters of warnings belong to the whole process: one thread at a time changes them.
+_QUIET = threading.Lock()
 
 
-def read_image(path: Path | BinaryIO, *, height: int, width: int, channels: int) -> np.ndarray:
+class ImageError(ValueError):
+    """A file that cannot be used as an image. The message is one line, without the file's name."""
+
+
+class ImageInfo(NamedTuple):
+    """What is known of an image that was decoded once.
+
+    Attributes:
+        height, width: of the upright image.
+        channels: 1 for grey, 3 for colour; a palette counts as colour.
+        orientation: EXIF's, 1 (upright) to 8; `height` and `width` have it applied.
+        jpeg: whether it is a grey or RGB JPEG, which TensorFlow may decode too.
+        transparent: whether it has pixels that are not opaque; they are composited on white.
+    """
+
+    height: int
+    width: int
+    channels: int
+    orientation: int
+    jpeg: bool
+    transparent: bool
+
+
+def read_image(
+    source: Source, *, height: int, width: int, channels: int, limit: int | None = None
+) -> np.ndarray:
     """Read an image file as a network sees it: its largest centred part of that shape, resized.
 
     Args:
-        path: any format that Pillow reads. EXIF orientation is applied; the first frame counts;
-            transparency is dropped; of 16 bits the upper 8 count.
+        source: a path, the bytes, or a binary file, of one of `FORMATS`. EXIF orientation is
+            applied; the first frame counts; transparency is composited on white; 16-bit pixels
+            keep their high byte.
         height, width: of the result, in pixels.
         channels: 3 for RGB, 1 for grey; other modes are converted.
+        limit: the most pixels of an image; default `limits.max_pixels()`.
 
     Returns:
         uint8, height x width x channels.
 
     Raises:
-        ValueError: a file that cannot be read as an image, or another number of channels.
+        ValueError: a file that cannot be read as an image, an image of more pixels than the
+            limit, or another number of channels.
     """
     try:
-        pixels = decode_image(path, channels)
-    except ValueError as error:
-        raise ValueError(f"Expected an image. Received: {str(path)!r} ({error})") from error
-    return fit_image(pixels, height=height, width=width)
+        with opened(source, channels, limit) as image:
+            return fitted(image, height, width)
+    except ImageError as error:
+        raise ImageError(f"Expected an image. Received: {_named(source)} ({error})") from None
 
 
 def fit_image(pixels: np.ndarray, *, height: int, width: int) -> np.ndarray:
@@ -54,44 +108,210 @@ def fit_image(pixels: np.ndarray, *, height: int, width: int) -> np.ndarray:
     Returns:
         uint8, height x width x C.
     """
-    top, left, rows, columns = centre_window(pixels.shape[0], pixels.shape[1], height, width)
-    part = pixels[top : top + rows, left : left + columns]
-    image = Image.fromarray(part[..., 0] if part.shape[2] == 1 else part)
-    fitted = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(fitted, dtype=np.uint8).reshape(height, width, part.shape[2])
+    return fitted(as_image(pixels), height, width)
 
 
-def decode_image(source: Path | BinaryIO, channels: int) -> np.ndarray:
-    """All pixels of an image, upright.
-
-    Args:
-        source: any format that Pillow reads, converted as `read_image` says.
-        channels: 3 for RGB, 1 for grey.
-
-    Returns:
-        uint8, h x w x channels.
+def probe(contents: bytes) -> ImageInfo:
+    """Decode an image once to know that it can be used; a JPEG at an eighth of its size.
 
     Raises:
-        ValueError: cannot be read as an image, pixels without a known range (floating point), or
+        ImageError: it cannot be read as an image, or has more pixels than `limits.max_pixels()`.
+    """
+    with _open(contents) as image, decoding(image.size), _one_error():
+        channels = 1 if image.mode in _GREY_MODES else 3
+        if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB"):
+            converted, transparent = _converted(_upright(image), channels)
+            return ImageInfo(*converted.size[::-1], channels, 1, False, transparent)
+        width, height = image.size
+        image.draft(image.mode, (width // 8, height // 8))
+        image.load()
+        orientation = _orientation(image)
+        if orientation >= 5:
+            height, width = width, height
+        return ImageInfo(height, width, channels, orientation, True, False)
+
+
+@contextmanager
+def opened(source: Source, channels: int, limit: int | None = None) -> Iterator[Image.Image]:
+    """An image, decoded and upright, in mode "RGB" (3 channels) or "L" (1 channel).
+
+    Its pixels count as in flight as long as the context lasts.
+
+    Args:
+        source, channels, limit: as for `read_image`.
+
+    Raises:
+        ValueError: as `read_image`; an `ImageError` does not name the source.
+    """
+    _require_channels(channels)
+    with _open(source, limit) as image, decoding(image.size):
+        with _one_error():
+            converted, _ = _converted(_upright(image), channels)
+        yield converted
+
+
+def converted(image: Image.Image, channels: int) -> Image.Image:
+    """A Pillow image as its file would be decoded: upright, in mode "RGB" or "L".
+
+    Raises:
+        ValueError: more pixels than `limits.max_pixels()`, pixels whose range is not known, or
             another number of channels.
     """
+    _require_channels(channels)
+    with _one_error():
+        _check_size(image.size, max_pixels())
+        return _converted(_upright(image), channels)[0]
+
+
+def fitted(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """`fit_image` for a Pillow image of mode "RGB" or "L"."""
+    top, left, rows, columns = centre_window(image.height, image.width, height, width)
+    part = image.crop((left, top, left + columns, top + rows))
+    return as_pixels(part.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def as_image(pixels: np.ndarray) -> Image.Image:
+    """A Pillow image of pixels, uint8 h x w x C, C of 1 or 3."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+def as_pixels(image: Image.Image) -> np.ndarray:
+    """The pixels of an image of mode "RGB" or "L", uint8 h x w x C."""
+    return np.asarray(image, np.uint8).reshape(image.height, image.width, -1)
+
+
+def decoding(size: tuple[int, int]) -> AbstractContextManager[None]:
+    """Wait for the pixels of an image of that (width, height), and count them as in flight."""
+    return _IN_FLIGHT.spend(size[0] * size[1])
+
+
+def _require_channels(channels: int) -> None:
     if channels not in (1, 3):
         raise ValueError(f"Expected a network of 1 or 3 channels. Received: channels={channels}")
+
+
+def _named(source: Source) -> str:
+    """A source as a message names it: by its path, never by its contents."""
+    if isinstance(source, Path | str):
+        return repr(str(source))
+    return f"{len(source):,} bytes" if isinstance(source, bytes) else "a file in memory"
+
+
+# --- opening --------------------------------------------------------------------------------------
+
+
+def _open(source: Source, limit: int | None = None) -> Image.Image:
+    """The image as Pillow opens it: its header is read, its pixels are not."""
+    limit = max_pixels() if limit is None else limit
+    with _one_error(), _quiet():
+        if Image.MAX_IMAGE_PIXELS is not None:  # Pillow refuses twice as many
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limit)
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        image = Image.open(file, formats=_formats())
+        try:
+            _check_size(image.size, limit)
+            _eight_bit_transparency(image)
+        except ValueError:
+            image.close()
+            raise
+    return image
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that the installed Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _check_size(size: tuple[int, int], limit: int) -> None:
+    width, height = size
+    if width * height > limit:
+        raise ValueError(
+            f"{width} x {height} pixels, more than the limit of {limit / 1e6:g} megapixels"
+        )
+
+
+def _eight_bit_transparency(image: Image.Image) -> None:
+    """Bring the transparent level or colour of a PNG to the 8 bits that its pixels will have."""
+    level = image.info.get("transparency")
+    if image.format != "PNG" or not image.tile:
+        return
+    mode = image.tile[0][3]
+    if isinstance(level, int) and mode in _WIDENED:
+        image.info["transparency"] = level * _WIDENED[mode]
+    elif isinstance(level, tuple) and mode == "RGB;16B":
+        image.info["transparency"] = tuple(part >> 8 for part in level)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's warnings of odd headers from the terminal."""
+    with _QUIET, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _one_error() -> Iterator[None]:
+    """Turn whatever Pillow raises, which is more than it documents, into an `ImageError`."""
     try:
-        with Image.open(source) as opened:
-            upright = _eight_bits(ImageOps.exif_transpose(opened))
-            upright.info.pop("transparency", None)
-            image = upright.convert("RGB" if channels == 3 else "L")
-    except UNREADABLE as error:
-        # Without the path, which an OSError of the system repeats.
-        raise ValueError(getattr(error, "strerror", None) or str(error)) from error
-    return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
+        yield
+    except Image.DecompressionBombError:
+        raise ImageError("more pixels than the limit of Pillow") from None
+    except Exception as error:
+        raise ImageError(_one_line(error)) from error
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey by its upper byte, as decoders treat 16-bit colour; Pillow would clip it."""
+def _one_line(error: Exception) -> str:
+    """The reason alone: no path, which the system repeats, and no representation of bytes."""
+    text = getattr(error, "strerror", None) or str(error)
+    text = re.sub(r"""<_io\.[^>]*>|\(?\b(chunk )?b('[^']*'|"[^"]*")\)?""", "", text)
+    return " ".join(text.split()) or type(error).__name__
+
+
+# --- pixels ---------------------------------------------------------------------------------------
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation of a loaded image; 1 (upright) where there is none or it is damaged."""
+    try:
+        with _quiet():
+            found = image.getexif().get(_ORIENTATION_TAG, 1)
+        return int(found) if found in _TURNS else 1
+    except Exception:  # Pillow raises whatever a damaged EXIF block leads it to
+        return 1
+
+
+def _converted(image: Image.Image, channels: int) -> tuple[Image.Image, bool]:
+    """The image in mode "RGB" or "L" on white, and whether it has pixels that are not opaque."""
+    mode = "RGB" if channels == 3 else "L"
     if image.mode == "F":
         raise ValueError("floating-point pixels, whose range is not known")
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray(np.clip(np.asarray(image, np.int64) >> 8, 0, 255).astype(np.uint8))
+    if image.mode in _SIXTEEN_BITS:
+        image = _high_byte(image)
+    if not image.has_transparency_data:
+        return image.convert(mode), False
+    image = image.convert("RGBA")
+    alpha = image.getchannel("A")
+    transparent = alpha.getextrema()[0] < 255
+    if transparent:
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=alpha)
+        image = white
+    return image.convert(mode), transparent
+
+
+def _high_byte(image: Image.Image) -> Image.Image:
+    """16-bit grey by its high byte, as decoders treat 16-bit colour; Pillow would clip it."""
+    levels = np.asarray(image)
+    grey = Image.fromarray(np.clip(levels >> 8, 0, 255).astype(np.uint8))
+    if (transparent := image.info.get("transparency")) is not None:
+        grey.putalpha(Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8)))
+    return grey
