@@ -22,7 +22,7 @@ from keras_inception.data.stream import (
     sample_pixels,
     training_batches,
 )
-from keras_inception.data.stream_decode import decoded_images
+from keras_inception.data.stream_decode import cropped_images
 from keras_inception.spec.recipe import Recipe
 
 PLAIN = Recipe(name="plain", epochs=1, batch_size=4, flip=False, shift=0)
@@ -378,8 +378,8 @@ def test_evaluation_shards_cover_every_image_once(jpegs):
 
 
 def test_no_stream_leaves_a_thread_that_an_iterators_end_would_wait_for(jpegs):
-    """TensorFlow 2.21's autotune; see `stream_decode.decoded_images`."""
-    images = decoded_images(jpegs, (8, 8), 3, lambda: iter(()), 4, random=False)
+    """TensorFlow 2.21's autotune; see `stream_decode.cropped_images`."""
+    images = cropped_images(jpegs, (8, 8), 3, lambda: iter(()), 4)
     assert images.options().autotune.enabled is False
 
 

@@ -32,10 +32,12 @@ def lying(channels: int = 3) -> Split:
 def by_pillow(plane: np.ndarray, size: int) -> list[np.ndarray]:
     """Section 7's 72 crops of one channel of 30 x 42 for an input of 28, by Pillow and by hand.
 
+    The whole image is resized, then cropped.
+
     The sizes of 28 / 224 = 1/8 of the paper's: 32, 36, 40, 44; 42 / 30 = 1.4 of them: 44, 50, 56,
     61. Squares begin at 0, at half of the rest, and at the rest.
     """
-    image = Image.fromarray(plane.astype(np.float32))
+    image = Image.fromarray(plane)
     crops = []
     for side, width in ((32, 44), (36, 50), (40, 56), (44, 61)):
         resized = image.resize((width, side), Image.Resampling.BILINEAR)
@@ -49,6 +51,13 @@ def by_pillow(plane: np.ndarray, size: int) -> list[np.ndarray]:
     return [np.asarray(crop) for crop in crops]
 
 
+def assert_same_levels(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Equal but for ties at half a level: Pillow takes a box in single precision."""
+    difference = np.abs(actual.astype(int) - expected)
+    assert difference.max() <= 1
+    assert difference.mean() < 0.03
+
+
 def test_the_144_crops_are_those_that_pillow_cuts():
     split = lying()
     views = [views for _, views in crop_views(split, 28, 3, "144", views_at_once=36 * 3)]
@@ -58,8 +67,8 @@ def test_the_144_crops_are_those_that_pillow_cuts():
         expected = np.stack(planes, axis=-1)  # 72 x 28 x 28 x 3
         plain = np.concatenate([view[image, :18] for view in views])
         mirrored = np.concatenate([view[image, 18:] for view in views])
-        np.testing.assert_allclose(plain, expected, atol=0.05)
-        np.testing.assert_allclose(mirrored, expected[:, :, ::-1], atol=0.05)
+        assert_same_levels(plain, expected)
+        assert_same_levels(mirrored, expected[:, :, ::-1])
 
 
 def test_ten_crops_and_one():
@@ -69,8 +78,8 @@ def test_ten_crops_and_one():
     assert ten.shape == (3, 10, 28, 28, 3)
     # The centred square of the first scale holds crops 6 to 10 of the 144; its centre is the tenth.
     expected = by_pillow(split.images[1, ..., 2], 28)
-    np.testing.assert_allclose(ten[1, :5, ..., 2], expected[6:11], atol=0.05)
-    np.testing.assert_allclose(one[1, 0, ..., 2], expected[10], atol=0.05)
+    assert_same_levels(ten[1, :5, ..., 2], np.stack(expected[6:11]))
+    assert_same_levels(one[1, 0, ..., 2], expected[10])
     np.testing.assert_array_equal(ten[:, 5:], ten[:, :5, :, ::-1])
 
 
@@ -79,7 +88,7 @@ def test_whole_is_what_the_evaluation_stream_gives():
     split = lying(channels=1)
     images, _ = next(iter(evaluation_batches(split, spec, 3)))
     ((_, whole),) = crop_views(split, 28, 1, "whole")
-    np.testing.assert_allclose((images.numpy() + 1) * 127.5, whole[:, 0], atol=1e-3)
+    np.testing.assert_allclose((images + 1) * 127.5, whole[:, 0], atol=1e-3)
 
 
 def test_files_come_one_scale_of_one_image_at_a_time(tmp_path):
@@ -109,7 +118,7 @@ def test_scores_are_the_mean_softmax_over_crops():
     expected = []
     for pixels in split.images[..., 0]:
         crops = by_pillow(pixels, 28)
-        corners = [crop[0, column] - 117 for crop in crops for column in (0, -1)]
+        corners = [int(crop[0, column]) - 117 for crop in crops for column in (0, -1)]
         ones = 1 / (1 + np.exp(-0.02 * np.array(corners, np.float64)))
         expected.append([1 - ones.mean(), ones.mean()])
     done: list[int] = []

@@ -29,7 +29,7 @@ LAYERS: dict[str, set[str]] = {
     "keras_inception.images": {"keras", "numpy", "PIL", "tensorflow"},
     "keras_inception.data": {"keras", "numpy", "PIL", "tensorflow"},
     "keras_inception.runtimes": {"keras", "numpy", "tensorflow"},
-    "keras_inception.evaluation": {"keras", "matplotlib", "numpy", "sklearn", "tensorflow"},
+    "keras_inception.evaluation": {"keras", "matplotlib", "numpy", "PIL", "sklearn"},
     "keras_inception.exporters": {"keras", "numpy", "PIL", "tensorflow"},
     "keras_inception.training": {"keras", "numpy", "tensorflow"},
     "keras_inception.inference": {"keras", "numpy", "PIL"},

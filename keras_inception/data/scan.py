@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import tensorflow as tf
-from PIL import Image
 
 from keras_inception.data.splits import PIXELS, ImageFile
-from keras_inception.images.decode import UNREADABLE, decode_image
+from keras_inception.images.decode import ImageError, ImageInfo, decoding, probe
 
-_ORIENTATION_TAG = 274
-_GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L")
 # Threads that wait for the disk; decoding leaves Python's lock to the others.
 _THREADS = 16
 
@@ -50,31 +46,20 @@ def _probe(place: Place) -> ImageFile | str:
         return "zero bytes"
     try:
         content = ImageFile(*place, 0, 0, 0, PIXELS).read()
-        with Image.open(io.BytesIO(content)) as opened:
-            mode, (width, height) = opened.mode, opened.size
-            orientation = opened.getexif().get(_ORIENTATION_TAG, 1)
-            jpeg = opened.format in ("JPEG", "MPO") and mode in ("L", "RGB")
-        channels = 1 if mode in _GREY_MODES else 3
-        if jpeg and _tensorflow_decodes(content, height, width):
-            orientation = orientation if orientation in range(1, 9) else 1
-            if orientation >= 5:
-                height, width = width, height
-            return ImageFile(*place, height, width, channels, orientation)
-        height, width = decode_image(io.BytesIO(content), channels).shape[:2]
-    except UNREADABLE as error:
-        return _one_line(error)
-    return ImageFile(*place, height, width, channels, PIXELS)
+        info = probe(content)
+    except (OSError, ImageError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    by_tensorflow = info.jpeg and _tensorflow_decodes(content, info)
+    orientation = info.orientation if by_tensorflow else PIXELS
+    return ImageFile(*place, info.height, info.width, info.channels, orientation, info.transparent)
 
 
-def _tensorflow_decodes(content: bytes, height: int, width: int) -> bool:
+def _tensorflow_decodes(content: bytes, info: ImageInfo) -> bool:
     """Whether TensorFlow reads the JPEG to its end, at an eighth of the size to be quick."""
+    size = sorted((info.height, info.width))
     try:
-        pixels: Any = tf.io.decode_jpeg(content, ratio=8)
+        with decoding((info.width, info.height)):
+            pixels: Any = tf.io.decode_jpeg(content, ratio=8)
     except tf.errors.InvalidArgumentError:
         return False
-    return tuple(pixels.shape[:2]) == (-(-height // 8), -(-width // 8))
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error).split("<_io.BytesIO")[0].strip()
-    return " ".join(text.split()) or type(error).__name__
+    return sorted(pixels.shape[:2]) == [-(-side // 8) for side in size]

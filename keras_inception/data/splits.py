@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from keras_inception.images.decode import decode_image
+from keras_inception.images.decode import (
+    ImageError,
+    as_image,
+    as_pixels,
+    fit_image,
+    fitted,
+    opened,
+)
 from keras_inception.images.geometry import Window, stored_window
 
 # In the place of an EXIF orientation: the content is upright pixels, not a JPEG.
@@ -20,7 +29,7 @@ class Part(NamedTuple):
     """A part of an image on its way to a decoder.
 
     `orientation` is EXIF's (1 to 8) of a whole JPEG file `content`, of which `window` is to be
-    decoded; or PIXELS, when `content` is the uint8 pixels of the window already.
+    decoded; or PIXELS, when `content` is uint8 pixels, as many as `window` is large.
     """
 
     content: bytes
@@ -56,18 +65,25 @@ class Split:
         """(height, width) of an image."""
         return self.shape[:2]
 
-    def part(self, position: int, window: Window, channels: int) -> Part:
-        """A part of an image; `channels` must be the split's own."""
-        top, left, height, width = window
-        pixels = self.images[position, top : top + height, left : left + width]
-        return Part(pixels.tobytes(), window, PIXELS)
+    @contextmanager
+    def opened(self, position: int, channels: int) -> Iterator[Image.Image]:
+        """A whole image; `channels` must be the split's own."""
+        yield as_image(self.images[position])
+
+    def fitted(self, positions: np.ndarray, size: tuple[int, int], channels: int) -> np.ndarray:
+        """Images by `images.decode.fit_image`, uint8 N x h x w x C; `channels` as above."""
+        images = self.images[positions]
+        if size == self.shape[:2]:
+            return images
+        return np.stack([fit_image(image, height=size[0], width=size[1]) for image in images])
 
 
 class ImageFile(NamedTuple):
     """An encoded image: where its bytes lie, and what is known of it.
 
     `height` and `width` are those of the upright image; `orientation` is EXIF's for JPEGs that
-    TensorFlow decodes, PIXELS for all that goes through Pillow; `channels` is 1 for grey.
+    TensorFlow decodes, PIXELS for all that goes through Pillow; `channels` is 1 for grey;
+    `transparent` says that it has pixels that are not opaque, which are composited on white.
     """
 
     path: str
@@ -77,6 +93,7 @@ class ImageFile(NamedTuple):
     width: int
     channels: int
     orientation: int
+    transparent: bool = False
 
     def read(self) -> bytes:
         """The encoded bytes.
@@ -124,16 +141,45 @@ class FileSplit:
         file = self.files[position]
         return file.height, file.width
 
-    def part(self, position: int, window: Window, channels: int) -> Part:
-        """A part of an image; `window` is in the upright image."""
+    def part(self, position: int, window: Window, channels: int, halvings: int) -> Part:
+        """A part of an image for training.
+
+        Args:
+            window: in the upright image.
+            channels: 1 or 3.
+            halvings: pixels may be reduced to 1/2, 1/4, 1/8, ... in each direction; a JPEG comes
+                whole, and is reduced while it is decoded.
+        """
         file = self.files[position]
-        content = file.read()
         if file.orientation != PIXELS:
             stored = stored_window(window, file.height, file.width, file.orientation)
-            return Part(content, stored, file.orientation)
+            return Part(file.read(), stored, file.orientation)
         top, left, height, width = window
-        pixels = decode_image(io.BytesIO(content), channels)
-        return Part(pixels[top : top + height, left : left + width].tobytes(), window, PIXELS)
+        with self.opened(position, channels) as image:
+            part = image.crop((left, top, left + width, top + height)).reduce(2**halvings)
+        return Part(as_pixels(part).tobytes(), Window(0, 0, part.height, part.width), PIXELS)
+
+    @contextmanager
+    def opened(self, position: int, channels: int) -> Iterator[Image.Image]:
+        """A whole image, upright, as `images.decode.opened` gives it.
+
+        Raises:
+            ValueError: the file cannot be read any more.
+        """
+        file = self.files[position]
+        try:
+            with opened(file.read(), channels) as image:
+                yield image
+        except ImageError as error:
+            raise ValueError(f"Expected an image in {file.path!r}. Received: {error}") from None
+
+    def fitted(self, positions: np.ndarray, size: tuple[int, int], channels: int) -> np.ndarray:
+        """Images by `images.decode.read_image`, uint8 N x h x w x C."""
+        images = []
+        for position in positions:
+            with self.opened(position, channels) as image:
+                images.append(fitted(image, *size))
+        return np.stack(images)
 
 
 AnySplit = Split | FileSplit
@@ -179,6 +225,12 @@ class ImageData:
     def image_shape(self) -> tuple[int | None, int | None, int]:
         """(height, width, channels) of every training image; None where they differ."""
         return self.train.shape
+
+    @property
+    def transparent(self) -> int:
+        """How many images have pixels that are not opaque: files, composited on white."""
+        splits = [split for split in (self.train, self.test) if isinstance(split, FileSplit)]
+        return sum(file.transparent for split in splits for file in split.files)
 
 
 def _check_labels(labels: np.ndarray, count: int) -> None:

@@ -1,8 +1,8 @@
 """Splits as streams of what a network takes in: NumPy arrays, for every backend.
 
 A training stream is a pure function of (split, recipe, step): batch i of the run is the same
-whenever it is asked for, order, augmentation and all, and on however many workers. Images in memory
-need NumPy alone; encoded files are decoded by TensorFlow (`stream_decode`).
+whenever it is asked for, order, augmentation and all, and on however many workers. Whole images are
+decoded and resized by Pillow, as everywhere; random crops of files by TensorFlow (`stream_decode`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from keras_inception.data.augment import Draws, Purpose, augmented, generator, mixed_up
 from keras_inception.data.splits import AnySplit, FileSplit, Split
 from keras_inception.images.conventions import preprocess_input
-from keras_inception.images.geometry import centre_window, random_window
+from keras_inception.images.geometry import random_window
 from keras_inception.images.resize import Filter, resize
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
@@ -65,7 +65,7 @@ def training_batches(
             common size of the images.
     """
     rows = _shard_rows(recipe, shard_index, shard_count)
-    size = _network_size(split, spec)
+    size, channels = _network_size(split, spec), spec.input_shape[2]
     labels = split.labels.astype(np.int32)
     first = shard_index * rows
     crops = recipe.crop == "paper"
@@ -82,9 +82,8 @@ def training_batches(
         flip = draws(step).uniform(Purpose.FLIP, 1)
         return np.concatenate([crop, flip if recipe.flip else np.ones_like(flip)], axis=1)
 
-    # Images that are cropped or decoded one by one are mirrored before they grow to the input.
-    single = crops or isinstance(split, FileSplit)
-    batch_recipe = replace(recipe, flip=False) if single else recipe
+    # Crops are mirrored one by one, before they grow to the input.
+    batch_recipe = replace(recipe, flip=False) if crops else recipe
 
     def finished(step: int, images: np.ndarray) -> Batch:
         images = augmented(images, batch_recipe, draws(step))
@@ -93,26 +92,22 @@ def training_batches(
             images, own = mixed_up(images, own, spec.classes, recipe.mixup, draws(step))
         return _network_input(images, spec), own
 
-    def from_memory(step: int) -> Batch:
+    def whole(step: int) -> Batch:
+        return finished(step, split.fitted(positions(step), size, channels))
+
+    def cropped(step: int) -> Batch:
         assert isinstance(split, Split)
-        chosen = positions(step)
-        images = (
-            _random_crops(split, chosen, row_draws(step), size)
-            if crops
-            else _centred(split.images[chosen], size)
-        )
-        return finished(step, images)
+        return finished(step, _random_crops(split, positions(step), row_draws(step), size))
 
     steps = itertools.count(start_step)
-    if isinstance(split, Split):
-        return _prepared((from_memory, (step,)) for step in steps)
-    decoded = _decoded(
+    if not crops or isinstance(split, Split):
+        return _prepared((cropped if crops else whole, (step,)) for step in steps)
+    decoded = _decoded_crops(
         split,
-        spec,
         size,
+        channels,
         lambda: ((positions(step), row_draws(step)) for step in itertools.count(start_step)),
         rows,
-        random=crops,
     )
     return _prepared((finished, arguments) for arguments in zip(steps, decoded, strict=False))
 
@@ -127,7 +122,7 @@ def evaluation_batches(
 ) -> Iterator[Batch]:
     """Every image of the split once, in order; the last batch may be short.
 
-    Each image is its largest centred part of the input's shape, resized with antialiasing.
+    Each image is its largest centred part of the input's shape, resized: what `read_image` gives.
 
     Args:
         split, spec: as for `training_batches`.
@@ -138,23 +133,17 @@ def evaluation_batches(
     Returns:
         float32 images and int32 labels, as `training_batches`.
     """
-    size = _network_size(split, spec)
+    size, channels = _network_size(split, spec), spec.input_shape[2]
     begin, end = (len(split) * shard // shard_count for shard in (shard_index, shard_index + 1))
     labels = split.labels.astype(np.int32)
-    parts = [
-        np.arange(first, min(first + batch_size, end)) for first in range(begin, end, batch_size)
-    ]
 
-    def finished(positions: np.ndarray, images: np.ndarray) -> Batch:
-        return _network_input(images, spec), labels[positions]
+    def finished(positions: np.ndarray) -> Batch:
+        return _network_input(split.fitted(positions, size, channels), spec), labels[positions]
 
-    if isinstance(split, Split):
-        pixels = split.images
-        return _prepared(
-            (lambda part: finished(part, _centred(pixels[part], size)), (part,)) for part in parts
-        )
-    decoded = _decoded(split, spec, size, lambda: map(_whole, parts), batch_size, random=False)
-    return _prepared((finished, arguments) for arguments in zip(parts, decoded, strict=True))
+    return _prepared(
+        (finished, (np.arange(first, min(first + batch_size, end)),))
+        for first in range(begin, end, batch_size)
+    )
 
 
 def padded_evaluation_batches(
@@ -186,35 +175,15 @@ def padded_evaluation_batches(
         yield np.pad(images, fill), np.pad(labels, (0, missing)), weights
 
 
-def network_pixels(images: np.ndarray, spec: NetworkSpec) -> np.ndarray:
-    """Images in the size of the network, their pixels still in [0, 255].
-
-    Args:
-        images: h x w x C or N x h x w x C, channels last.
-        spec: gives the size; where it gives none, the images keep theirs.
-
-    Returns:
-        float32; channels first if that is the global data format.
-    """
-    height, width = (
-        own if wanted is None else wanted
-        for own, wanted in zip(images.shape[-3:-1], spec.input_shape[:2], strict=True)
-    )
-    return _data_format(_centred(images, (height, width)).astype(np.float32, copy=False))
-
-
 def sample_pixels(split: AnySplit, spec: NetworkSpec, count: int) -> np.ndarray:
     """The first `count` images in the size of the network, pixels in [0, 255].
 
     Returns:
         float32 in the global data format, such as an exported model takes.
     """
-    size = _network_size(split, spec)
-    count = min(count, len(split))
-    if isinstance(split, Split):
-        return network_pixels(split.images[:count], spec)
-    first = _whole(np.arange(count))
-    return _data_format(next(_decoded(split, spec, size, lambda: [first], count, random=False)))
+    size, channels = _network_size(split, spec), spec.input_shape[2]
+    positions = np.arange(min(count, len(split)))
+    return _data_format(split.fitted(positions, size, channels).astype(np.float32))
 
 
 # A function and its arguments.
@@ -249,25 +218,16 @@ def _fail(error: Exception) -> Batch:
     raise error
 
 
-def _decoded(
+def _decoded_crops(
     split: FileSplit,
-    spec: NetworkSpec,
     size: tuple[int, int],
+    channels: int,
     rows: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]],
     batch_size: int,
-    *,
-    random: bool,
 ) -> Iterator[np.ndarray]:
-    from keras_inception.data.stream_decode import decoded_images  # imports TensorFlow
+    from keras_inception.data.stream_decode import cropped_images  # imports TensorFlow
 
-    channels = spec.input_shape[2]
-    images = decoded_images(split, size, channels, rows, batch_size, random=random)
-    return iter(images.as_numpy_iterator())
-
-
-def _whole(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions with the draws of images that are neither cropped at random nor mirrored."""
-    return positions, np.ones((len(positions), ROW_DRAWS), np.float32)
+    return iter(cropped_images(split, size, channels, rows, batch_size).as_numpy_iterator())
 
 
 def _random_crops(
@@ -333,15 +293,6 @@ def _shuffled(index: np.ndarray, count: int, seed: int) -> np.ndarray:
 @lru_cache(maxsize=4)  # neighbouring passes of two streams
 def _order(number: int, count: int, seed: int) -> np.ndarray:
     return generator(seed, number, Purpose.ORDER).permutation(count)
-
-
-def _centred(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The largest centred part of the shape `size` of images of one size, resized to it."""
-    height, width = images.shape[-3:-1]
-    if (height, width) == tuple(size):
-        return images
-    top, left, height, width = centre_window(height, width, *size)
-    return resize(images[..., top : top + height, left : left + width, :], size)
 
 
 def _data_format(images: np.ndarray) -> np.ndarray:

@@ -1,11 +1,12 @@
-"""Encoded images to pixels of the network's size, inside a tf.data stream.
+"""Random crops of encoded images, in a tf.data stream.
 
 Of a JPEG nothing but the window is decoded, at 1/2 to 1/8 where that suffices; other files come as
-pixels of the window, through Pillow (`AnySplit.part`).
+pixels of the window, reduced as much, through Pillow (`FileSplit.part`).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -14,31 +15,31 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_inception.data.splits import PIXELS, AnySplit
+from keras_inception.data.splits import PIXELS, FileSplit
 from keras_inception.data.stream import CROP_DRAWS, ROW_DRAWS
-from keras_inception.images.geometry import Window, centre_window, random_window
-from keras_inception.images.graph_decode import resized, upright
+from keras_inception.images.geometry import Window, random_window
+from keras_inception.images.graph_decode import upright
+from keras_inception.images.limits import PIXELS_IN_FLIGHT
 
 PARALLEL = tf.data.AUTOTUNE
+# Images that one call reads, as long as their files have no more bytes together.
+_MOST_READ, _BYTES_READ = 32, 2**24
 
 
-def decoded_images(
-    split: AnySplit,
+def cropped_images(
+    split: FileSplit,
     size: tuple[int, int],
     channels: int,
     rows: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]],
     batch_size: int,
-    *,
-    random: bool,
 ) -> tf.data.Dataset:
-    """Batches of float32 images in [0, 255], N x h x w x C, the last one may be short.
+    """Batches of float32 random crops in [0, 255], N x h x w x C; the last one may be short.
 
     Args:
         split: the images.
         size, channels: of the result.
         rows: gives pairs of positions in the split (N) and uniform numbers (N x ROW_DRAWS).
         batch_size: images of a batch.
-        random: cut a random part of each image, interpolated at random, by the numbers.
     """
     if keras.backend.backend() != "tensorflow":
         with suppress(RuntimeError):  # TensorFlow has run already
@@ -49,71 +50,69 @@ def decoded_images(
     # No tuning while it runs: its thread looks less and less often, and an iterator's end waits for
     # its next look: after 60 seconds of training up to 60 more (TensorFlow 2.21).
     options.autotune.enabled = False
-    images = decoded_rows(dataset, split, size, channels, random=random).batch(batch_size)
+    images = _cropped_rows(dataset, split, size, channels).batch(batch_size)
     return images.prefetch(PARALLEL).with_options(options)
 
 
-def decoded_rows(
-    rows: tf.data.Dataset,
-    split: AnySplit,
-    size: tuple[int, int],
-    channels: int,
-    *,
-    random: bool,
+def _cropped_rows(
+    rows: tf.data.Dataset, split: FileSplit, size: tuple[int, int], channels: int
 ) -> tf.data.Dataset:
-    """One image, float32 h x w x C in [0, 255], for each position of (positions, uniforms)."""
-    read = _reader(split, size, channels, random=random)
+    """One crop, float32 h x w x C in [0, 255], for each position of (positions, uniforms)."""
+    read = _reader(split, size, channels)
     types = (tf.string, tf.int32, tf.int32, tf.int32)
 
     def parts(positions: Any, uniforms: Any) -> Any:
         return *tf.numpy_function(read, (positions, uniforms), types), uniforms[:, CROP_DRAWS - 1 :]
 
-    def image(content: Any, window: Any, orientation: Any, ratio: Any, uniforms: Any) -> Any:
+    def image(content: Any, window: Any, orientation: Any, halvings: Any, uniforms: Any) -> Any:
         window = tf.ensure_shape(window, (4,))
         pixels = tf.cond(
             orientation == PIXELS,
             lambda: _pixels(content, window, channels),
-            lambda: _jpeg_window(content, window, orientation, ratio, channels),
+            lambda: _jpeg_window(content, window, orientation, halvings, channels),
         )
         pixels.set_shape((None, None, channels))
         pixels = tf.cond(uniforms[1] < 0.5, lambda: tf.reverse(pixels, [1]), lambda: pixels)
-        return _interpolated(pixels, size, uniforms[0]) if random else resized(pixels, size)
+        return _interpolated(pixels, size, uniforms[0])
 
-    return rows.map(parts, PARALLEL).unbatch().map(image, PARALLEL)
+    at_once, parallel = _bounds(split)
+    return rows.unbatch().batch(at_once).map(parts, PARALLEL).unbatch().map(image, parallel)
+
+
+def _bounds(split: FileSplit) -> tuple[int, int]:
+    """How many images one call reads, and how many are decoded at a time, to bound memory."""
+    largest_file = max(file.length for file in split.files)
+    # A progressive JPEG is held whole while it is decoded, whatever the window.
+    largest_image = max(file.height * file.width for file in split.files)
+    return (
+        min(_MOST_READ, max(1, _BYTES_READ // largest_file)),
+        min(os.cpu_count() or 1, max(1, PIXELS_IN_FLIGHT // largest_image)),
+    )
 
 
 def _reader(
-    split: AnySplit, size: tuple[int, int], channels: int, *, random: bool
+    split: FileSplit, size: tuple[int, int], channels: int
 ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]:
-    """A function (positions, uniforms) -> contents, stored windows, orientations, DCT ratios."""
-    # How many pixels of the window there must be for each of the input's when a JPEG is decoded
-    # at 1/2, 1/4 or 1/8. The window's edges are then rounded: by an eighth of the input's pixels
-    # at most where images are evaluated.
-    least = 1 if random else 4
+    """A function (positions, uniforms) -> contents, stored windows, orientations, halvings."""
 
     def read(positions: np.ndarray, uniforms: np.ndarray) -> tuple[np.ndarray, ...]:
-        parts, ratios = [], []
+        parts, halvings = [], []
         for position, numbers in zip(positions.tolist(), uniforms.tolist(), strict=True):
-            height, width = split.size_of(position)
-            window = (
-                random_window(height, width, numbers)
-                if random
-                else centre_window(height, width, *size)
-            )
-            parts.append(split.part(position, window, channels))
-            ratios.append(_dct_ratio(window, size, least))
+            window = random_window(*split.size_of(position), numbers)
+            halvings.append(_halvings(window, size))
+            parts.append(split.part(position, window, channels, halvings[-1]))
         contents = np.array([part.content for part in parts], object)
         windows = np.array([part.window for part in parts], np.int32)
         orientations = np.array([part.orientation for part in parts], np.int32)
-        return contents, windows, orientations, np.array(ratios, np.int32)
+        return contents, windows, orientations, np.array(halvings, np.int32)
 
     return read
 
 
-def _dct_ratio(window: Window, size: tuple[int, int], least: int) -> int:
-    """The largest of 0 (1/1) to 3 (1/8) halvings that leaves `least` pixels for each wanted."""
-    room = min(window.height // (least * size[0]), window.width // (least * size[1]))
-    return min(3, max(room, 1).bit_length() - 1)
+def _halvings(window: Window, size: tuple[int, int]) -> int:
+    """From 0 (1/1) to 3 (1/8), as long as a pixel is left for each of the input's."""
+    ratio = min(window.height // size[0], window.width // size[1])
+    return min(3, max(ratio, 1).bit_length() - 1)
 
 
 def _pixels(content: Any, window: Any, channels: int) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from contextlib import ExitStack
 
 import numpy as np
-import tensorflow as tf
+from PIL import Image
 
-from keras_inception.data.splits import PIXELS, AnySplit, Part, Split
-from keras_inception.images.geometry import Crops, Scale, Window, mirrors, scales
+from keras_inception.data.splits import AnySplit, Split
+from keras_inception.images.decode import as_pixels
+from keras_inception.images.geometry import Crops, Scale, Square, mirrors, scales
 
 
 def crop_views(
@@ -17,7 +18,8 @@ def crop_views(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The crops of every image in order, a few images or one scale of one image at a time.
 
-    So memory holds 36 crops of an image at once, not all 144 of a batch.
+    So memory holds 36 crops of an image at once, not all 144 of a batch. Of a resized image only
+    the squares that are seen are computed, however long it is.
 
     Args:
         size: of the network's square input.
@@ -26,8 +28,8 @@ def crop_views(
         views_at_once: about how many crops of equally large images come together.
 
     Yields:
-        The position of the first image, and images x crops x size x size x channels, float32 in
-        [0, 255]. A position comes once for each scale.
+        The position of the first image, and images x crops x size x size x channels, uint8. A
+        position comes once for each scale.
 
     Raises:
         ValueError: images in memory of another number of channels.
@@ -39,47 +41,48 @@ def crop_views(
         )
     position = 0
     while position < len(split):
-        height, width = split.size_of(position)
-        layout = scales(height, width, size, crops)
+        layout = scales(*split.size_of(position), size, crops)
+        together = 1
         if isinstance(split, Split):
-            views = len(layout[0].squares) * (2 if mirrors(crops) else 1)
-            images = split.images[position : position + max(1, views_at_once // views)]
-        else:
-            whole = Window(0, 0, height, width)
-            images = _pixels(split.part(position, whole, channels), channels)[None]
-        for scale in layout:
-            yield position, _views(images, scale, size, mirrored=mirrors(crops))
-        position += len(images)
+            together = min(max(1, views_at_once // _count(layout[0], crops)), len(split) - position)
+        with ExitStack() as stack:
+            images = [
+                stack.enter_context(split.opened(image_position, channels))
+                for image_position in range(position, position + together)
+            ]
+            for scale in layout:
+                views = [_views(image, scale, size, mirrored=mirrors(crops)) for image in images]
+                yield position, np.stack(views)
+        position += together
 
 
-def _pixels(part: Part, channels: int) -> np.ndarray:
-    """A whole image, upright: height x width x channels."""
-    if part.orientation == PIXELS:
-        shape = (part.window.height, part.window.width, channels)
-        return np.frombuffer(part.content, np.uint8).reshape(shape)
-    stored = tf.io.decode_jpeg(part.content, channels=channels, dct_method="INTEGER_ACCURATE")
-    return upright(np.asarray(stored), part.orientation)
+def _count(scale: Scale, crops: Crops) -> int:
+    """How many crops of an image a scale gives."""
+    seen = sum(len(square.corners) + square.whole for square in scale.squares)
+    return seen * (2 if mirrors(crops) else 1)
 
 
-def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
-    """Apply EXIF's orientation: 5 to 8 transpose, then some mirror down or right."""
-    turned = stored.swapaxes(0, 1) if orientation >= 5 else stored
-    turned = turned[::-1] if orientation in (3, 4, 7, 8) else turned
-    return turned[:, ::-1] if orientation in (2, 3, 6, 7) else turned
+def _views(image: Image.Image, scale: Scale, size: int, *, mirrored: bool) -> np.ndarray:
+    """The crops of one scale, K x size x size x C, then their mirror images."""
+    views = []
+    for square in scale.squares:
+        pixels = _square(image, scale, square)
+        views += [
+            as_pixels(pixels.crop((right, down, right + size, down + size)))
+            for down, right in square.corners
+        ]
+        if square.whole:
+            views.append(as_pixels(pixels.resize((size, size), Image.Resampling.BILINEAR)))
+    stacked = np.stack(views)
+    return np.concatenate([stacked, stacked[:, :, ::-1]]) if mirrored else stacked
 
 
-def _views(images: np.ndarray, scale: Scale, size: int, *, mirrored: bool) -> np.ndarray:
-    resized = _resized(images, scale.height, scale.width)
-    views = [
-        _resized(resized[:, top : top + side, left : left + side], size, size)
-        for top, left, side in scale.squares
-    ]
-    stacked = np.stack(views, axis=1)  # N x K x size x size x C
-    return np.concatenate([stacked, stacked[:, :, :, ::-1]], axis=1) if mirrored else stacked
-
-
-def _resized(images: Any, height: int, width: int) -> np.ndarray:
-    if images.shape[1:3] == (height, width):
-        return np.asarray(images, np.float32)
-    pixels = tf.cast(images, tf.float32)
-    return np.asarray(tf.image.resize(pixels, (height, width), antialias=True))
+def _square(image: Image.Image, scale: Scale, square: Square) -> Image.Image:
+    """A square of the resized image. The rest of it is not computed: it may be very long."""
+    top, left, side = square.top, square.left, square.side
+    if (scale.height, scale.width) == (image.height, image.width):
+        return image.crop((left, top, left + side, top + side))
+    # The filter reaches beyond the box, as it does when the whole image is resized.
+    across, down = image.width / scale.width, image.height / scale.height
+    box = (left * across, top * down, (left + side) * across, (top + side) * down)
+    return image.resize((side, side), Image.Resampling.BILINEAR, box=box)

@@ -19,9 +19,15 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from keras_inception.images.geometry import centre_window
-from keras_inception.images.limits import PIXELS_IN_FLIGHT, PixelBudget, max_pixels
+from keras_inception.images.limits import (
+    MEGAPIXELS_VARIABLE,
+    PIXELS_IN_FLIGHT,
+    PixelBudget,
+    max_pixels,
+)
 
 # Formats of photographs and graphics (MPO opens as JPEG). Of the others that Pillow reads, some
 # start programs (EPS) or hold a second file whose size is unknown until it is decoded (ICO).
@@ -159,7 +165,7 @@ def converted(image: Image.Image, channels: int) -> Image.Image:
     """
     _require_channels(channels)
     with _one_error():
-        _check_size(image.size, max_pixels())
+        _check_size(image.size, None)
         return _converted(_upright(image), channels)[0]
 
 
@@ -202,10 +208,10 @@ def _named(source: Source) -> str:
 
 def _open(source: Source, limit: int | None = None) -> Image.Image:
     """The image as Pillow opens it: its header is read, its pixels are not."""
-    limit = max_pixels() if limit is None else limit
+    most = max_pixels() if limit is None else limit
     with _one_error(), _quiet():
         if Image.MAX_IMAGE_PIXELS is not None:  # Pillow refuses twice as many
-            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limit)
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, most)
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         image = Image.open(file, formats=_formats())
         try:
@@ -224,20 +230,21 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _check_size(size: tuple[int, int], limit: int) -> None:
+def _check_size(size: tuple[int, int], limit: int | None) -> None:
     width, height = size
-    if width * height > limit:
+    most = max_pixels() if limit is None else limit
+    if width * height > most:
+        setting = f"; {MEGAPIXELS_VARIABLE} sets it" if limit is None else ""
         raise ValueError(
-            f"{width} x {height} pixels, more than the limit of {limit / 1e6:g} megapixels"
+            f"{width} x {height} pixels, more than the limit of {most / 1e6:g} megapixels{setting}"
         )
 
 
 def _eight_bit_transparency(image: Image.Image) -> None:
     """Bring the transparent level or colour of a PNG to the 8 bits that its pixels will have."""
-    level = image.info.get("transparency")
-    if image.format != "PNG" or not image.tile:
+    if not isinstance(image, PngImageFile) or not image.tile:
         return
-    mode = image.tile[0][3]
+    level, mode = image.info.get("transparency"), image.tile[0].args
     if isinstance(level, int) and mode in _WIDENED:
         image.info["transparency"] = level * _WIDENED[mode]
     elif isinstance(level, tuple) and mode == "RGB;16B":
@@ -300,7 +307,7 @@ def _converted(image: Image.Image, channels: int) -> tuple[Image.Image, bool]:
         return image.convert(mode), False
     image = image.convert("RGBA")
     alpha = image.getchannel("A")
-    transparent = alpha.getextrema()[0] < 255
+    transparent = alpha.getextrema()[0] != 255
     if transparent:
         white = Image.new("RGB", image.size, "white")
         white.paste(image, mask=alpha)

@@ -26,12 +26,29 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Square:
+    """A square of an image, and what of it is seen.
+
+    Attributes:
+        top, left, side: of the square in the image.
+        corners: (top, left) in the square of each crop of the input's size.
+        whole: whether the square itself, resized to the input's size, is seen too.
+    """
+
+    top: int
+    left: int
+    side: int
+    corners: tuple[tuple[int, int], ...]
+    whole: bool
+
+
+@dataclass(frozen=True)
 class Scale:
-    """One size of the image, and the squares taken from it: (top, left, side) each."""
+    """A size that the image is resized to, and the squares of it."""
 
     height: int
     width: int
-    squares: tuple[tuple[int, int, int], ...]
+    squares: tuple[Square, ...]
 
 
 def centre_window(height: int, width: int, target_height: int, target_width: int) -> Window:
@@ -104,23 +121,19 @@ def scales(height: int, width: int, size: int, crops: Crops) -> tuple[Scale, ...
             are scaled by size / 224 and rounded.
 
     Returns:
-        Scales in rising order. A square whose side is not `size` is still to be resized to it. The
-        longer side is rounded down, as torchvision does.
+        Scales in rising order. The longer side is rounded down, as torchvision does.
     """
     if crops == "whole":
         top, left, side, _ = centre_window(height, width, 1, 1)
-        return (Scale(height, width, ((top, left, side),)),)
+        return (Scale(height, width, (Square(top, left, side, (), True),)),)
     shorter = min(height, width)
     sides = [(2 * size * side + _PAPER_INPUT) // (2 * _PAPER_INPUT) for side in _PAPER_SIDES]
     result = []
     for side in sides if crops == "144" else sides[:1]:
         resized = height * side // shorter, width * side // shorter
-        squares = [
-            square
-            for third in ((0, 1, 2) if crops == "144" else (1,))
-            for square in _in_square(resized, side, third, size, crops)
-        ]
-        result.append(Scale(*resized, tuple(squares)))
+        thirds = (0, 1, 2) if crops == "144" else (1,)
+        squares = tuple(_square(resized, side, third, size, crops) for third in thirds)
+        result.append(Scale(*resized, squares))
     return tuple(result)
 
 
@@ -129,14 +142,11 @@ def mirrors(crops: Crops) -> bool:
     return crops in ("10", "144")
 
 
-def _in_square(
-    resized: tuple[int, int], side: int, third: int, size: int, crops: Crops
-) -> list[tuple[int, int, int]]:
-    """Crops of the square at the left or top (0), in the centre (1), at the right or bottom (2)."""
+def _square(resized: tuple[int, int], side: int, third: int, size: int, crops: Crops) -> Square:
+    """The square at the left or top (0), in the centre (1), at the right or bottom (2)."""
     top, left = ((length - side) * third // 2 for length in resized)
     rest = side - size
-    centre = (top + rest // 2, left + rest // 2, size)
-    if crops == "1":
-        return [centre]
-    corners = [(top + down, left + right, size) for down in (0, rest) for right in (0, rest)]
-    return [*corners, centre] + ([(top, left, side)] if crops == "144" else [])
+    corners = [(down, right) for down in (0, rest) for right in (0, rest)]
+    centre = (rest // 2, rest // 2)
+    seen = (centre,) if crops == "1" else (*corners, centre)
+    return Square(top, left, side, seen, crops == "144")

@@ -1,4 +1,4 @@
-"""Resizing of arrays by two matrix products: the filters of `tf.image.resize`, in NumPy alone."""
+"""The filters of training's random crops in memory: those of `tf.image.resize`, in NumPy alone."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from typing import Literal
 
 import numpy as np
 
-Filter = Literal["antialiased", "bilinear", "nearest", "area", "cubic"]
+Filter = Literal["bilinear", "nearest", "area", "cubic"]
 
 
-def resize(images: np.ndarray, size: tuple[int, int], method: Filter = "antialiased") -> np.ndarray:
+def resize(images: np.ndarray, size: tuple[int, int], method: Filter) -> np.ndarray:
     """Resize images, ... x h x w x C, to (height, width).
 
     Args:
         images: any numeric dtype.
         size: of the result.
-        method: "antialiased" is bilinear with a filter that widens where the image shrinks, as
-            Pillow's BILINEAR. The others are those of `tf.image.resize` without antialiasing.
-            "cubic" may leave the range of the pixels.
+        method: of `tf.image.resize` without antialiasing. "cubic" may leave the range of the
+            pixels.
 
     Returns:
         float32.
@@ -47,10 +46,8 @@ def _weights(source: int, target: int, method: Filter) -> np.ndarray:
         weights = np.minimum(ends[1:], pixels + 1) - np.maximum(ends[:-1], pixels)
     elif method == "cubic":
         weights = _keys(distances)
-    elif method == "bilinear":  # beyond the edges the first and last pixel go on
+    else:  # bilinear: beyond the edges the first and last pixel go on
         weights = 1 - np.abs(pixels - np.clip(centres, 0, source - 1)[:, None])
-    else:
-        weights = 1 - distances / max(scale, 1.0)
     if method != "cubic":
         weights = np.maximum(weights, 0)
     weights = weights / weights.sum(axis=1, keepdims=True)

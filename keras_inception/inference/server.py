@@ -7,7 +7,6 @@ pixels of the picture (decompression bombs), images waiting, and seconds until a
 import asyncio
 import base64
 import io
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from keras_inception.evaluation.visualize import branch_names
-from keras_inception.images.decode import UNREADABLE, read_image
+from keras_inception.images.decode import read_image
 from keras_inception.inference.predictor import Predictor
 from keras_inception.network.endpoints import feature_extractor
 from keras_inception.runtimes.keras_model import is_channels_first, network_input
@@ -59,9 +58,10 @@ class Model:
         Raises:
             ValueError: no image, or one of more pixels than the limit.
         """
-        _check_pixels(contents, limits.pixels)
         height, width, channels = self._predictor.network.input_shape
-        pixels = read_image(io.BytesIO(contents), height=height, width=width, channels=channels)
+        pixels = read_image(
+            contents, height=height, width=width, channels=channels, limit=limits.pixels
+        )
         labels = self._predictor.answers(pixels[None], top)[0]
         found = {"labels": [{"label": label, "score": score} for label, score in labels]}
         if maps and self._features is not None:
@@ -141,23 +141,6 @@ async def _uploaded(request: Any, most: int) -> bytes:
         if len(contents) > most:
             raise _TooLargeError(f"Expected an image of at most {most:,} bytes.")
     return bytes(contents)
-
-
-def _check_pixels(contents: bytes, most: int) -> None:
-    """Refuse a picture by the size in its header, before it is decoded."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(contents)) as image:
-                width, height = image.size
-    except UNREADABLE as error:
-        raise ValueError(
-            f"Expected an image. Received: {len(contents):,} bytes ({error})"
-        ) from None
-    if width * height > most:
-        raise ValueError(
-            f"Expected an image of at most {most:,} pixels. Received: {width} x {height}"
-        )
 
 
 def _as_png(activation: np.ndarray) -> str:
