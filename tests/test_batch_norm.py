@@ -1,4 +1,4 @@
-"""The fused training step of batch normalization against Keras's own."""
+"""The fused training step of batch normalization against that of Keras."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from keras_inception import build_network
 from keras_inception.network.batch_norm import BatchNormalization
 from keras_inception.spec.variants import NANO
 
-# One unit in the last place of bfloat16, relative.
+# One unit in the last place of bfloat16, as a relative error.
 BFLOAT16 = 2.0**-8
 
 
@@ -25,7 +25,7 @@ def built(layer_class, shape, policy, **arguments):
 
 
 def training_step(layer, inputs, upstream):
-    """Outputs, the gradients of the inputs and weights, and the moving statistics after it."""
+    """Return outputs, gradients of inputs and weights, and the updated moving statistics."""
 
     @tf.function
     def step(x):
@@ -46,7 +46,7 @@ def training_step(layer, inputs, upstream):
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("arguments", [{}, {"scale": False}, {"center": False}])
-def test_a_training_step_is_keras_s(policy, arguments):
+def test_a_training_step_equals_that_of_keras(policy, arguments):
     rng = np.random.default_rng(0)
     shape = (4, 5, 6, 7)
     inputs = rng.normal(3, 2, shape).astype("float32")
@@ -68,7 +68,7 @@ def test_a_training_step_is_keras_s(policy, arguments):
 
 
 def test_the_variance_is_biased():
-    """Of two values 0 and 2 the biased variance is 1, the unbiased 2; momentum .5, from 1."""
+    """For the values 0 and 2 the biased variance is 1, the unbiased 2; momentum .5, initially 1."""
     layer = BatchNormalization(momentum=0.5)
     outputs = layer(np.array([0.0, 2.0], "float32").reshape(2, 1, 1, 1), training=True)
     assert layer.moving_mean.numpy() == pytest.approx([0.5])

@@ -1,6 +1,6 @@
-"""What a newcomer does first on the command line: folders, names, sizes, and the usual mistakes.
+"""First steps on the command line: folders, names, sizes, and common usage errors.
 
-No network is trained here: the training is replaced by a note of what it was asked for.
+These tests train no network: they replace training by a record of its arguments.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from keras_inception.training.run import TrainResult
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
-    """The arguments of the training that a command began; the working directory is new."""
+    """The arguments of the training that a command starts, in a new working directory."""
     seen: dict[str, Any] = {}
 
     def train(spec: Any, data: Any, recipe: Any, folder: Path, **others: Any) -> TrainResult:
@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 
 
 def pictures(folder: Path, size: int = 28) -> Path:
-    """Two classes of 40 grey pictures, and a file that is none."""
+    """Write two classes of 40 grey images, and a file that is not an image."""
     random = np.random.default_rng(0)
     for name in ("hund 🐕", "kätzchen"):
         (folder / name).mkdir(parents=True)
@@ -46,20 +46,20 @@ def pictures(folder: Path, size: int = 28) -> Path:
 # --- training -----------------------------------------------------------------------------------
 
 
-def test_a_folder_of_pictures_with_any_letters(asked, tmp_path):
+def test_a_folder_of_images_with_non_ascii_names(asked, tmp_path):
     folder = pictures(tmp_path / "Größe 28")
     result = run("train", "--data", f"dir:{folder}", "--epochs", 1)
     assert result.exit_code == 0, result.output
     assert asked["data"].class_names == ("hund 🐕", "kätzchen")
-    # What cannot be read is told, not dropped.
+    # Unreadable files are reported, not dropped silently.
     assert "1 file is left out:" in result.stderr
     assert "Notiz.jpg" in result.stderr
-    # The run has one folder, whatever slashes and spaces the path of the data has.
+    # The run has one folder, even if the path of the data has slashes and spaces.
     assert asked["folder"].parent == Path("saved_models")
     assert "-Größe-28-" in asked["folder"].name
 
 
-def test_the_input_is_as_large_as_the_images_or_as_asked(asked, tmp_path):
+def test_the_input_size_is_that_of_the_images_or_the_option(asked, tmp_path):
     data = ("--data", f"dir:{pictures(tmp_path / 'data', size=40)}")
     assert run("train", *data).exit_code == 0
     assert asked["spec"].input_shape == (40, 40, 1)
@@ -78,7 +78,7 @@ def test_the_input_is_as_large_as_the_images_or_as_asked(asked, tmp_path):
         ("few", "Expected a batch of at most 2, the number of training images"),
     ],
 )
-def test_folders_that_cannot_be_trained_on(asked, tmp_path, name, told):
+def test_folders_that_are_not_a_data_set(asked, tmp_path, name, told):
     (tmp_path / "empty").mkdir()
     (tmp_path / "one class" / "cat").mkdir(parents=True)
     for letter in "ab":
@@ -104,7 +104,7 @@ def test_initial_weights_are_a_run_or_a_file(asked, tmp_path):
         assert asked["init"] == model
 
 
-def test_resume_passes_over_what_ended_before_its_first_snapshot(asked):
+def test_resume_skips_runs_that_ended_before_their_first_snapshot(asked):
     runs = [Path(f"saved_models/small-fashion_mnist_sample-2026010{day}-120000") for day in (1, 2)]
     for folder in runs:
         (folder / "snapshots").mkdir(parents=True)
@@ -114,19 +114,19 @@ def test_resume_passes_over_what_ended_before_its_first_snapshot(asked):
     assert asked["folder"] == runs[0]
 
 
-def test_resume_takes_no_run_of_other_data_and_none_that_ended(asked):
+def test_resume_skips_runs_of_other_data_and_finished_runs(asked):
     runs = Path("saved_models")
     name = "small-fashion_mnist_sample"
     for folder in ("20260101-120000", "20260102-120000", "new-20260103-120000"):
         (runs / f"{name}-{folder}" / "snapshots").mkdir(parents=True)
         (runs / f"{name}-{folder}" / "snapshots" / "step-3.npz").touch()
-    # Killed between its last file and the removal of its snapshots.
+    # Killed after its last file was written and before its snapshots were removed.
     (runs / f"{name}-20260102-120000" / "metrics.json").touch()
     assert run("train", "--resume").exit_code == 0
     assert asked["folder"] == runs / f"{name}-20260101-120000"
 
 
-def test_hidden_folders_are_no_classes(asked, tmp_path):
+def test_hidden_folders_are_not_classes(asked, tmp_path):
     folder = pictures(tmp_path / "pictures")
     (folder / ".ipynb_checkpoints").mkdir()
     assert run("train", "--data", f"dir:{folder}").exit_code == 0
@@ -148,7 +148,7 @@ def test_no_images_to_predict(tmp_path):
     assert_mistake(run("predict", saved_model(tmp_path / "run"), empty), "Received: none")
 
 
-def test_export_to_where_nothing_can_be_written(tmp_path):
+def test_export_to_an_unwritable_folder(tmp_path):
     model = saved_model(tmp_path / "run")
     file = tmp_path / "file"
     file.write_text("mine")
@@ -157,6 +157,6 @@ def test_export_to_where_nothing_can_be_written(tmp_path):
     assert file.read_text() == "mine"
 
 
-def test_design_of_what_is_no_run_and_kernels_that_are_no_numbers(tmp_path):
+def test_design_of_an_invalid_run_and_invalid_kernels(tmp_path):
     assert_mistake(run("design", "--model", tmp_path), "Expected a folder that holds model.keras")
     assert_mistake(run("design", "--kernels", "1,three"), "such as 1,3,5", "'1,three'")

@@ -8,7 +8,7 @@ from keras_inception.data.augment import Draws, mixed_up, photometric
 
 
 class Fixed:
-    """Draws that are given: brightness, contrast, colour; no lighting; shares of mixup."""
+    """Fixed draws: brightness, contrast, colour; no lighting; shares of mixup."""
 
     def __init__(self, numbers: list[float], shares: list[float] | None = None) -> None:
         self.numbers, self.shares = numbers, shares
@@ -28,13 +28,13 @@ class Fixed:
 )
 def test_photometric_is_pillows_enhancement_in_any_order(order):
     random = np.random.default_rng(0)
-    pixels = random.integers(90, 160, (12, 10, 3), np.uint8)  # nothing needs clipping on the way
+    pixels = random.integers(90, 160, (12, 10, 3), np.uint8)  # no intermediate value is clipped
     numbers = {"Brightness": 0.6, "Contrast": 0.2, "Color": 0.8}
     image = Image.fromarray(pixels)
     for name in order:
         image = getattr(ImageEnhance, name)(image).enhance(0.5 + numbers[name])
     result = photometric(pixels[None].astype(np.float32), Fixed([*numbers.values()]))
-    # Pillow drops the fraction of every pixel three times, by .5 in the mean and up to 1 each.
+    # Pillow truncates every pixel three times, by .5 on average and up to 1 each time.
     difference = result[0] - np.asarray(image, np.float32)
     assert difference.min() > -0.5
     assert difference.max() < 3.2
@@ -48,7 +48,7 @@ def test_photometric_of_grey_images():
     np.testing.assert_allclose(result.ravel(), [75, 105], atol=1e-4)
 
 
-def test_photometric_stays_within_the_range_of_pixels():
+def test_photometric_stays_within_the_pixel_range():
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (64, 8, 8, 3), np.uint8)
     result = photometric(images, Draws(0, 5, 64, 0, 64))

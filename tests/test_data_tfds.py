@@ -1,4 +1,4 @@
-"""TFDS: names, prepared sets of encoded images and of decoded ones, nothing prepared."""
+"""TFDS: names, prepared data sets with encoded and decoded images, and missing data sets."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from keras_inception.data.stream import evaluation_batches
 
 
 def encoded(number: int, kind: str = "JPEG", size: tuple[int, int] = (20, 30)) -> bytes:
-    """A picture of the one grey value 10 * number."""
+    """An encoded image with the constant grey value 10 * number."""
     file = io.BytesIO()
     Image.fromarray(np.full((*size, 3), 10 * number, np.uint8)).save(file, kind, quality=95)
     return file.getvalue()
@@ -57,7 +57,7 @@ def write_tfds(
 
 
 def values(split: Split | FileSplit) -> list[int]:
-    """Which picture each image of the split is, told by its pixels."""
+    """Return the number of each image of the split, read from its pixels."""
     images, labels = next(iter(evaluation_batches(split, tiny_spec(size=8), 99)))
     numbers = np.rint((images.mean(axis=(1, 2, 3)) + 1) * 12.75).astype(int).tolist()
     assert labels.tolist() == [number % 2 for number in numbers]
@@ -141,14 +141,14 @@ def test_the_newest_version_unless_one_is_given(data_dir):
         open_data("tfds:mine:1.3.0")
 
 
-def test_splits_that_do_not_exist_are_told(data_dir):
+def test_unknown_splits_are_refused(data_dir):
     write_tfds(data_dir, {"train": [encoded(i) for i in range(4)]}, (None, None, 3))
     with pytest.raises(ValueError, match="nope"):
         open_data("tfds:mine?test=nope")
 
 
 @pytest.mark.usefixtures("data_dir")
-def test_no_files_and_no_network_are_told_at_once():
+def test_missing_files_without_network_fail_immediately():
     with pytest.raises(ValueError, match=r"Received: neither .*tfds build mnist .*TFDS_DATA_DIR"):
         open_data("tfds:mnist")
 

@@ -1,4 +1,4 @@
-"""`GoogLeNet(...)`: the signature of keras.applications, shapes, weight files and its refusals."""
+"""`GoogLeNet(...)`: signature of keras.applications, shapes, weight files, refused arguments."""
 
 import inspect
 import subprocess
@@ -27,7 +27,7 @@ def predict(model, x):
 
 
 def run_python(code, *arguments):
-    """What a fresh interpreter prints."""
+    """Return what a new interpreter prints."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
@@ -149,7 +149,7 @@ def test_weights_from_a_file(tmp_path, suffix, as_text):
         assert_array_equal(new, old)
 
 
-def test_the_file_of_a_classifier_serves_without_the_top(tmp_path):
+def test_the_file_of_a_classifier_loads_without_the_top(tmp_path):
     saved = GoogLeNet(weights=None, spec=TINY)
     saved.save_weights(tmp_path / "tiny.weights.h5")
     loaded = GoogLeNet(include_top=False, weights=tmp_path / "tiny.weights.h5", spec=TINY)
@@ -185,13 +185,13 @@ def test_the_weights_of_another_network(tmp_path, difference, suffix):
 
 
 @pytest.mark.parametrize("name", ["broken.weights.h5", "broken.keras"])
-def test_a_file_that_holds_no_weights(tmp_path, name):
+def test_a_file_without_weights(tmp_path, name):
     (tmp_path / name).write_bytes(b"not weights")
     with pytest.raises(ValueError, match=rf"Expected a `\.weights\.h5` or `\.keras`.*{name}"):
         GoogLeNet(weights=tmp_path / name, spec=TINY)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file(tmp_path):
     with pytest.raises(ValueError, match=r"Expected a file of weights.*none\.keras'.*not there"):
         GoogLeNet(weights=tmp_path / "none.keras", spec=TINY)
 
@@ -205,7 +205,7 @@ def test_a_file_of_another_kind(tmp_path, name):
         GoogLeNet(weights=tmp_path / name, spec=TINY)
 
 
-def test_lrn_models_load_by_importing_the_package_alone(tmp_path):
+def test_lrn_models_load_after_importing_the_package(tmp_path):
     model = GoogLeNet(weights=None, spec=TINY)
     model.save(tmp_path / "lrn.keras")
     np.save(tmp_path / "x.npy", images())
@@ -266,12 +266,12 @@ def test_wrong_arguments(case):
         ),
     ],
 )
-def test_imagenet_weights_are_refused_clearly(arguments, message):
+def test_imagenet_weights_that_do_not_fit_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         GoogLeNet(**arguments)
 
 
-# --- manners ------------------------------------------------------------------------------------
+# --- side effects -------------------------------------------------------------------------------
 
 
 def test_importing_and_building_change_no_global_state():
@@ -299,7 +299,7 @@ print('untouched')
     assert run_python(code).strip() == "untouched"
 
 
-def test_the_spec_given_stays_as_it_is():
+def test_the_given_spec_is_unchanged():
     spec = replace(TINY)
     GoogLeNet(weights=None, spec=spec, classes=9, input_shape=(40, 40, 1))
     assert spec == tiny_spec(norm="lrn")

@@ -1,4 +1,4 @@
-"""Under JAX, Keras's own fit trains the same recipe, data-parallel over virtual CPU devices."""
+"""Under JAX, Keras's fit trains the same recipe, data-parallel over virtual CPU devices."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def test_two_devices_of_jax_take_the_steps_of_one(tmp_path):
     assert {path.name for path in (tmp_path / "2").iterdir()} == RUN_FILES - {"saved_model"}
 
 
-def test_the_time_of_the_training_is_told(tmp_path):
+def test_the_training_time_is_reported(tmp_path):
     recipe = replace(RECIPE, average="none", clip_norm=0.0, epochs=1)
     progress = keras_fit.fit(one_module_spec(), noise(), recipe, tmp_path)
     assert 0.1 < progress.seconds < 300
@@ -38,19 +38,19 @@ def test_the_time_of_the_training_is_told(tmp_path):
     "change",
     [{"average": "uniform"}, {"micro_batches": 2}, {"precision": "mixed_bfloat16"}],
 )
-def test_what_only_the_training_step_does_is_refused(tmp_path, change):
+def test_features_of_the_tensorflow_step_are_refused(tmp_path, change):
     recipe = replace(RECIPE, average="none")
     with pytest.raises(ValueError, match="which need KERAS_BACKEND=tensorflow"):
         keras_fit.fit(one_module_spec(), noise(), replace(recipe, **change), tmp_path)
 
 
-def test_the_time_of_training_is_told(tmp_path):
+def test_the_training_time_is_at_least_a_step(tmp_path):
     recipe = replace(RECIPE, average="none", micro_batches=1, precision="float32", epochs=1)
     assert keras_fit.fit(one_module_spec(), noise(), recipe, tmp_path).seconds > 0.01
 
 
 @pytest.mark.parametrize(("asked", "compiled"), [(True, True), (False, "auto")])
-def test_the_recipe_asks_for_xla(asked, compiled, monkeypatch):
+def test_the_recipe_enables_xla(asked, compiled, monkeypatch):
     seen = []
     monkeypatch.setattr(
         keras.Model, "compile", lambda *_, jit_compile, **__: seen.append(jit_compile)

@@ -1,4 +1,4 @@
-"""Recipes: what they refuse and why, the scaled learning rate, JSON out and in."""
+"""Recipes: refused values and the reasons, the scaled learning rate, JSON round trip."""
 
 import json
 import re
@@ -161,7 +161,7 @@ def test_steps_are_whole_batches() -> None:
     assert recipe.total_steps(200) == 9  # not 600 // 64: an epoch never ends within a batch
 
 
-def test_a_short_text_takes_the_defaults() -> None:
+def test_missing_fields_take_their_defaults() -> None:
     text = '{"schema_version": 1, "name": "short", "epochs": 2}'
     assert Recipe.from_json(text) == Recipe(name="short", epochs=2)
 

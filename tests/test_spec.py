@@ -1,4 +1,4 @@
-"""Specs: what they refuse and why, their arithmetic of sizes, JSON out and in."""
+"""Specs: refused values and the reasons, output sizes, JSON round trip."""
 
 import json
 import re
@@ -245,7 +245,7 @@ def test_widths_by_suffix_and_back() -> None:
         NAIVE.modules[0].with_widths({"pool_proj": 3})
 
 
-def test_channels_that_the_modules_read() -> None:
+def test_input_channels_of_the_modules() -> None:
     # Table 1: conv2 gives 192, then the column "output size" of the module before.
     inputs = PAPER.module_inputs()
     assert [*inputs.values()] == [192, 256, 480, 512, 512, 512, 528, 832, 832]
@@ -254,7 +254,7 @@ def test_channels_that_the_modules_read() -> None:
 
 
 def _windows(size: int, window: int, stride: int, before: int, after: int) -> int:
-    """Windows that fit into a padded row, by sliding one along."""
+    """Count the windows that fit into a padded row, by sliding one along."""
     starts = range(-before, size + after - window + 1, stride)
     return len(starts)
 
@@ -268,7 +268,7 @@ def test_convolution_sizes(kernel_size: int, stride: int) -> None:
             name="c", filters=1, kernel_size=kernel_size, stride=stride, padding="symmetric"
         )
         assert symmetric.output_size(size) == _windows(size, kernel_size, stride, half, half)
-        # TensorFlow's "same": one window for every `stride` pixels, the last one begun counts.
+        # TensorFlow's "same": one window per `stride` pixels, including a partial last one.
         same = replace(symmetric, padding="same")
         assert same.output_size(size) == len(range(0, size, stride))
 
@@ -277,7 +277,7 @@ def test_convolution_sizes(kernel_size: int, stride: int) -> None:
 def test_pool_sizes(window: int, stride: int) -> None:
     for size in range(window, 40):
         ceil = PoolSpec(name="p", size=window, stride=stride, padding="ceil")
-        # Caffe's rounding: windows from the first pixel on until one reaches the last pixel.
+        # Caffe's rounding: windows start at the first pixel, until one reaches the last pixel.
         starts = [0]
         while starts[-1] + window < size:
             starts.append(starts[-1] + stride)
@@ -392,7 +392,7 @@ def test_json_unknown_and_missing_keys_are_named(place: tuple[str | int, ...]) -
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "3", "null", '"spec"', "{}", '{"name": "x"}', "[" * 10]
 )
-def test_other_texts_are_refused(text: str) -> None:
+def test_other_json_texts_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="Expected the JSON of a spec"):
         NetworkSpec.from_json(text)
 
@@ -412,7 +412,7 @@ def test_other_schema_versions_are_refused(version: Any, remedy: str) -> None:
 
 
 def _places(data: Any, place: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    """The place of every value in a JSON document, below its root."""
+    """Return the path of every value in a JSON document, below its root."""
     if isinstance(data, dict):
         inner: list[tuple[str | int, Any]] = list(data.items())
     else:
@@ -438,7 +438,7 @@ WRONG: tuple[Any, ...] = (
 )
 
 
-def test_a_wrong_value_in_any_place_is_a_value_error() -> None:
+def test_a_wrong_value_anywhere_is_a_value_error() -> None:
     full = replace(NETWORK, batch_norm=NORM)
     outcomes = {"refused": 0, "read": 0}
     for place in _places(_document(full)):
@@ -449,7 +449,7 @@ def test_a_wrong_value_in_any_place_is_a_value_error() -> None:
                 spec = NetworkSpec.from_json(json.dumps(data))
             except ValueError:
                 outcomes["refused"] += 1
-            else:  # such as 3 in the place of 4 filters
+            else:  # for example 3 instead of 4 filters
                 default = {"scale": True, "momentum": 0.99, "epsilon": 0.001}
                 expected = default if (place, wrong) == (("batch_norm",), {}) else wrong
                 assert _at(_document(spec), place) == expected
