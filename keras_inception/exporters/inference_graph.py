@@ -130,20 +130,28 @@ def merged(model: keras.Model) -> keras.Model:
     makers = {id(layer.output): layer for layer in network.operations}
     pixels = keras.Input(batch_shape=network.input.shape, name=makers[id(network.input)].name)
     made = {id(network.input): pixels}
-    for layer in network.operations:  # in the order in which they are computed
-        if isinstance(layer, keras.layers.InputLayer):
-            continue
-        branches = _parallel_convolutions(layer, makers)
+
+    def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        branches = _parallel_convolutions(operation, makers)
         if branches:
             inputs = made[id(branches[0][0].input)]
-            made[id(layer.output)] = _one_convolution(layer, branches, inputs)
+            outputs = _one_convolution(operation, branches, inputs)
+        elif isinstance(operation, keras.layers.Layer):
+            copy = type(operation).from_config(operation.get_config())
+            outputs = _call_without_mask(copy, *args, **kwargs)
+            copy.set_weights(operation.get_weights())
         else:
-            copy = type(layer).from_config(layer.get_config())
-            inputs = keras.tree.map_structure(lambda tensor: made[id(tensor)], layer.input)
-            made[id(layer.output)] = copy(inputs)
-            if isinstance(layer, keras.layers.Layer):
-                copy.set_weights(layer.get_weights())
-    return keras.Model(pixels, made[id(network.output)], name=network.name)
+            outputs = operation(*args, **kwargs)
+        made[id(operation.output)] = outputs
+        return outputs
+
+    # Branches that are merged are copied too, and left out with what leads to no output.
+    return keras.models.clone_model(
+        network,
+        input_tensors=pixels,
+        clone_function=lambda operation: operation,
+        call_function=call,
+    )
 
 
 Branch = tuple[keras.layers.Conv2D, keras.layers.Layer | None]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_inception.network.nested import inner_network
+
 
 def endpoints(model: keras.Model) -> tuple[str, ...]:
     """Names of all endpoints: stem units, pools, modules ("3a"), branches ("3a_3x3"), head."""
@@ -97,13 +99,15 @@ def freeze_until(model: keras.Model, endpoint: str) -> None:
     froze above trains again. Compile the model again afterwards.
 
     Args:
-        model: a network of this package.
+        model: a network of this package, or a model around one, such as
+            `keras.Sequential([network, ...])`, whose other layers train on.
         endpoint: where training begins, under any of its names: "4a", "Mixed_4b", "pool3".
 
     Raises:
         ValueError: an endpoint that the model does not have.
     """
     own = endpoint_name(endpoint)
+    whole, model = model, inner_network(model) or model
     up_to = feature_extractor(model, [endpoint]).layers
     # A module of a single branch ends in an Identity.
     is_module = isinstance(model.get_layer(own), keras.layers.Concatenate | keras.layers.Identity)
@@ -113,6 +117,6 @@ def freeze_until(model: keras.Model, endpoint: str) -> None:
         for layer in up_to
         if layer.name not in parts and not (is_module and layer.name.startswith(f"{own}_"))
     }
-    model.trainable = True  # a model that is itself frozen has no trainable layers
+    whole.trainable = True  # a model that is itself frozen has no trainable layers
     for layer in model.layers:
         layer.trainable = layer.name not in below

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_inception.images.conventions import model_preprocessing, preprocess_input
-from keras_inception.network.build import inference_model
+from keras_inception.network.nested import flat_classifier
 
 Scores = Callable[[np.ndarray], np.ndarray]
 
@@ -67,13 +67,15 @@ def is_channels_first(model: keras.Model) -> bool:
 
 
 def load_keras(path: Path) -> keras.Model:
-    """The inference model of a `.keras` file of this package.
+    """The classifier of a `.keras` file: a network of this package, or a model around one.
+
+    Returns:
+        One flat graph (`flat_classifier`).
 
     Raises:
         ValueError: not one, or not a classifier of a fixed input size.
     """
-    model = inference_model(load_any_keras(path))
-    model_preprocessing(model)
+    model = flat_classifier(load_any_keras(path))
     if None in image_shape(model) or len(model.output_shape) != 2:
         raise ValueError(
             f"Expected a classifier of a fixed input size in {str(path)!r}. Received: "

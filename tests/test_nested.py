@@ -1,0 +1,222 @@
+"""Fine-tuned models in every form of Keras's transfer-learning guide, on the command line's path.
+
+What is expected is the user's own model, called on the pixels that it was built for.
+"""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+from conftest import tiny_spec
+from keras import layers
+
+from keras_inception import GoogLeNet, freeze_until, preprocess_input
+from keras_inception.evaluation.visualize import class_activation_maps
+from keras_inception.exporters.inference_graph import folded, merged
+from keras_inception.network.nested import flat_classifier
+from keras_inception.runtimes.keras_model import keras_network, load_keras
+
+
+def network(**options) -> keras.Model:
+    spec = tiny_spec(norm="bn")
+    return GoogLeNet(include_top=False, weights=None, input_shape=(32, 32, 3), spec=spec, **options)
+
+
+def sequential() -> keras.Model:
+    return keras.Sequential([network(pooling="avg"), layers.Dense(3, activation="softmax")])
+
+
+def flat() -> keras.Model:
+    features = network(pooling="avg")
+    return keras.Model(features.input, layers.Dense(3, "softmax")(features.output))
+
+
+def flat_with_a_nested_head() -> keras.Model:
+    features = network(pooling="avg")
+    head = keras.Sequential([layers.Dense(4, "relu"), layers.Dense(3), layers.Softmax()])
+    return keras.Model(features.input, head(features.output))
+
+
+def guide() -> keras.Model:
+    """https://keras.io/guides/transfer_learning: rescaling, frozen base, one logit for two."""
+    base = network()
+    base.trainable = False
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Rescaling(scale=1 / 127.5, offset=-1)(inputs)
+    x = base(x, training=False)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dropout(0.2)(x)
+    return keras.Model(inputs, layers.Dense(1)(x))
+
+
+def augmented() -> keras.Model:
+    base = network()
+    inputs = keras.Input((32, 32, 3))
+    x = keras.Sequential([layers.RandomFlip("horizontal"), layers.RandomRotation(0.1)])(inputs)
+    x = preprocess_input(x, model=base)
+    x = layers.GlobalAveragePooling2D()(base(x, training=False))
+    x = layers.Dense(7, activation="relu")(x)
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
+
+
+def augmented_in_the_networks_own_convention() -> keras.Model:
+    return keras.Sequential(
+        [keras.Input((32, 32, 3)), layers.RandomFlip(), network(pooling="avg"), layers.Dense(3)]
+    )
+
+
+def raw_sequential() -> keras.Model:
+    base = network(pooling="avg", include_preprocessing=True)
+    return keras.Sequential([keras.Input((32, 32, 3)), base, layers.Dense(1, "sigmoid")])
+
+
+def probabilities(outputs: np.ndarray) -> np.ndarray:
+    return outputs
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def second_of_two(share: np.ndarray) -> np.ndarray:
+    return np.concatenate([1 - share, share], axis=1)
+
+
+def logit_of_two(logit: np.ndarray) -> np.ndarray:
+    return second_of_two(1 / (1 + np.exp(-logit)))
+
+
+# Each form, whether it takes pixels in [0, 255], and what its outputs mean.
+FORMS = [
+    (sequential, False, probabilities),
+    (flat, False, probabilities),
+    (flat_with_a_nested_head, False, probabilities),
+    (guide, True, logit_of_two),
+    (augmented, True, probabilities),
+    (augmented_in_the_networks_own_convention, False, softmax),
+    (raw_sequential, True, second_of_two),
+]
+
+
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype("float32")
+
+
+@pytest.fixture(params=FORMS, ids=lambda form: form[0].__name__)
+def saved(request, tmp_path) -> tuple[keras.Model, np.ndarray, str]:
+    """A model of a form after a step of training and saving, its scores of the images, its path."""
+    build, raw, scores = request.param
+    keras.utils.set_random_seed(3)
+    model = build()
+    for weight in model.trainable_weights:  # every weight counts
+        weight.assign(weight + 0.05 * keras.random.normal(weight.shape, seed=1))
+    path = tmp_path / "tuned.keras"
+    model.save(path)
+    inputs = pixels() if raw else pixels() / 127.5 - 1
+    return model, scores(model.predict(inputs, verbose=0)), path
+
+
+def test_the_flat_graph_gives_the_models_scores(saved):
+    model, expected, path = saved
+    for loaded in (flat_classifier(model), load_keras(path)):
+        found = keras_network(loaded, ("a", "b", "c")[: expected.shape[1]]).scores(pixels())
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        # The scores depend on the image, so that equality says something.
+        assert np.ptp(expected, axis=0).max() > 1e-4
+
+
+def test_exports_fold_and_merge_it(saved):
+    _, expected, path = saved
+    for graph in (folded, merged):
+        found = keras_network(graph(load_keras(path)), ()).scores(pixels())
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_class_maps_average_to_the_logits(saved):
+    _, _, path = saved
+    model = load_keras(path)
+    if model.get_layer("predictions_logits").input is not model.get_layer("avg_pool").output:
+        pytest.skip("a head of more than one layer")
+    bias = model.get_layer("predictions_logits").get_weights()[1]
+    logits = class_activation_maps(model, pixels()).mean(axis=(1, 2)) + bias
+    np.testing.assert_allclose(
+        softmax(logits), keras_network(model, ()).scores(pixels()), atol=1e-5
+    )
+
+
+def test_freezing_reaches_the_network_inside(saved):
+    model, _, _ = saved
+    freeze_until(model, "4a")
+    names = {weight.path.split("/")[-2] for weight in model.trainable_weights}
+    inside = {name for name in names if name[:2] in ("3a", "3b", "4a", "co")}
+    assert {name[:2] for name in inside} == {"4a"}
+    assert names - inside  # the head trains on
+
+
+# What is refused, in one line that says what to build instead
+
+
+def other(build: Callable[[], keras.Model]) -> pytest.RaisesExc:
+    with pytest.raises(ValueError, match=r"keras\.Model\(features\.input") as caught:
+        flat_classifier(build())
+    assert "\n" not in str(caught.value)
+    return caught
+
+
+def on_an_input_tensor() -> keras.Model:
+    inputs = keras.Input((32, 32, 3))
+    base = network(input_tensor=layers.Rescaling(1 / 127.5, -1)(inputs), pooling="avg")
+    return keras.Model(inputs, layers.Dense(3, "softmax")(base.output))
+
+
+def two_networks() -> keras.Model:
+    inputs = keras.Input((32, 32, 3))
+    features = [network(pooling="avg", name=name)(inputs) for name in ("one", "two")]
+    return keras.Model(inputs, layers.Dense(3, "softmax")(layers.Concatenate()(features)))
+
+
+def two_outputs() -> keras.Model:
+    inputs = keras.Input((32, 32, 3))
+    x = network(pooling="avg")(inputs)
+    return keras.Model(inputs, [layers.Dense(3, "softmax")(x), layers.Dense(2, "softmax")(x)])
+
+
+class Subclassed(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = network(pooling="avg")
+
+    def call(self, pixels):
+        return self.features(pixels)
+
+
+def inside_a_subclass() -> keras.Model:
+    model = Subclassed()
+    model(np.zeros((1, 32, 32, 3), "float32"))
+    return model
+
+
+@pytest.mark.parametrize(
+    "build", [on_an_input_tensor, two_networks, two_outputs, inside_a_subclass]
+)
+def test_other_forms_are_refused_with_the_flat_form(build):
+    other(build)
+
+
+def test_a_model_that_was_never_called_has_no_head():
+    with pytest.raises(ValueError, match="never called"):
+        flat_classifier(
+            keras.Sequential([layers.RandomFlip(), network(pooling="avg"), layers.Dense(3)])
+        )
+
+
+def test_a_network_of_this_package_stays_itself():
+    model = GoogLeNet(weights=None, spec=tiny_spec(), classes=5)
+    assert flat_classifier(model) is model
+    logits = GoogLeNet(weights=None, spec=tiny_spec(), classes=5, classifier_activation=None)
+    logits.set_weights(model.get_weights())
+    inputs = pixels() / 127.5 - 1
+    found = flat_classifier(logits).predict(inputs, verbose=0)
+    np.testing.assert_allclose(found, model.predict(inputs, verbose=0), atol=1e-6)
