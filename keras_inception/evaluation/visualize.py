@@ -19,6 +19,7 @@ import numpy as np
 
 from keras_inception.network.build import inference_model
 from keras_inception.network.endpoints import feature_extractor
+from keras_inception.network.nested import FLAT_FORM
 from keras_inception.runtimes.keras_model import image_shape, is_channels_first, network_input
 from keras_inception.spec.validation import require_integers, require_numbers, unexpected
 
@@ -76,15 +77,28 @@ def class_activation_maps(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: a model without the head of global average pool and classifier.
     """
-    names = {layer.name for layer in model.layers}
-    if not {"avg_pool", "predictions_logits"} <= names:
+    if not _has_plain_head(model):
         raise ValueError(
-            "Expected a classifier, with the layers avg_pool and predictions_logits. Received: "
-            f"{model.name!r}. Build it with include_top=True."
+            "Expected a classifier whose head is the global pool and one dense layer, avg_pool and "
+            f"predictions_logits. Received: {model.name!r}. Build it with include_top=True, or in "
+            f"the flat form: {FLAT_FORM}"
         )
     grid = keras.Model(model.input, {"grid": model.get_layer("avg_pool").input})
     kernel = np.asarray(model.get_layer("predictions_logits").get_weights()[0], np.float32)
     return _computed(grid, pixels)["grid"] @ kernel
+
+
+def _has_plain_head(model: keras.Model) -> bool:
+    """Whether the classifier is one dense layer on the pooled grid, dropout aside."""
+    named = {layer.name: layer for layer in model.layers}
+    if not {"avg_pool", "predictions_logits"} <= named.keys():
+        return False
+    before = named["predictions_logits"].input
+    dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    pooled = named["avg_pool"].output
+    return before is pooled or any(
+        layer.output is before and layer.input is pooled for layer in dropouts
+    )
 
 
 def branch_names(model: keras.Model) -> tuple[str, ...]:
