@@ -36,7 +36,7 @@ from matplotlib.figure import Figure
 from pictures import cost_axis
 
 from keras_inception import model_cost
-from keras_inception.exporters.inference_graph import folded
+from keras_inception.exporters.inference_graph import fold_batch_norm
 from keras_inception.exporters.saved_model import constant_function
 
 RESULTS = Path(__file__).parent / "results" / "frontier_imagenet.csv"
@@ -81,7 +81,7 @@ def folded_name(name: str) -> str:
 
 def runs_of(model: keras.Model) -> dict[str, Run]:
     """Return the folded network as a function in each runtime."""
-    function = constant_function(folded(model))
+    function = constant_function(fold_batch_norm(model))
     compiled = openvino.Core().compile_model(
         openvino.convert_model(function.get_concrete_function()),
         "CPU",

@@ -62,7 +62,7 @@ from keras_inception import (
 from keras_inception.data.sources import open_data
 from keras_inception.data.splits import ImageData, Split
 from keras_inception.data.stream import evaluation_batches, training_batches
-from keras_inception.exporters.inference_graph import folded, merged
+from keras_inception.exporters.inference_graph import fold_batch_norm, merge_parallel_convs
 from keras_inception.exporters.saved_model import constant_function
 from keras_inception.training.keras_fit import compile_model
 
@@ -245,8 +245,12 @@ def latency() -> None:
     """
     names = {row["network"] for row in rows_of(TRAINED)}
     chosen = [network for network in networks() if network.name in names]
-    served = {n.name: folded(n.build()) for n in chosen}
-    served |= {f"{n.name}{MERGED}": merged(served[n.name]) for n in chosen if n.family in TO_MERGE}
+    served = {n.name: fold_batch_norm(n.build()) for n in chosen}
+    served |= {
+        f"{n.name}{MERGED}": merge_parallel_convs(served[n.name])
+        for n in chosen
+        if n.family in TO_MERGE
+    }
     served["head alone"] = small_networks.head_28()
     functions = {name: constant_function(model) for name, model in served.items()}
     about = (device(), tf.__version__, date.today())

@@ -23,7 +23,7 @@ import tensorflow as tf
 from machine import device
 
 from keras_inception import GoogLeNet
-from keras_inception.exporters.inference_graph import folded
+from keras_inception.exporters.inference_graph import fold_batch_norm
 from keras_inception.exporters.saved_model import constant_function
 
 RESULTS = Path(__file__).parent / "results" / "sibling_merge.csv"
@@ -62,7 +62,7 @@ def merged(model: keras.Model) -> keras.Model:
 
 def compared(precision: Any, batch: int) -> tuple[float, float, float]:
     """Return median milliseconds per image, apart and merged, and the largest score difference."""
-    network = folded(GoogLeNet(weights=None, variant="bn"), precision)
+    network = fold_batch_norm(GoogLeNet(weights=None, variant="bn"), precision)
     functions = (constant_function(network), constant_function(merged(network)))
     pixels = tf.constant(np.random.default_rng(0).uniform(-1, 1, (batch, 224, 224, 3)), tf.float32)
     times: tuple[list[float], list[float]] = ([], [])

@@ -118,7 +118,9 @@ def test_fastest_passes_over_what_does_not_agree(
     assert rows[2].agreement.same_first < 0.99
 
 
-@pytest.mark.parametrize(("step", "merge"), [("formats.folded", False), ("job.merged", True)])
+@pytest.mark.parametrize(
+    ("step", "merge"), [("formats.fold_batch_norm", False), ("job.merge_parallel_convs", True)]
+)
 def test_a_format_that_differs_is_refused_and_removed(
     step: str, merge: bool, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

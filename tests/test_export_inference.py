@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import lean_spec, tiny_spec
 
-from keras_inception.exporters.inference_graph import folded, merged
+from keras_inception.exporters.inference_graph import fold_batch_norm, merge_parallel_convs
 from keras_inception.network.build import build_network
 from keras_inception.network.endpoints import endpoints, feature_extractor
 
@@ -27,7 +27,7 @@ def test_every_endpoint_is_unchanged() -> None:
     keras.utils.set_random_seed(0)
     model = with_statistics(build_network(tiny_spec(norm="bn")))
 
-    network = folded(model)
+    network = fold_batch_norm(model)
 
     assert not any(isinstance(x, keras.layers.BatchNormalization) for x in network.layers)
     assert endpoints(network) == endpoints(model)
@@ -46,7 +46,7 @@ def test_one_unit_by_hand() -> None:
     model.get_layer("a").set_weights([np.full((1, 1, 1, 1), 7.0)])
     model.get_layer("b").set_weights([np.array([value]) for value in (2.0, 3.0, 5.0, 3.0)])
 
-    kernel, bias = folded(model).get_layer("a").get_weights()
+    kernel, bias = fold_batch_norm(model).get_layer("a").get_weights()
 
     np.testing.assert_allclose(kernel.ravel(), [7.0])
     np.testing.assert_allclose(bias, [-2.0])
@@ -59,7 +59,7 @@ def test_a_norm_whose_input_has_another_consumer_is_not_folded() -> None:
     model = with_statistics(keras.Model(inputs, outputs))
     pixels = np.ones((1, 4, 4, 1), "float32")
 
-    network = folded(model)
+    network = fold_batch_norm(model)
 
     assert isinstance(network.get_layer("b"), keras.layers.BatchNormalization)
     np.testing.assert_allclose(network(pixels), model(pixels), atol=1e-6)
@@ -69,7 +69,7 @@ def test_a_norm_whose_input_has_another_consumer_is_not_folded() -> None:
 def test_a_half_precision_model_becomes_float32(policy: str) -> None:
     model = build_network(tiny_spec(norm="bn", aux=True), auxiliary=True)
 
-    network = folded(model)
+    network = fold_batch_norm(model)
 
     assert network.output.shape == (None, 5)
     assert {layer.compute_dtype for layer in network.layers[1:]} == {"float32"}
@@ -77,7 +77,7 @@ def test_a_half_precision_model_becomes_float32(policy: str) -> None:
 
 
 def test_bfloat16_keeps_the_scores_in_float32() -> None:
-    network = folded(build_network(tiny_spec(norm="bn")), "bfloat16")
+    network = fold_batch_norm(build_network(tiny_spec(norm="bn")), "bfloat16")
 
     assert network.get_layer("3a_3x3").compute_dtype == "bfloat16"
     assert {weight.dtype for weight in network.weights} == {"bfloat16"}
@@ -94,7 +94,7 @@ def test_branches_of_one_convolution_each_become_one() -> None:
     keras.utils.set_random_seed(0)
     model = with_statistics(build_network(spec))
 
-    network = merged(model)
+    network = merge_parallel_convs(model)
 
     assert len(convolutions(network)) == len(convolutions(model)) - 2
     convolution = network.get_layer(f"{first}_conv")
@@ -119,7 +119,7 @@ def concatenated(**changes: Any) -> keras.Model:
 
 
 def test_a_smaller_kernel_is_centred_in_zeros() -> None:
-    kernel, bias = merged(concatenated()).get_layer("both").get_weights()
+    kernel, bias = merge_parallel_convs(concatenated()).get_layer("both").get_weights()
 
     np.testing.assert_array_equal(kernel[:, :, 0, 0], [[0, 0, 0], [0, 2, 0], [0, 0, 0]])
     np.testing.assert_array_equal(kernel[:, :, 0, 1], np.ones((3, 3)))
@@ -131,7 +131,7 @@ def test_branches_of_several_layers_are_not_merged(change: dict[str, Any]) -> No
     model = concatenated(**change)
     pixels = np.arange(9, dtype="float32").reshape(1, 3, 3, 1) / 9
 
-    network = merged(model)
+    network = merge_parallel_convs(model)
 
     assert [layer.name for layer in convolutions(network)] == ["one", "three"]
     np.testing.assert_array_equal(network(pixels), model(pixels))
@@ -150,4 +150,4 @@ def test_branches_with_other_inputs_or_activations_are_not_merged() -> None:
     otherwise = keras.layers.Concatenate()([keras.layers.ReLU()(convolution(inputs)), leaky])
     for outputs in (deeper, bent, otherwise):
         model = keras.Model(inputs, outputs)
-        assert len(convolutions(merged(model))) == len(convolutions(model))
+        assert len(convolutions(merge_parallel_convs(model))) == len(convolutions(model))

@@ -17,7 +17,7 @@ from conftest import tiny_spec
 
 from keras_inception.data.sample import load_sample
 from keras_inception.exporters.calibration import Images
-from keras_inception.exporters.inference_graph import folded
+from keras_inception.exporters.inference_graph import fold_batch_norm
 from keras_inception.exporters.job import export_model
 from keras_inception.exporters.parity import agreement, require_agreement
 from keras_inception.exporters.saved_model import export_saved_model
@@ -243,13 +243,13 @@ def test_a_difference_leaves_nothing_behind(
     model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wrong(model: keras.Model, precision: str) -> keras.Model:
-        network = folded(model)
+        network = fold_batch_norm(model)
         layer = network.get_layer("predictions_logits")
         kernel, bias = layer.get_weights()
         layer.set_weights([kernel, bias + np.arange(5) * 0.1])
         return network
 
-    monkeypatch.setattr("keras_inception.exporters.saved_model.folded", wrong)
+    monkeypatch.setattr("keras_inception.exporters.saved_model.fold_batch_norm", wrong)
     with pytest.raises(ValueError, match=r"scores within 1e-05 of the model's\. Received"):
         export_saved_model(model, tmp_path / "x", samples=real_images())
     assert not any(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from test_preprocessing import BY_HAND
 
 from keras_inception import GoogLeNet, model_preprocessing, preprocess_input
-from keras_inception.exporters.inference_graph import folded, merged
+from keras_inception.exporters.inference_graph import fold_batch_norm, merge_parallel_convs
 from keras_inception.network.build import build_network
 from keras_inception.network.endpoints import endpoints
 from keras_inception.runtimes.load import load_network
@@ -51,7 +51,7 @@ def test_raw_pixels_give_the_scores_of_prepared_ones_before_and_after_saving(con
     expected = outside.predict(preprocess_input(pixels(), convention=convention), verbose=0)
     inside.save(tmp_path / "inside.keras")
     loaded = keras.saving.load_model(tmp_path / "inside.keras")
-    for model in (inside, loaded, folded(inside), merged(inside)):
+    for model in (inside, loaded, fold_batch_norm(inside), merge_parallel_convs(inside)):
         assert model_preprocessing(model) == "raw"
         assert_allclose(model.predict(pixels().astype("float32"), verbose=0), expected, atol=2e-6)
         prepared = preprocess_input(pixels(), model=model)

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from keras_inception.cost.budget import Budget, module_widths, with_module_widths
 from keras_inception.cost.layers import NetworkCost, network_cost
-from keras_inception.exporters.inference_graph import folded
+from keras_inception.exporters.inference_graph import fold_batch_norm
 from keras_inception.exporters.saved_model import constant_function
 from keras_inception.files import write_text
 from keras_inception.network.build import build_network
@@ -225,7 +225,7 @@ def measure_latencies(specs: Sequence[NetworkSpec], *, batch_size: int = 1) -> l
 
 def _runner(spec: NetworkSpec, batch_size: int) -> Callable[[], Any]:
     # Of the function itself, called for many networks, TensorFlow warns of many tracings.
-    graph = constant_function(folded(build_network(spec))).get_concrete_function()
+    graph = constant_function(fold_batch_norm(build_network(spec))).get_concrete_function()
     images = tf.random.stateless_uniform((batch_size, *spec.input_shape), seed=(0, 0))
     return lambda: graph(images).numpy()
 

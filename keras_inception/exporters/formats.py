@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_inception.exporters.inference_graph import folded
+from keras_inception.exporters.inference_graph import fold_batch_norm
 from keras_inception.exporters.saved_model import constant_function
 from keras_inception.runtimes.keras_model import image_shape, network_input
 from keras_inception.runtimes.load import OPENVINO_PRECISION, require_package
@@ -96,7 +96,7 @@ def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: n
 
 
 def _scoring_function(model: keras.Model) -> Any:
-    network = folded(model)
+    network = fold_batch_norm(model)
     scores = constant_function(network)
 
     @tf.function(

@@ -1,4 +1,4 @@
-"""The network made for inference: batch normalization folded, one dtype; convolutions merged.
+"""Networks for inference: batch normalization folded, one dtype, parallel convolutions merged.
 
 Keras alone.
 """
@@ -20,7 +20,7 @@ def require_tensorflow(what: str) -> None:
     """Refuse another backend: graphs are traced from TensorFlow's operations.
 
     Raises:
-        ValueError: it is another one; `what` tells what was to be done.
+        ValueError: it is another one. `what` completes "Expected ... to".
     """
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
@@ -29,20 +29,20 @@ def require_tensorflow(what: str) -> None:
         )
 
 
-def folded(model: keras.Model, precision: ComputeDtype = "float32") -> keras.Model:
-    """An equivalent network for inference: the same endpoints, without batch normalization.
+def fold_batch_norm(model: keras.Model, precision: ComputeDtype = "float32") -> keras.Model:
+    """Return an equivalent network for inference: the same endpoints, no batch normalization.
 
     y = gamma (conv(x) - mean) / sqrt(variance + epsilon) + beta is a convolution whose kernel is
     scaled by s = gamma / sqrt(variance + epsilon), with the bias beta - mean s. Auxiliary
-    classifiers are left out, and dropout does nothing.
+    classifiers are left out, and dropout is inactive.
 
     Args:
         model: a functional model of this package, of any dtype policy and data format.
         precision: of weights and activations. Layers that compute in float32 under every policy
-            (LRN's sums, the final softmax) go on to do so.
+            (LRN's sums, the final softmax) still do.
 
     Returns:
-        A model of its own weights. Scores differ from the model's by rounding only.
+        A model with weights of its own. Its scores equal the model's up to rounding.
     """
     model = inference_model(model)
     norms = _foldable_norms(model)
@@ -105,28 +105,28 @@ def _folded_weights(
 
 
 def _call_without_mask(operation: Any, *args: Any, **kwargs: Any) -> Any:
-    """Identity, in the place of batch normalization, takes no mask."""
+    """Call an operation; Identity, which replaces batch normalization, takes no mask."""
     if isinstance(operation, keras.layers.Identity):
         kwargs.pop("mask", None)
     return operation(*args, **kwargs)
 
 
-def merged(model: keras.Model) -> keras.Model:
-    """An equivalent network for inference: `folded`, and convolutions side by side become one.
+def merge_parallel_convs(model: keras.Model) -> keras.Model:
+    """Return an equivalent network for inference, folded, with parallel convolutions merged.
 
-    Where a concatenation joins convolutions of one tensor and nothing else, it is one convolution
-    of the largest kernel, into which the smaller kernels are laid with zeros around them. Fewer
-    layers for more multiply-adds: sooner where a network's time is that of its layers (small
-    images, few filters; `docs/results.md`), later elsewhere. Branches with a reduction or a pool
-    stay as they are. The concatenation's endpoint stays, those of its branches go.
+    A concatenation of nothing but convolutions of one tensor becomes one convolution of the largest
+    kernel; the smaller kernels are padded with zeros. That is fewer layers for more multiply-adds:
+    faster where the overhead of each layer dominates (small images, few filters;
+    `docs/results.md`), slower elsewhere. Branches with a reduction or a pool are not merged. The
+    endpoint of the concatenation remains, the endpoints of its branches do not.
 
     Args:
         model: a functional model of this package, of any dtype policy and data format.
 
     Returns:
-        A float32 model of its own weights. Scores differ from the model's by rounding only.
+        A float32 model with weights of its own. Its scores equal the model's up to rounding.
     """
-    network = folded(model)
+    network = fold_batch_norm(model)
     makers = {id(layer.output): layer for layer in network.operations}
     pixels = keras.Input(batch_shape=network.input.shape, name=makers[id(network.input)].name)
     made = {id(network.input): pixels}
@@ -160,7 +160,7 @@ Branch = tuple[keras.layers.Conv2D, keras.layers.Layer | None]
 def _parallel_convolutions(
     layer: keras.layers.Layer, makers: Mapping[int, keras.layers.Layer]
 ) -> list[Branch]:
-    """What a concatenation joins, as convolutions and their activations; none if not all are."""
+    """The convolutions, with activations, that a concatenation joins; none if it joins others."""
     if not isinstance(layer, keras.layers.Concatenate):
         return []
     branches = [_convolution_before(tensor, makers) for tensor in layer.input]

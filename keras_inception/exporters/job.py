@@ -22,7 +22,11 @@ from keras_inception.exporters.formats import (
     require_packages,
     write_format,
 )
-from keras_inception.exporters.inference_graph import ComputeDtype, merged, require_tensorflow
+from keras_inception.exporters.inference_graph import (
+    ComputeDtype,
+    merge_parallel_convs,
+    require_tensorflow,
+)
 from keras_inception.exporters.parity import Agreement, agreement, require_agreement
 from keras_inception.exporters.saved_model import require_same_answers, write_saved_model
 from keras_inception.files import LABELS_FILE, contents_aside, make_writable, require_empty
@@ -80,7 +84,7 @@ def export_model(
         documents: texts to lie beside each SavedModel, by file name.
         fastest: keep only the format that answers one image soonest on this machine, of those
             that agree with the model.
-        merge: parallel convolutions as one (`inference.merged`).
+        merge: apply `merge_parallel_convs`.
 
     Returns:
         A row for the Python model ("keras", in graph mode), then one for each format.
@@ -96,7 +100,7 @@ def export_model(
     model = inference_model(model)
     make_writable(folder)
     with contents_aside(folder) as beside:
-        served = merged(model) if merge else model
+        served = merge_parallel_convs(model) if merge else model
         if labels is not None:
             (beside / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
         for kind in kinds:

@@ -20,8 +20,8 @@ import tensorflow as tf
 
 from keras_inception.exporters.inference_graph import (
     ComputeDtype,
-    folded,
-    merged,
+    fold_batch_norm,
+    merge_parallel_convs,
     require_tensorflow,
 )
 from keras_inception.exporters.parity import Agreement, agreement, require_agreement
@@ -70,7 +70,7 @@ def export_saved_model(
         features: endpoints for the signature of that name.
         documents: texts to lie beside the graph by file name, such as {"spec.json": ...}.
         precision: "bfloat16" is for CPUs with AVX512_BF16 or AMX; slow elsewhere.
-        merge: parallel convolutions as one (`inference.merged`); then branches are no endpoints.
+        merge: apply `merge_parallel_convs`; the branches it merges are then no endpoints.
 
     Returns:
         How closely the SavedModel agrees with the Python model on the samples.
@@ -85,7 +85,7 @@ def export_saved_model(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with aside(folder) as beside:
         write_saved_model(
-            merged(model) if merge else model,
+            merge_parallel_convs(model) if merge else model,
             beside,
             samples=samples,
             labels=labels,
@@ -115,7 +115,7 @@ def write_saved_model(
     with tempfile.TemporaryDirectory() as assets:
         labels_file = Path(assets, LABELS_FILE)
         labels_file.write_text("\n".join(names) + "\n", encoding="utf-8")
-        network = folded(model, precision)
+        network = fold_batch_norm(model, precision)
         serving = _Serving(network, labels_file, min(top, len(names)), features)
         # Of functions that the root holds, TensorFlow would write the network a second time.
         root = tf.Module()
