@@ -1,4 +1,4 @@
-"""The embedded sample, and the streams: order, augmentation, convention, size, data format."""
+"""The bundled sample, and streams: order, augmentation, pixel convention, size, data format."""
 
 import itertools
 import subprocess
@@ -29,14 +29,14 @@ PLAIN = Recipe(name="plain", epochs=1, batch_size=4, flip=False, shift=0)
 
 
 def numbered(count: int, *, size: int = 8, channels: int = 3) -> Split:
-    """Image i is of the one value i, and its label is i."""
+    """A split in which image i has the constant value i and the label i."""
     labels = np.arange(count)
     images = np.broadcast_to(labels[:, None, None, None], (count, size, size, channels))
     return Split(images.astype(np.uint8), labels)
 
 
 def taken(batches: Iterator[Batch], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of the first `count` batches, end to end."""
+    """Images and labels of the first `count` batches, concatenated."""
     pairs = list(itertools.islice(batches, count))
     return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
 
@@ -49,7 +49,7 @@ def sample() -> ImageData:
     return load_sample()
 
 
-def test_the_sample_is_small_and_has_its_licence_beside_it():
+def test_the_sample_is_small_and_includes_its_licence():
     assert SAMPLE_PATH.stat().st_size < 4_000_000
     licence = (SAMPLE_PATH.parent / "LICENSE-fashion-mnist.txt").read_text(encoding="utf-8")
     for part in (SAMPLE_PATH.name, "The MIT License", "Zalando SE", "arXiv 1708.07747"):
@@ -63,11 +63,11 @@ def test_the_sample_has_thousands_of_images_of_ten_balanced_classes(sample):
     assert sample.class_names[5] == "Sandal"
     for split in (sample.train, sample.test):
         shares = np.bincount(split.labels, minlength=10) / len(split)
-        assert shares.min() > 0.08  # a tenth each, drawn at random
+        assert shares.min() > 0.08  # a tenth each, sampled randomly
         assert shares.max() < 0.12
 
 
-def test_the_sample_is_of_pictures(sample):
+def test_the_sample_has_the_published_mean(sample):
     """Fashion-MNIST's mean pixel is 72.94 of 255 (.2860, the constant of many recipes)."""
     assert sample.train.images.mean() == pytest.approx(72.94, abs=1)
     assert sample.train.images.max() == 255
@@ -79,10 +79,10 @@ def test_no_image_of_the_sample_occurs_twice(sample):
     assert len(set(images)) == 7_500
 
 
-# What is refused
+# Refused data
 
 
-def test_a_split_wants_bytes_and_a_label_each():
+def test_a_split_needs_bytes_and_one_label_per_image():
     images = np.zeros((3, 8, 8, 1), np.uint8)
     labels = np.arange(3)
     with pytest.raises(ValueError, match="dtype=float64"):
@@ -113,7 +113,7 @@ def test_labels_and_channels_must_fit():
 # The training stream
 
 
-def test_each_pass_is_a_permutation_in_an_order_of_its_own():
+def test_each_epoch_is_a_different_permutation():
     split = numbered(10)
     _, labels = taken(training_batches(split, tiny_spec(size=8), PLAIN), 5)
     first, second = labels[:10].tolist(), labels[10:].tolist()
@@ -122,7 +122,7 @@ def test_each_pass_is_a_permutation_in_an_order_of_its_own():
     assert list(range(10)) not in (first, second)
 
 
-def test_the_seed_alone_decides_the_stream():
+def test_the_stream_depends_only_on_the_seed():
     split, spec = numbered(40), tiny_spec(size=8)
     recipe = Recipe(name="r", epochs=1, batch_size=8, seed=3)
     first = taken(training_batches(split, spec, recipe), 10)
@@ -134,7 +134,7 @@ def test_the_seed_alone_decides_the_stream():
     assert taken(training_batches(split, spec, other), 10)[1].tolist() != first[1].tolist()
 
 
-def test_without_augmentation_the_pixels_are_the_images_own():
+def test_without_augmentation_the_pixels_are_unchanged():
     random = np.random.default_rng(0)
     split = Split(random.integers(0, 256, (6, 8, 8, 3), np.uint8), np.arange(6))
     images, labels = taken(training_batches(split, tiny_spec(size=8), PLAIN), 1)
@@ -153,7 +153,7 @@ def test_the_convention_of_the_spec_is_applied():
 
 
 def test_shift_moves_by_whole_pixels_with_edges_mirrored_and_flip_mirrors():
-    """Every image is one of the 2 x 25 windows that NumPy cuts from the padded image."""
+    """Every image is one of the 2 x 25 windows of the padded image, cut with NumPy."""
     picture = np.arange(8 * 8, dtype=np.uint8).reshape(8, 8, 1)
     windows = {}
     for flipped in (False, True):
@@ -221,7 +221,7 @@ def test_other_sizes_are_resized_as_pillow_does(size):
         np.testing.assert_allclose(pixels, np.stack(expected)[labels], atol=1e-3)
 
 
-def test_a_spec_of_any_size_leaves_the_images_as_they_are():
+def test_a_spec_of_any_size_does_not_resize():
     images, _ = taken(evaluation_batches(numbered(4), tiny_spec(size=None), 4), 1)
     assert images.shape == (4, 8, 8, 3)
 
@@ -263,7 +263,7 @@ METHODS = {
 
 @pytest.mark.parametrize("size", [(5, 31), (28, 11), (40, 40), (20, 24)])
 @pytest.mark.parametrize("method", METHODS)
-def test_resizing_is_tensorflows(method, size):
+def test_resizing_equals_tensorflows(method, size):
     images = np.random.default_rng(0).integers(0, 256, (2, 20, 24, 3), np.uint8)
     expected = tf.image.resize(images, size, **METHODS[method])
     # TensorFlow takes the weights of "bicubic" from a table of 1,024 positions.
@@ -272,7 +272,7 @@ def test_resizing_is_tensorflows(method, size):
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_crops_in_memory_are_those_of_files(tmp_path, mirrored):
+def test_crops_in_memory_equal_those_of_files(tmp_path, mirrored):
     """The same windows, interpolations and mirrors as TensorFlow's, from the same PNGs."""
     pixels = np.random.default_rng(0).integers(0, 256, (8, 20, 24, 3), np.uint8)
     for number, image in enumerate(pixels):

@@ -1,4 +1,4 @@
-"""Image folders: what is read, what is listed as unreadable, and the streams of files."""
+"""Image folders: readable and unreadable files, and streams of files."""
 
 import io
 import itertools
@@ -53,7 +53,7 @@ def taken(batches: Iterator[Batch], count: int) -> tuple[np.ndarray, np.ndarray]
 # Names
 
 
-def test_who_looks_on_sees_how_many_files_are_looked_at(tmp_path, monkeypatch):
+def test_scanning_shows_a_progress_bar_on_a_terminal(tmp_path, monkeypatch):
     for name in ("a", "b"):
         for number in range(6):
             save(picture(seed=number), tmp_path / name / f"{number}.png")
@@ -65,7 +65,7 @@ def test_who_looks_on_sees_how_many_files_are_looked_at(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["", "sampel", "dir:", "tfds:", "folder:x", "sample:x"])
-def test_unknown_names_are_told(name):
+def test_unknown_names_are_refused(name):
     with pytest.raises(ValueError, match=r'Expected data "sample", "dir:PATH"'):
         open_data(name)
 
@@ -79,7 +79,7 @@ def test_the_sample_by_name():
 # Folders
 
 
-def test_a_class_per_folder_holds_a_fifth_of_each_class_out(tmp_path):
+def test_a_folder_per_class_holds_out_a_fifth_of_each_class(tmp_path):
     for name, count in (("cat", 10), ("dog", 5)):
         for number in range(count):
             save(picture(seed=number), tmp_path / name / "deep" / f"{number}.png")
@@ -108,7 +108,7 @@ def test_train_and_held_out_folders(tmp_path, held_out):
     assert data.note == f"'{held_out}' is held out"
 
 
-def test_folders_that_are_no_data_set(tmp_path):
+def test_folders_that_are_not_data_sets_are_refused(tmp_path):
     with pytest.raises(ValueError, match="which is none"):
         open_data(f"dir:{tmp_path / 'absent'}")
     with pytest.raises(ValueError, match="a folder for each class"):
@@ -128,7 +128,7 @@ BROKEN = ("empty.jpg", "half.jpg", "half.png", "text.jpg", "notes.txt", "float.t
 
 @pytest.fixture
 def mixed(tmp_path) -> Path:
-    """Two classes: "good" has each readable kind, "bad" has one good file and the broken ones."""
+    """Two classes: "good" has every readable kind, "bad" one readable file and the damaged ones."""
     good, bad = tmp_path / "good", tmp_path / "bad"
     rgb = picture()
     exif = Image.Exif()
@@ -186,7 +186,7 @@ def test_progress_counts_every_file(mixed):
 
 
 def test_every_readable_kind_is_converted_as_pillow_does(mixed):
-    """Upright, in RGB: the largest centred square, resized; Pillow does the same by itself."""
+    """Upright, in RGB, the largest centred square, resized: compared with Pillow."""
     data = open_data(f"dir:{mixed}")
     spec = tiny_spec(size=32)
     for split in (data.train, data.test):
@@ -216,8 +216,8 @@ def test_a_grey_folder_has_one_channel(tmp_path):
     assert images.shape == (4, 32, 32, 1)
 
 
-def test_files_give_what_the_same_images_in_memory_give(tmp_path):
-    """Order, mirroring and shifts included; PNGs of the network's size, so that nothing is lost."""
+def test_files_and_images_in_memory_give_the_same_stream(tmp_path):
+    """With order, mirroring and shifts. The files are PNGs of the network's size, so lossless."""
     for number in range(8):
         save(picture(32, 32, seed=number), tmp_path / "train" / "ab"[number % 2] / f"{number}.png")
         save(picture(32, 32, seed=number), tmp_path / "test" / "ab"[number % 2] / f"{number}.png")
@@ -240,7 +240,7 @@ def test_files_give_what_the_same_images_in_memory_give(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied_to_random_crops_too(tmp_path, orientation):
-    """The upright image is a ramp: each crop of it rises to the right and falls downwards."""
+    """The upright image is a ramp: every crop increases to the right and decreases downwards."""
     rows, columns = np.mgrid[0:96, 0:96]
     ramp = np.stack([columns, 95 - rows, np.full_like(rows, 50)], axis=-1).astype(np.uint8) * 2
     undo = {6: 8, 8: 6}.get(orientation, orientation)  # quarter turns undo each other
@@ -262,7 +262,7 @@ def test_exif_orientation_is_applied_to_random_crops_too(tmp_path, orientation):
     assert (down.mean(axis=(1, 2)) < -0.3).all()
 
 
-def test_large_jpegs_decoded_at_a_fraction_are_still_the_same_picture(tmp_path):
+def test_large_jpegs_decoded_at_reduced_scale_are_the_same_image(tmp_path):
     big = picture(600, 800)
     for name in "ab":
         save(big, tmp_path / name / "1.jpg", quality=98, subsampling=0)
@@ -313,7 +313,7 @@ def test_a_resumed_stream_continues_bit_for_bit(jpegs, recipe):
 
 
 @pytest.mark.parametrize(("recipe", "workers"), [(replace(PLAIN, batch_size=8), 4), (FULL, 2)])
-def test_workers_together_see_what_one_would(jpegs, recipe, workers):
+def test_workers_together_see_the_batches_of_one_worker(jpegs, recipe, workers):
     spec = tiny_spec()
     whole = list(itertools.islice(training_batches(jpegs, spec, recipe), 3))
     shards = [
@@ -328,8 +328,8 @@ def test_workers_together_see_what_one_would(jpegs, recipe, workers):
         np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), labels)
 
 
-def test_a_worker_reads_its_own_rows_alone(tmp_path):
-    """With every file of the first half of a batch gone, the second worker does not notice."""
+def test_a_worker_reads_only_its_own_rows(tmp_path):
+    """The second worker is unaffected when all files of the first half of a batch are missing."""
     for name in "ab":
         for number in range(4):
             save(picture(seed=number), tmp_path / "train" / name / f"{number}.jpg")
@@ -348,13 +348,13 @@ def test_a_worker_reads_its_own_rows_alone(tmp_path):
 
 
 def _rows_of(split: FileSplit, recipe: Recipe) -> list[int]:
-    """The row of each image in the first batch, told by labels that count from 0."""
+    """The row of each image in the first batch, read from labels that count from 0."""
     numbered = FileSplit(split.files, np.arange(len(split)), split.channels)
     labels = taken(training_batches(numbered, tiny_spec(), recipe), 1)[1]
     return [labels.tolist().index(position) for position in range(len(split))]
 
 
-def test_what_workers_cannot_share_is_refused(jpegs):
+def test_batches_that_workers_cannot_share_are_refused(jpegs):
     spec = tiny_spec()
     with pytest.raises(ValueError, match="3 workers share evenly"):
         training_batches(jpegs, spec, FULL, shard_count=3)
@@ -377,14 +377,14 @@ def test_evaluation_shards_cover_every_image_once(jpegs):
     np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), labels)
 
 
-def test_no_stream_leaves_a_thread_that_an_iterators_end_would_wait_for(jpegs):
+def test_no_stream_leaves_a_thread_that_blocks_the_end_of_an_iterator(jpegs):
     """TensorFlow 2.21's autotune; see `stream_decode.cropped_images`."""
     images = cropped_images(jpegs, (8, 8), 3, lambda: iter(()), 4)
     assert images.options().autotune.enabled is False
 
 
-def test_a_file_that_is_gone_fails_at_its_own_batch(tmp_path):
-    """Batches are prepared ahead; those before it come whole."""
+def test_a_missing_file_fails_at_its_own_batch(tmp_path):
+    """Batches are prefetched; those before the missing file are complete."""
     for number in range(8):
         save(picture(seed=number), tmp_path / "test" / "ab"[number % 2] / f"{number}.png")
         save(picture(seed=number), tmp_path / "train" / "ab"[number % 2] / f"{number}.png")

@@ -1,4 +1,4 @@
-"""Evaluation by many crops: the pixels against Pillow's, the means against NumPy's; the command."""
+"""Evaluation with many crops: pixels against Pillow, means against NumPy; the command."""
 
 import json
 from dataclasses import replace
@@ -30,12 +30,12 @@ def lying(channels: int = 3) -> Split:
 
 
 def by_pillow(plane: np.ndarray, size: int) -> list[np.ndarray]:
-    """Section 7's 72 crops of one channel of 30 x 42 for an input of 28, by Pillow and by hand.
+    """Section 7's 72 crops of one channel of 30 x 42 for an input of 28, made with Pillow.
 
     The whole image is resized, then cropped.
 
     The sizes of 28 / 224 = 1/8 of the paper's: 32, 36, 40, 44; 42 / 30 = 1.4 of them: 44, 50, 56,
-    61. Squares begin at 0, at half of the rest, and at the rest.
+    61. Squares start at 0, at half of the remainder, and at the remainder.
     """
     image = Image.fromarray(plane)
     crops = []
@@ -58,7 +58,7 @@ def assert_same_levels(actual: np.ndarray, expected: np.ndarray) -> None:
     assert difference.mean() < 0.03
 
 
-def test_the_144_crops_are_those_that_pillow_cuts():
+def test_the_144_crops_equal_those_made_with_pillow():
     split = lying()
     views = [views for _, views in crop_views(split, 28, 3, "144", views_at_once=36 * 3)]
     assert [view.shape for view in views] == [(3, 36, 28, 28, 3)] * 4
@@ -71,19 +71,19 @@ def test_the_144_crops_are_those_that_pillow_cuts():
         assert_same_levels(mirrored, expected[:, :, ::-1])
 
 
-def test_ten_crops_and_one():
+def test_ten_crops_and_one_crop():
     split = lying()
     ((_, ten),) = crop_views(split, 28, 3, "10", views_at_once=30)
     ((_, one),) = crop_views(split, 28, 3, "1")
     assert ten.shape == (3, 10, 28, 28, 3)
-    # The centred square of the first scale holds crops 6 to 10 of the 144; its centre is the tenth.
+    # The centred square of the first scale has crops 6 to 10 of the 144; its centre is the tenth.
     expected = by_pillow(split.images[1, ..., 2], 28)
     assert_same_levels(ten[1, :5, ..., 2], np.stack(expected[6:11]))
     assert_same_levels(one[1, 0, ..., 2], expected[10])
     np.testing.assert_array_equal(ten[:, 5:], ten[:, :5, :, ::-1])
 
 
-def test_whole_is_what_the_evaluation_stream_gives():
+def test_whole_equals_the_evaluation_stream():
     spec = variant_spec("nano")
     split = lying(channels=1)
     images, _ = next(iter(evaluation_batches(split, spec, 3)))
@@ -91,7 +91,7 @@ def test_whole_is_what_the_evaluation_stream_gives():
     np.testing.assert_allclose((images + 1) * 127.5, whole[:, 0], atol=1e-3)
 
 
-def test_files_come_one_scale_of_one_image_at_a_time(tmp_path):
+def test_files_are_read_one_scale_of_one_image_at_a_time(tmp_path):
     for name in "ab":
         for number, size in enumerate(((300, 200), (200, 300))):
             path = tmp_path / name / f"{number}.jpg"
@@ -127,7 +127,7 @@ def test_scores_are_the_mean_softmax_over_crops():
     assert sum(done) == 3
 
 
-def test_an_input_that_is_no_square_is_refused():
+def test_a_non_square_input_is_refused():
     model = keras.Sequential([keras.Input((28, 32, 1)), keras.layers.Flatten()])
     with pytest.raises(ValueError, match="fixed square input"):
         crop_scores(model, lying(channels=1), "10")
@@ -137,7 +137,7 @@ def result(top_5: float) -> Evaluation:
     return Evaluation(100, 0.5, top_5, 1.0, np.zeros((2, 2)))
 
 
-def test_table_3_in_the_papers_numbers():
+def test_table_3_with_the_papers_numbers():
     rows = table_3(
         [
             (1, "1", result(1 - 0.1007)),
@@ -163,7 +163,7 @@ def test_table_3_in_the_papers_numbers():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> tuple[Path, Path, Path]:
-    """A folder of twelve pictures in two classes, and two models of them."""
+    """A folder of twelve images in two classes, and two models trained on it."""
     root = tmp_path_factory.mktemp("command")
     random = np.random.default_rng(1)
     for name in "ab":
@@ -179,7 +179,7 @@ def trained(tmp_path_factory) -> tuple[Path, Path, Path]:
     return root / "pictures", root / "one", root / "two"
 
 
-def test_an_ensemble_by_two_kinds_of_crops(trained, tmp_path):
+def test_an_ensemble_with_two_numbers_of_crops(trained, tmp_path):
     pictures, one, two = trained
     arguments = ["evaluate", str(one), str(two), "--data", f"dir:{pictures}", "--crops", "1"]
     answer = CliRunner().invoke(app, [*arguments, "--crops", "10", "--out", str(tmp_path / "out")])
@@ -202,8 +202,8 @@ def test_an_ensemble_by_two_kinds_of_crops(trained, tmp_path):
     assert (tmp_path / "out" / "confusion_matrix.png").stat().st_size > 1_000
 
 
-def test_word_net_ids_are_the_classes_of_imagenet():
-    """TFDS names the classes of imagenet2012 by them, `weights convert` by names."""
+def test_wordnet_ids_are_mapped_to_imagenets_classes():
+    """TFDS names the classes of imagenet2012 with WordNet ids, `weights convert` with words."""
     ids, names = zip(*imagenet_classes(), strict=True)
     predictor = SimpleNamespace(network=SimpleNamespace(labels=names))
     images = Split(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1, np.int64))
@@ -214,7 +214,7 @@ def test_word_net_ids_are_the_classes_of_imagenet():
         _check_classes(predictor, Path("public.keras"), other)
 
 
-def test_mistakes_are_told_in_a_line(trained):
+def test_usage_errors_are_one_line(trained):
     pictures, one, _ = trained
     for arguments, told in (
         (["--crops", "12"], "Expected --crops whole, 1, 10 or 144"),
@@ -227,8 +227,8 @@ def test_mistakes_are_told_in_a_line(trained):
         assert told in answer.stderr
 
 
-def test_the_evaluation_of_training_is_that_of_whole_images():
-    """A real network on the sample: both ways give the same accuracy."""
+def test_evaluation_in_training_equals_whole_images():
+    """With a real network on the sample, both give the same accuracy."""
     spec = variant_spec("nano")
     keras.utils.set_random_seed(0)
     model = build_network(spec)
@@ -240,7 +240,7 @@ def test_the_evaluation_of_training_is_that_of_whole_images():
     )
 
 
-def test_the_numbers_of_a_run_are_not_overwritten(trained):
+def test_the_metrics_of_a_run_are_not_overwritten(trained):
     pictures, one, _ = trained
     (one / "metrics.json").write_text("the run's")
     answer = CliRunner().invoke(
@@ -252,6 +252,6 @@ def test_the_numbers_of_a_run_are_not_overwritten(trained):
 
 
 @pytest.mark.parametrize("crops", ["whole", "10"])
-def test_images_of_other_channels_than_the_models_are_refused(crops):
+def test_images_with_other_channels_than_the_model_are_refused(crops):
     with pytest.raises(ValueError, match=r"images of 1 channels, .* images of 3"):
         crop_scores(brightness_model(1.0), lying(channels=3), crops)

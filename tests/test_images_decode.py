@@ -1,4 +1,4 @@
-"""Image files of every kind to pixels, against Pillow alone, arrays in memory and sums on paper."""
+"""Image files of all kinds to pixels, against Pillow, arrays in memory and hand computation."""
 
 import io
 import struct
@@ -39,7 +39,7 @@ def saved(tmp_path, array, mode=None, suffix=".png", **options):
     return path
 
 
-def test_an_image_of_the_wanted_size_comes_unchanged(tmp_path):
+def test_an_image_of_the_requested_size_is_unchanged(tmp_path):
     x = pixels(5, 7, 3)
     read = read_image(saved(tmp_path, x), height=5, width=7, channels=3)
     assert read.dtype == "uint8"
@@ -96,7 +96,7 @@ def test_exif_orientation(tmp_path, orientation):
 
 
 def on_white(rgba: np.ndarray) -> np.ndarray:
-    """Each channel a mean of itself and 255, weighed by alpha, to the nearest level."""
+    """Blend each channel with 255, weighted by alpha, to the nearest level."""
     colour, alpha = rgba[..., :3].astype(int), rgba[..., 3:].astype(int)
     return np.floor((colour * alpha + 255 * (255 - alpha)) / 255 + 0.5).astype("uint8")
 
@@ -124,7 +124,7 @@ def test_grey_with_alpha_in_either_number_of_channels():
     [
         ({}, [[200, 100, 50], [1, 2, 3]]),
         ({"transparency": 0}, [[255, 255, 255], [1, 2, 3]]),
-        # 1 * 128 / 255 + 127 = 127.5, 2 and 3 a little more.
+        # 1 * 128 / 255 + 127 = 127.5; 2 and 3 give slightly more.
         ({"transparency": b"\x00\x80"}, [[255, 255, 255], [128, 128, 129]]),
     ],
 )
@@ -138,7 +138,7 @@ def test_a_palette_becomes_its_colours(options, expected):
 
 
 def png(colour_type: int, depth: int, row: bytes, transparent: bytes, width: int) -> bytes:
-    """A PNG of one row with a tRNS chunk, by the specification: Pillow writes few of them."""
+    """A PNG of one row with a tRNS chunk, built by the specification; Pillow writes few of them."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         check = zlib.crc32(name + data)
@@ -190,7 +190,7 @@ def test_colour_becomes_luma_for_a_grey_network(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_sixteen_bits_keep_their_upper_byte(tmp_path, suffix, channels):
+def test_16_bit_images_keep_their_high_byte(tmp_path, suffix, channels):
     x = np.array([[0x0000, 0x00FF, 0x1234, 0x8000, 0xFFFF]], "uint16")
     read = read_image(saved(tmp_path, x, suffix=suffix), height=1, width=5, channels=channels)
     assert read[..., 0].tolist() == read[..., -1].tolist() == [[0x00, 0x00, 0x12, 0x80, 0xFF]]
@@ -217,7 +217,7 @@ def test_the_first_frame_of_an_animation(tmp_path):
     assert_array_equal(read, np.broadcast_to([255, 0, 0], (2, 3, 3)))
 
 
-def test_what_is_no_image(tmp_path):
+def test_files_that_are_not_images(tmp_path):
     text = tmp_path / "text.png"
     text.write_text("not an image")
     cut = saved(tmp_path, pixels(40, 40, 3))
@@ -243,7 +243,7 @@ def test_paths_bytes_and_files_are_the_same_image(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["EPS", "ICO", "TGA", "PCX", "PDF", "ICNS", "DDS"])
-def test_formats_that_are_no_photographs_are_not_opened(kind):
+def test_unsupported_formats_are_not_opened(kind):
     assert kind not in FORMATS
     with pytest.raises(ValueError, match="cannot identify image file"):
         read_image(encoded(Image.new("RGB", (16, 16)), kind), height=4, width=4, channels=3)
@@ -251,7 +251,7 @@ def test_formats_that_are_no_photographs_are_not_opened(kind):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_is_read(kind):
-    # Smooth: some of them lose details.
+    # Smooth, because some of the formats are lossy.
     image = Image.fromarray(pixels(3, 4, 3)).resize((40, 30), Image.Resampling.BICUBIC)
     expected = np.asarray(Image.open(io.BytesIO(encoded(image, kind))).convert("RGB"))
     read = read_image(encoded(image, kind), height=30, width=40, channels=3)
@@ -260,7 +260,7 @@ def test_every_format_is_read(kind):
 
 
 class Failing:
-    """A file whose reading fails as Pillow's plugins do on damaged files."""
+    """A file whose reads fail as in Pillow's plugins on damaged files."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -291,7 +291,7 @@ class Failing:
         ValueError("one\nand two <_io.BytesIO object at 0x7f>"),
     ],
 )
-def test_whatever_pillow_raises_is_one_error_of_one_line(error):
+def test_every_exception_of_pillow_becomes_a_one_line_error(error):
     with pytest.raises(ImageError) as caught:
         read_image(Failing(error), height=4, width=4, channels=3)
     told = str(caught.value)
@@ -325,10 +325,10 @@ def test_a_damaged_exif_block_leaves_the_image_upright():
         assert (turned.size, unturned.size) == ((8, 16), (16, 8))
 
 
-# --- what is known of an image --------------------------------------------------------------------
+# --- probing ------------------------------------------------------------------------------------
 
 
-def test_probe_tells_what_a_scan_needs():
+def test_probe_returns_what_a_scan_needs():
     exif = Image.Exif()
     exif[0x0112] = 6
     colour, grey = Image.fromarray(pixels(20, 30, 3)), Image.fromarray(pixels(20, 30))
@@ -353,7 +353,7 @@ def test_probe_reads_to_the_end(kind):
         probe(contents[:-2000])
 
 
-def test_a_pillow_image_becomes_what_its_file_becomes():
+def test_a_pillow_image_and_its_file_give_the_same_pixels():
     exif = Image.Exif()
     exif[0x0112] = 8
     contents = encoded(Image.fromarray(pixels(10, 20, 4)), exif=exif)
@@ -369,7 +369,7 @@ def test_the_size_is_read_from_the_header_before_anything_is_decoded(monkeypatch
     assert len(contents) < 100_000
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
     reason = "10000 x 8001 pixels, more than the limit of 80 megapixels; KERAS_INCEPTION_MAX"
-    # Warnings are errors: Pillow's of bombs is not shown.
+    # Warnings are errors, so Pillow's bomb warning must not be raised.
     for read in (probe, lambda file: read_image(file, height=4, width=4, channels=1)):
         with pytest.raises(ImageError, match=reason):
             read(contents)
@@ -387,14 +387,14 @@ def test_the_limit_can_be_set(monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["many", "0", "-1", "nan", "inf"])
-def test_a_limit_that_is_none(monkeypatch, text):
+def test_invalid_limits_are_refused(monkeypatch, text):
     monkeypatch.setenv("KERAS_INCEPTION_MAX_MEGAPIXELS", text)
     with pytest.raises(ValueError, match=f"positive number of megapixels. Received: '{text}'"):
         max_pixels()
 
 
 def test_a_limit_above_pillows_own(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)  # Pillow refuses twice as many
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)  # Pillow itself refuses twice as many
     contents = encoded(Image.fromarray(pixels(10, 10)))
     assert read_image(contents, height=10, width=10, channels=1).shape == (10, 10, 1)
 
@@ -418,7 +418,9 @@ def test_threads_share_the_pixels_in_flight():
     for thread in threads:
         thread.join()
     assert len(most) == 300
-    assert {total for total in most if total > 100} == {250}  # an image too large is alone
+    assert {total for total in most if total > 100} == {
+        250
+    }  # an image above the limit is decoded alone
 
 
 def test_an_image_waits_for_the_pixels_of_another():

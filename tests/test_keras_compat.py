@@ -1,4 +1,4 @@
-"""Private API of Keras: what it gives here, and the error when it is gone."""
+"""Private API of Keras: its results, and the error when it is missing."""
 
 import keras
 import pytest

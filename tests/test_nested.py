@@ -1,6 +1,6 @@
-"""Fine-tuned models in every form of Keras's transfer-learning guide, on the command line's path.
+"""Fine-tuned models in every form of Keras's transfer-learning guide, loaded as by the commands.
 
-What is expected is the user's own model, called on the pixels that it was built for.
+The expected scores are those of the user's own model, called on the pixels that it was built for.
 """
 
 from collections.abc import Callable
@@ -110,7 +110,7 @@ def saved(request, tmp_path) -> tuple[keras.Model, np.ndarray, str]:
     build, raw, scores = request.param
     keras.utils.set_random_seed(3)
     model = build()
-    for weight in model.trainable_weights:  # every weight counts
+    for weight in model.trainable_weights:  # every weight matters
         weight.assign(weight + 0.05 * keras.random.normal(weight.shape, seed=1))
     path = tmp_path / "tuned.keras"
     model.save(path)
@@ -123,7 +123,7 @@ def test_the_flat_graph_gives_the_models_scores(saved):
     for loaded in (flat_classifier(model), load_keras(path)):
         found = keras_network(loaded, ("a", "b", "c")[: expected.shape[1]]).scores(pixels())
         np.testing.assert_allclose(found, expected, atol=1e-6)
-        # The scores depend on the image, so that equality says something.
+        # The scores depend on the image, so equality is meaningful.
         assert np.ptp(expected, axis=0).max() > 1e-4
 
 
@@ -149,16 +149,16 @@ def test_class_maps_average_to_the_logits(saved):
     )
 
 
-def test_freezing_reaches_the_network_inside(saved):
+def test_freezing_applies_to_the_nested_network(saved):
     model, _, _ = saved
     freeze_until(model, "4a")
     names = {weight.path.split("/")[-2] for weight in model.trainable_weights}
     inside = {name for name in names if name[:2] in ("3a", "3b", "4a", "co")}
     assert {name[:2] for name in inside} == {"4a"}
-    assert names - inside  # the head trains on
+    assert names - inside  # the head stays trainable
 
 
-# What is refused, in one line that says what to build instead
+# Refused forms: one line that names the supported form
 
 
 def other(build: Callable[[], keras.Model]) -> pytest.RaisesExc:
@@ -204,7 +204,7 @@ def inside_a_subclass() -> keras.Model:
 @pytest.mark.parametrize(
     "build", [on_an_input_tensor, two_networks, two_outputs, inside_a_subclass]
 )
-def test_other_forms_are_refused_with_the_flat_form(build):
+def test_other_forms_are_refused_and_the_flat_form_is_named(build):
     other(build)
 
 
@@ -215,7 +215,7 @@ def test_a_model_that_was_never_called_has_no_head():
         )
 
 
-def test_a_network_of_this_package_stays_itself():
+def test_a_network_of_this_package_is_unchanged():
     model = GoogLeNet(weights=None, spec=tiny_spec(), classes=5)
     assert flat_classifier(model) is model
     logits = GoogLeNet(weights=None, spec=tiny_spec(), classes=5, classifier_activation=None)

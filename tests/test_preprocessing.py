@@ -41,7 +41,7 @@ def test_every_convention_is_tested():
     assert set(CONVENTIONS) == set(BY_HAND)
 
 
-def test_there_is_no_default_that_would_be_wrong_for_another_network():
+def test_preprocess_input_has_no_default_convention():
     with pytest.raises(ValueError, match=r"Expected `model`.*'caffe'.*Received: neither"):
         preprocess_input(PIXEL)
     network = build_network(tiny_spec())
@@ -58,7 +58,7 @@ def test_a_models_own_convention(convention):
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("convention", ["tf", "torch"])
-def test_the_conventions_keras_has_too(convention, data_format):
+def test_conventions_shared_with_keras(convention, data_format):
     x = pixels(2, 3, 4, 3) if data_format == "channels_last" else pixels(2, 3, 4, 5)
     expected = keras.applications.imagenet_utils.preprocess_input(
         x.astype("float32"), data_format, mode=convention
@@ -82,7 +82,7 @@ def test_the_global_data_format_is_the_default(channels_first):
 
 @pytest.mark.parametrize("convention", BY_HAND)
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float32", "float64"])
-def test_numpy_in_numpy_out_and_the_input_stays(convention, dtype):
+def test_numpy_in_numpy_out_and_the_input_is_unchanged(convention, dtype):
     x = pixels(2, 5, 6, 3).astype(dtype)
     before = x.copy()
     actual = preprocess_input(x, convention=convention)

@@ -1,7 +1,7 @@
-"""Documents that a release wrote are read by every later one.
+"""Every release reads the documents of earlier ones.
 
 `tests/documents` holds one of each schema version, written by hand and never changed. A change of
-the fields of a spec or a recipe, other than a new field with a default, takes a new SCHEMA_VERSION,
+the fields of a spec or a recipe, other than a new field with a default, needs a new SCHEMA_VERSION,
 a function in MIGRATIONS and a document here.
 """
 
@@ -187,7 +187,7 @@ def test_older_documents_pass_each_migration_in_turn(
     ("version", "remedy"),
     [(4, "Install a newer keras-inception"), (0, "Write it again with `to_json`")],
 )
-def test_versions_that_no_migration_reads(version: int, remedy: str) -> None:
+def test_unknown_versions_are_refused(version: int, remedy: str) -> None:
     message = f"Expected a toy with schema_version 1 to 3. Received: schema_version={version}. "
     with pytest.raises(ValueError, match=re.escape(message + remedy)):
         json_document(json.dumps({"schema_version": version}), "toy", 3, {1: dict, 2: dict})

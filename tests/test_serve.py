@@ -1,4 +1,4 @@
-"""The local page and its endpoint: limits, reasons, load, and the page itself in a browser."""
+"""The local page and its endpoint: limits, error details, load, and the page in a browser."""
 
 import base64
 import gc
@@ -50,7 +50,7 @@ def url(model_file: Path) -> Iterator[str]:
 def running(app: Any) -> Iterator[str]:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        listening.listen(512)  # from here on connections wait for the server
+        listening.listen(512)  # connections made from here on wait for the server
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -97,7 +97,7 @@ def test_an_image_gets_its_labels_and_branches(url: str, model_file: Path) -> No
 
 
 def bomb() -> bytes:
-    """A small file of 600 x 600 pixels."""
+    """A small file with 600 x 600 pixels."""
     file = io.BytesIO()
     Image.new("RGB", (600, 600)).save(file, "PNG")
     return file.getvalue()
@@ -113,13 +113,15 @@ def bomb() -> bytes:
         (bytes(100_001), 413, "at most 100,000 bytes"),
     ],
 )
-def test_what_is_refused_and_why(url: str, contents: bytes, status: int, reason: str) -> None:
+def test_refused_requests_have_a_reason(
+    url: str, contents: bytes, status: int, reason: str
+) -> None:
     received, answer = post(url, contents)
 
     assert (received, reason in answer["detail"]) == (status, True), answer
 
 
-def test_too_slow_an_answer_is_503(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_response_is_503(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(*arguments: Any, **options: Any) -> Any:
         time.sleep(0.5)
 
@@ -129,7 +131,7 @@ def test_too_slow_an_answer_is_503(model_file: Path, monkeypatch: pytest.MonkeyP
     assert (status, answer["detail"]) == (503, "No answer within 0.05 s.")
 
 
-def test_too_many_at_a_time_are_503_at_once(
+def test_too_many_concurrent_requests_are_503_immediately(
     model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
@@ -150,12 +152,12 @@ def test_too_many_at_a_time_are_503_at_once(
 
 
 def post_or_timeout(url: str) -> tuple[int, Any]:
-    """The first request may not have arrived yet; then this one waits in its place."""
+    """Post; the first request may not have arrived yet, in which case this one waits."""
     time.sleep(0.5)
     return post(url, png())
 
 
-def test_hundreds_at_a_time_lose_nothing_and_memory_stays(url: str) -> None:
+def test_hundreds_of_concurrent_requests_are_answered_in_constant_memory(url: str) -> None:
     kinds = [(png(seed=1), 200), (b"no image", 400), (bomb(), 400), (bytes(100_001), 413)]
     jobs = [kinds[number % len(kinds)] for number in range(300)]
     labels = [row["label"] for row in post(url, png(seed=1))[1]["labels"]]
@@ -164,7 +166,7 @@ def test_hundreds_at_a_time_lose_nothing_and_memory_stays(url: str) -> None:
         with ThreadPoolExecutor(64) as pool:
             return list(pool.map(lambda job: post(url, job[0]), jobs))
 
-    answer_all()  # threads and buffers of the process reach their size
+    answer_all()  # the threads and buffers of the process reach their final size
     gc.collect()
     before = resident_bytes()
     answers = answer_all() + answer_all()
@@ -188,7 +190,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_the_page_shows_labels_and_branches_in_a_browser(url: str, tmp_path: Path) -> None:
-    """A page of ours frames nothing: the script drops a file as a user does, on the page itself."""
+    """The script drops a file on the page itself, as a user does."""
     contents = base64.b64encode(png()).decode()
     page = urllib.request.urlopen(url).read().decode()
     drop = f"""<script>
@@ -211,7 +213,7 @@ def test_the_page_shows_labels_and_branches_in_a_browser(url: str, tmp_path: Pat
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_the_page_tells_why_an_image_is_refused(url: str, tmp_path: Path) -> None:
+def test_the_page_shows_why_an_image_is_refused(url: str, tmp_path: Path) -> None:
     page = urllib.request.urlopen(url).read().decode()
     drop = '<script>show(new File(["no image"], "a.png"));</script></html>'
 
@@ -221,7 +223,7 @@ def test_the_page_tells_why_an_image_is_refused(url: str, tmp_path: Path) -> Non
 
 
 def rendered_with(url: str, page: str, folder: Path) -> str:
-    """The page as Chromium has it after its requests, served where its endpoint is."""
+    """Return the page as rendered by Chromium after its requests."""
     html = folder / "page.html"
     html.write_text(page.replace('fetch("predict', f'fetch("{url}/predict'))
     done = subprocess.run(
@@ -238,7 +240,7 @@ def rendered_with(url: str, page: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_the_command_listens_on_this_machine_only(
+def test_the_command_listens_on_the_loopback_interface_only(
     model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from typer.testing import CliRunner
