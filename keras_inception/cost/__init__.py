@@ -1,1 +1,1 @@
-"""What a network costs, counted from its spec; budgets, and scaling a spec into them."""
+"""Costs counted from a spec; budgets, and scaling a spec to a budget."""

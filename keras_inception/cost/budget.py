@@ -1,7 +1,7 @@
-"""Budgets, and scaling a network's widths into one (section 4's knobs and levers).
+"""Budgets, and scaling a network's widths to a budget (section 4's knobs and levers).
 
-A budget is never exceeded and never wasted: one scale for all widths brings the network under
-it by bisection, then the slack that rounding left is spent greedily. From the spec alone.
+The scaled network never exceeds the budget and nearly uses it up: bisection finds one scale for all
+widths, then a greedy pass spends the slack left by rounding. Needs only the spec.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _BISECTIONS = 24
 
 
 class NetworkBound(Protocol):
-    """What `fit_to_budget` keeps a network within; wider networks never come within again."""
+    """A monotone bound for `fit_to_budget`: widening a network never brings it back within."""
 
     def admits(self, cost: NetworkCost) -> bool:
-        """Whether a network of this cost is within the bound."""
+        """Return whether the network is within the bound."""
 
     def scaled(self, share: float) -> Self:
-        """The bound with this share of every number."""
+        """Return the bound with every number multiplied by a share."""
 
     def price(self, cost: NetworkCost) -> str:
-        """What a network costs, in the terms of the bound."""
+        """Return the cost of a network in the units of the bound, as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,28 +50,28 @@ class Budget:
         require_integers(self, *bounds)
 
     def holds(self, cost: Cost) -> bool:
-        """Whether `cost` is within every bound."""
+        """Return whether `cost` is within every bound."""
         return (self.macs is None or cost.macs <= self.macs) and (
             self.params is None or cost.params <= self.params
         )
 
     def admits(self, cost: NetworkCost) -> bool:
-        """Whether the whole network is within every bound."""
+        """Return whether the whole network is within every bound."""
         return self.holds(cost.total)
 
     def scaled(self, share: float) -> Budget:
-        """This share of every bound, rounded down."""
+        """Return this share of every bound, rounded down."""
         return Budget(
             macs=None if self.macs is None else int(self.macs * share),
             params=None if self.params is None else int(self.params * share),
         )
 
     def price(self, cost: NetworkCost) -> str:
-        """Multiply-adds and parameters, as text."""
+        """Return multiply-adds and parameters as text."""
         return f"{cost.total.macs:,} MACs and {cost.total.params:,} parameters"
 
     def used(self, cost: Cost) -> float:
-        """The share of the tightest bound that `cost` uses; above 1 is over budget."""
+        """Return the share of the tightest bound that `cost` uses; above 1 is over budget."""
         shares = [
             value / bound
             for value, bound in ((cost.macs, self.macs), (cost.params, self.params))
@@ -81,7 +81,7 @@ class Budget:
 
 
 def module_widths(spec: NetworkSpec) -> dict[str, int]:
-    """Every width of the modules by its layer's name: {"3a_1x1": 64, "3a_3x3_reduce": 96, ...}."""
+    """Return the modules' widths by layer name: {"3a_1x1": 64, "3a_3x3_reduce": 96, ...}."""
     widths: dict[str, int] = {}
     for module in spec.modules:
         own = module.widths()
@@ -92,7 +92,7 @@ def module_widths(spec: NetworkSpec) -> dict[str, int]:
 
 
 def with_module_widths(spec: NetworkSpec, widths: Mapping[str, int]) -> NetworkSpec:
-    """`spec` with the widths named in `widths`; the inverse of `module_widths`."""
+    """Return `spec` with the widths named in `widths`; the inverse of `module_widths`."""
 
     def widened(module: ModuleSpec) -> ModuleSpec:
         own = {suffix: f"{module.name}_{suffix}" for suffix in module.widths()}
@@ -111,15 +111,15 @@ def fit_to_budget(
 ) -> NetworkSpec:
     """Scale the widths of `spec` so that it uses `budget` and never exceeds it.
 
-    Widths come out as multiples of `step`, at least `step`. A spec whose own cost is the budget
-    comes back unchanged (for widths that are multiples of `step`, as Table 1's are).
+    Widths are multiples of `step`, at least `step`. A spec whose own cost is the budget is returned
+    unchanged if its widths are multiples of `step`, as in Table 1.
 
     Args:
-        spec: the network; its classes and input shape count.
+        spec: the network; its classes and input shape affect the cost.
         budget: bounds on MACs, parameters, or both; or another bound (`tuning` has latency).
         step: the grid of widths.
-        targets: wished widths by layer name, any positive numbers, before the common scale
-            (`tuning` moves them apart); the others are the spec's own. The names are those of
+        targets: target widths by layer name before the common scale, any positive numbers
+            (`tuning` varies them); the other widths are the spec's. The names are those of
             `module_widths`, and with `scale_stem` of the stem's convolutions.
         scale_stem: scale the stem's convolutions too. They are 30% of the paper's MACs.
 
@@ -162,7 +162,7 @@ def fit_to_budget(
 def _wished_widths(
     spec: NetworkSpec, targets: Mapping[str, float], scale_stem: bool
 ) -> dict[str, float]:
-    """The widths to scale: the spec's own, and `targets` in their place."""
+    """Return the widths to scale: those of the spec, replaced by `targets` where given."""
     own = module_widths(spec)
     if scale_stem:
         own |= {layer.name: layer.filters for layer in spec.stem if isinstance(layer, ConvSpec)}
@@ -195,7 +195,7 @@ def _spend_slack(
     step: int,
     fits: Callable[[Mapping[str, int]], bool],
 ) -> dict[str, int]:
-    """Give one step more to each width that still fits, largest rounding remainder first."""
+    """Add one step to each width that still fits, largest rounding remainder first."""
     remainder = {name: wished[name] * scale - width for name, width in widths.items()}
     for name in sorted(widths, key=lambda name: -remainder[name]):
         wider = widths | {name: widths[name] + step}

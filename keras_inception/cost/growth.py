@@ -1,4 +1,4 @@
-"""How cost grows as modules are stacked or widened (section 4)."""
+"""Growth of the cost as modules are stacked or widened (section 4)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Growth(NamedTuple):
 def growth_by_depth(
     module: ModuleSpec, *, input_filters: int, grid: int, depth: int
 ) -> list[Growth]:
-    """Cost of 1 .. `depth` copies of `module` stacked on a grid x grid input.
+    """Return the cost of 1 .. `depth` copies of `module` stacked on a grid x grid input.
 
-    A naive module passes all its input channels on, so its stack grows with the square of the
-    depth; with reductions and a projection each further module costs the same (section 4).
+    A naive module passes on all its input channels, so the cost of a stack grows with the square of
+    the depth. With reductions and a projection, every further module costs the same (section 4).
     """
     curve = []
     layers: list[LayerCost] = []
@@ -38,7 +38,7 @@ def growth_by_depth(
 
 
 def growth_by_width(spec: NetworkSpec, scales: Sequence[float]) -> list[Growth]:
-    """Cost of the whole network with every width of its modules multiplied by each of `scales`."""
+    """Return the cost of the whole network with all module widths multiplied by each scale."""
     curve = []
     for scale in scales:
         scaled = spec.map_modules(

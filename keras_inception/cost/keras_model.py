@@ -1,7 +1,7 @@
 """Multiply-adds of any functional Keras model, layer by layer (keras issue 18391 asks for them).
 
-Counts as `cost` does: multiply-adds of convolutions and dense layers, one image, no biases. What
-cannot be counted is returned, never dropped.
+Uses the convention of `cost.layers`: multiply-adds of convolutions and dense layers, for one image,
+without biases. Layers that cannot be counted are returned, never dropped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 
-# Layers without multiply-adds in this convention. Normalization folds into its neighbours.
+# Layers without multiply-adds in this convention. Normalization is folded at inference.
 _FREE = (
     *(layers.InputLayer, layers.Identity, layers.Activation, layers.ReLU, layers.LeakyReLU),
     *(layers.PReLU, layers.ELU, layers.Softmax, layers.Dropout, layers.SpatialDropout1D),
@@ -67,14 +67,14 @@ class UncountedLayer(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What `model_cost` found. `macs` is complete only if `uncounted` is empty."""
+    """The result of `model_cost`. `macs` is complete only if `uncounted` is empty."""
 
     layers: tuple[CountedLayer, ...]
     uncounted: tuple[UncountedLayer, ...]
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of all counted calls."""
+        """Return the multiply-adds of all counted calls."""
         return sum(layer.macs for layer in self.layers)
 
 
@@ -132,7 +132,7 @@ def _functional(model: keras.Function | keras.Sequential) -> keras.Function:
 def _macs(
     operation: Any, input_shape: tuple[int | None, ...], output_shape: tuple[int | None, ...]
 ) -> tuple[int | None, str]:
-    """Multiply-adds of one call, or None and the reason why they are unknown."""
+    """Return the multiply-adds of one call, or None and the reason why they are unknown."""
     is_free = type(operation) in _FREE or name_in_keras_ops(operation) in _FREE_OPS
     if is_free or _is_own_norm(operation):
         return 0, ""
@@ -157,7 +157,7 @@ def _macs(
 
 
 def _is_own_norm(operation: Any) -> bool:
-    """The normalizations of `network`, a folder above this one."""
+    """Return whether it is a normalization of `network`, which this package may not import."""
     return (
         isinstance(operation, layers.BatchNormalization)
         or keras.saving.get_registered_name(type(operation)) == _LRN
@@ -170,7 +170,7 @@ def _positions(layer: Any, shape: tuple[int | None, ...]) -> int:
 
 
 def _einsum_macs(layer: Any, input_shape: tuple[int | None, ...]) -> int:
-    """Every index of the equation but the batch is looped over once."""
+    """Multiply the sizes of all indices of the equation except the batch."""
     inputs, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")
     hidden = len(input_shape) - len(inputs) + len("...")
     inputs = inputs.replace("...", "0123456789"[:hidden])

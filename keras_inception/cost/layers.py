@@ -1,4 +1,4 @@
-"""What a network costs, counted from its spec alone: parameters, multiply-adds, activations.
+"""Costs counted from a spec: parameters, multiply-adds, activations.
 
 Counting convention, the same everywhere in this package:
 
@@ -9,8 +9,8 @@ Counting convention, the same everywhere in this package:
 - Activations are the tensors a forward pass writes: one for each convolution unit (after its
   ReLU), LRN, pool, concatenation and dense layer, for one image.
 
-Source: arXiv 1409.4842, Table 1 and section 4. No Keras here; `model_cost` counts the
-multiply-adds of any functional Keras model by the same convention.
+Source: arXiv 1409.4842, Table 1 and section 4. Standard library only; `model_cost` counts the
+multiply-adds of any functional Keras model with the same convention.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LayerCost(NamedTuple):
 
     @property
     def activations(self) -> int:
-        """Elements of the output, for one image."""
+        """Return the elements of the output for one image."""
         elements = 1
         for size in self.output_shape:
             elements *= size
@@ -64,7 +64,7 @@ class Cost:
 
     @classmethod
     def of(cls, layers: Iterable[LayerCost]) -> Cost:
-        """Add up."""
+        """Return the sum of the costs of layers."""
         layers = tuple(layers)
         return cls(
             weights=sum(layer.weights for layer in layers),
@@ -75,27 +75,27 @@ class Cost:
         )
 
     def activation_bytes(self, bytes_per_element: int = 4) -> int:
-        """Bytes that training keeps for one image; 4 bytes an element is float32."""
+        """Return the bytes that training stores per image; float32 has 4 bytes per element."""
         return self.activations * bytes_per_element
 
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """The cost of a network, layer by layer, with its sums."""
+    """The cost of a network by layer, with sums."""
 
     layers: tuple[LayerCost, ...]
 
     @property
     def total(self) -> Cost:
-        """The sum over all layers."""
+        """Return the sum over all layers."""
         return Cost.of(self.layers)
 
     def by_module(self) -> dict[str, Cost]:
-        """Cost by module, and by stem, downsample, auxiliary classifier and head."""
+        """Return the cost by module, stem, downsample, auxiliary classifier and head."""
         return self._by([layer.group for layer in self.layers])
 
     def by_stage(self) -> dict[str, Cost]:
-        """Cost by stage: "stem", "3", "4", "5", "aux", "head"."""
+        """Return the cost by stage: "stem", "3", "4", "5", "aux", "head"."""
         return self._by([layer.stage for layer in self.layers])
 
     def _by(self, keys: Sequence[str]) -> dict[str, Cost]:
@@ -108,7 +108,7 @@ class NetworkCost:
 def network_cost(
     spec: NetworkSpec, *, auxiliary: bool = False, include_top: bool = True
 ) -> NetworkCost:
-    """Count every layer of the network that `build_network` makes from the same arguments.
+    """Count every layer of the network that `build_network` builds from the same arguments.
 
     Args:
         spec: a network with a fixed input height and width.

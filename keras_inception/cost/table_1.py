@@ -1,4 +1,4 @@
-"""Table 1 of the paper: what it prints beside what the printed widths really cost."""
+"""Table 1 of the paper: the printed costs and the exact costs of the printed widths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_inception.spec.variants import PAPER
 
 @dataclass(frozen=True)
 class Table1Row:
-    """A row of Table 1: what the paper prints, and what the printed widths really cost."""
+    """A row of Table 1: the printed costs and the exact costs of the printed widths."""
 
     type: str
     output_shape: tuple[int, ...]
@@ -44,13 +44,13 @@ _PRINTED = {
 }
 
 
-PRINTED_SUM = ("6798K", "1502M")  # of the rows above; the paper prints no sum
+PRINTED_SUM = ("6798K", "1502M")  # sum of the rows above; the paper prints none
 
 
 def table_1(spec: NetworkSpec = PAPER) -> list[Table1Row]:
-    """The rows of Table 1 that hold weights, for `spec`, beside what the paper prints.
+    """Return the rows of Table 1 with weights for `spec`, and the costs that the paper prints.
 
-    What the paper prints is "" for a network that is not Table 1's: of other modules, or for
+    The printed costs are "" for a network other than Table 1's: one with other modules, or for
     images of another size.
     """
     cost = network_cost(spec)
@@ -75,7 +75,7 @@ def table_1(spec: NetworkSpec = PAPER) -> list[Table1Row]:
 
 
 def _module_columns(module: ModuleSpec) -> dict[str, int | None]:
-    """Widths by Table 1's columns; None where a branch has no reduction or no projection."""
+    """Return widths by Table 1's columns; None where a branch has no reduction or projection."""
     columns: dict[str, int | None] = {}
     for branch in module.branches(1):
         parts = ["pool proj"] if branch.pooled else [f"{branch.name} reduce", branch.name]

@@ -1,8 +1,8 @@
-"""Functions that apply layers to a tensor: the only room that creates layers.
+"""Functions that apply layers to a tensor: the only module that creates layers.
 
-Keras alone, so that a network runs on the TensorFlow, JAX and torch backends. Each unit's last
-layer bears the unit's name, so `model.get_layer("3a_3x3").output` is what the paper calls 3a's
-3x3 branch. Layer names are the contract of the weight converters: renaming breaks them.
+Uses only Keras, so that a network runs on the TensorFlow, JAX and torch backends. The last layer of
+each unit has the unit's name: `model.get_layer("3a_3x3").output` is the paper's 3x3 branch of 3a.
+The weight converters depend on the layer names.
 
 Source: arXiv 1409.4842, figures 2 and 3, Table 1.
 """
@@ -40,7 +40,7 @@ class LocalResponseNormalization(layers.Layer):
         bias: added to the sum; Caffe's k.
         axis: the channel axis; default that of `keras.config.image_data_format()`.
 
-    Computes in float32, whatever the policy: squares of half-precision activations overflow.
+    Computes in float32 under every policy, because squares of half-precision activations overflow.
     Source: Krizhevsky et al. 2012, section 3.3; BVLC's lrn_param.
     """
 
@@ -66,7 +66,7 @@ class LocalResponseNormalization(layers.Layer):
         self.axis = _channel_axis() if axis is None else axis
 
     def call(self, inputs: Any) -> Any:
-        """Normalize; the shape stays."""
+        """Normalize; the shape is unchanged."""
         x = ops.cast(inputs, "float32")
         radius = self.window_size // 2
         padding = [(0, 0)] * len(x.shape)
@@ -86,7 +86,7 @@ class LocalResponseNormalization(layers.Layer):
         return tuple(index)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The shape stays."""
+        """Return the input shape, which is unchanged."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
@@ -102,9 +102,9 @@ class LocalResponseNormalization(layers.Layer):
 
 
 def input_layer(spec: NetworkSpec, tensor: Any = None, *, raw: bool = False) -> Any:
-    """The network's input; its name carries the pixel convention through saving and export.
+    """Create the network's input; its name keeps the pixel convention in saved and exported models.
 
-    `raw` names pixels in [0, 255], for a network with its convention inside.
+    `raw` means pixels in [0, 255], for a network with its convention inside.
     """
     shape: tuple[int | None, ...] = spec.input_shape
     if _channel_axis() == 1:
@@ -121,7 +121,7 @@ def input_layer(spec: NetworkSpec, tensor: Any = None, *, raw: bool = False) -> 
 
 
 def preprocessing(x: Any, spec: NetworkSpec) -> Any:
-    """Bring raw RGB pixels in [0, 255] into the spec's convention, inside the network."""
+    """Convert raw RGB pixels in [0, 255] to the spec's convention, inside the network."""
     rule = CONVENTIONS[spec.pixels]
     axis, channels = _channel_axis(), spec.input_shape[2]
     if channels != 3 and not rule.channels_alike:
@@ -137,7 +137,7 @@ def preprocessing(x: Any, spec: NetworkSpec) -> Any:
         axis=axis,
         mean=[offset / scale for scale, offset in zip(scales, offsets, strict=True)],
         variance=[1 / scale**2 for scale in scales],
-        dtype="float32",  # levels of 255 are lost in half precision
+        dtype="float32",  # half precision cannot represent all levels of 255
         name=PREPROCESSING_PREFIX + spec.pixels,
     )(x)
 
@@ -152,7 +152,7 @@ def conv_unit(
     stride: int = 1,
     padding: ConvPadding = "same",
 ) -> Any:
-    """Convolution -> batch normalization (if the spec has it) -> ReLU, which bears `name`."""
+    """Apply convolution -> batch normalization (if the spec has it) -> ReLU, which has `name`."""
     if padding == "symmetric" and kernel_size > 1 and stride > 1:
         x = layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
         keras_padding = "valid"
@@ -180,13 +180,13 @@ def conv_unit(
 
 
 def max_pool(x: Any, pool: PoolSpec) -> Any:
-    """Max pool with the padding of the spec; what is padded never wins the maximum."""
+    """Apply a max pool with the padding of the spec; padding never affects the maximum."""
     x, padding = _ceil_padding(x, pool) if pool.padding == "ceil" else (x, pool.padding)
     return layers.MaxPooling2D(pool.size, pool.stride, padding=padding, name=pool.name)(x)
 
 
 def stem(x: Any, spec: NetworkSpec) -> Any:
-    """Every layer before the first module."""
+    """Apply every layer before the first module."""
     for layer in spec.stem:
         if isinstance(layer, ConvSpec):
             x = conv_unit(
@@ -212,7 +212,7 @@ def stem(x: Any, spec: NetworkSpec) -> Any:
 
 
 def inception_module(x: Any, spec: NetworkSpec, module: ModuleSpec) -> Any:
-    """Figure 2a (naive) or 2b: N x h x w x C -> N x h x w x module.output_filters(C)."""
+    """Apply figure 2a (naive) or 2b: N x h x w x C -> N x h x w x module.output_filters(C)."""
     outputs = []
     for branch in module.branches(x.shape[_channel_axis()]):
         y = x
@@ -228,10 +228,10 @@ def inception_module(x: Any, spec: NetworkSpec, module: ModuleSpec) -> Any:
 
 
 def auxiliary_classifier(x: Any, spec: NetworkSpec, aux: AuxSpec, activation: str | None) -> Any:
-    """Section 5's auxiliary classifier on a module's output; N x h x w x C -> N x classes.
+    """Apply section 5's auxiliary classifier to a module's output: N x h x w x C -> N x classes.
 
     Raises:
-        ValueError: a grid smaller than the window of its pool.
+        ValueError: if the grid is smaller than the window of the pool.
     """
     height, width = (x.shape[axis] for axis in _spatial_axes())
     if aux.output_size(min(height, width)) < 1:
@@ -247,7 +247,7 @@ def auxiliary_classifier(x: Any, spec: NetworkSpec, aux: AuxSpec, activation: st
         x = layers.AveragePooling2D(aux.pool_size, aux.pool_stride, name=name)(x)
     # N x 4 x 4 x C at 224 pixels
     x = conv_unit(x, spec, f"{aux.name}_proj", filters=aux.filters, kernel_size=1)
-    x = layers.Flatten(name=f"{aux.name}_flatten")(x)  # channels last, whatever the data format
+    x = layers.Flatten(name=f"{aux.name}_flatten")(x)  # channels last in both data formats
     x = layers.Dense(
         aux.units,
         activation="relu",
@@ -260,7 +260,7 @@ def auxiliary_classifier(x: Any, spec: NetworkSpec, aux: AuxSpec, activation: st
 
 
 def head(x: Any, spec: NetworkSpec, activation: str | None) -> Any:
-    """Global average pool, dropout, classifier: N x h x w x C -> N x classes."""
+    """Apply global average pool, dropout, classifier: N x h x w x C -> N x classes."""
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
     x = layers.Dropout(spec.dropout_rate, name="dropout")(x)
     return _classifier(x, spec, "predictions", activation)
@@ -275,18 +275,18 @@ def _classifier(x: Any, spec: NetworkSpec, name: str, activation: str | None) ->
 
 
 def _ceil_padding(x: Any, pool: PoolSpec) -> tuple[Any, str]:
-    """Caffe's rounding: pad at the bottom and right only, so that no pixel is left out."""
+    """Return Caffe's padding: only at the bottom and right, so that every pixel is covered."""
     axes = _spatial_axes()
     missing = [None if x.shape[axis] is None else _missing(x.shape[axis], pool) for axis in axes]
     if missing == [0, 0]:
         return x, "valid"
     if missing == [1, 1] and pool.size <= pool.stride + 1:
-        # One missing pixel goes to the bottom and right in both. A larger window would get more
-        # of them from "same", and so more positions.
+        # Both pad a single missing pixel at the bottom and right. For a larger window "same" would
+        # pad more, and give more positions.
         return x, "same"
     padding = [(0, 0)] * 4
     for axis, amount in zip(axes, missing, strict=True):
-        # For an unknown size, stride - 1 more pixels and rounding down is rounding up.
+        # For an unknown size, padding by stride - 1 and rounding down is the same as rounding up.
         padding[axis] = (0, pool.stride - 1 if amount is None else amount)
     return ops.pad(x, padding, constant_values=float("-inf")), "valid"
 

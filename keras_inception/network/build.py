@@ -23,29 +23,28 @@ def build_network(
     include_preprocessing: bool = False,
     name: str | None = None,
 ) -> keras.Model:
-    """Build the network of a spec with fresh weights.
+    """Build the network of a spec with new weights.
 
     Args:
         spec: the architecture.
-        include_top: end in the classifier: N x classes. Otherwise in the last module's grid
-            (N x h x w x C), or N x C with `pooling`.
+        include_top: end with the classifier (N x classes). Otherwise end with the last module's
+            grid (N x h x w x C), or N x C with `pooling`.
         auxiliary: also return the auxiliary classifiers: the output is then a dict
             {"main": ..., "aux_1": ..., "aux_2": ...} of N x classes each.
         pooling: "avg" or "max", only without the top.
         classifier_activation: of all classifiers; None gives logits.
-        input_tensor: a Keras tensor of the spec's input shape to start from, in the place of a
-            new input.
+        input_tensor: a Keras tensor of the spec's input shape, used instead of a new input.
         include_preprocessing: take raw RGB pixels in [0, 255]; the convention `spec.pixels` is
-            then applied inside the model, and travels with it through saving and export.
+            then applied inside the model, and is saved and exported with it.
         name: of the model; default the spec's.
 
     Returns:
         A functional model of float pixels in the convention `spec.pixels` (or raw), in the data
-        format and under the dtype policy that are set globally. Classifier outputs are float32.
+        format and dtype policy that are set globally. Classifier outputs are float32.
 
     Raises:
-        ValueError: input smaller than the spec's total stride, or too small for the auxiliary
-            classifiers, or arguments that exclude each other.
+        ValueError: if the input is smaller than the spec's total stride or too small for the
+            auxiliary classifiers, or arguments exclude each other.
     """
     _check(spec, include_top, auxiliary, pooling)
     inputs = blocks.input_layer(spec, input_tensor, raw=include_preprocessing)
@@ -73,7 +72,7 @@ def build_network(
 
 
 def inference_model(model: keras.Model) -> keras.Model:
-    """The model without its auxiliary classifiers: the same layers and weights, one output."""
+    """Return the model without auxiliary classifiers: the same layers and weights, one output."""
     if not isinstance(model.output, dict):
         return model
     return keras.Model(model.input, model.output["main"], name=model.name)

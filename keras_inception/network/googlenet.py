@@ -1,4 +1,4 @@
-"""`GoogLeNet(...)` in the manner of keras.applications: glue between spec, network and weights."""
+"""`GoogLeNet(...)` with the signature of keras.applications, from spec, network and weights."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
     Source: Going Deeper with Convolutions (arXiv 1409.4842).
 
     Args:
-        include_top: end in the classifier (N x classes). Otherwise in the last module's grid,
+        include_top: end with the classifier (N x classes). Otherwise with the last module's grid,
             N x h x w x C (N x C x h x w for channels first), or N x C with `pooling`.
-        weights: "imagenet", None for fresh weights, or the path of a file. "imagenet" is the
-            variant's own public set (`keras-inception weights list`), fetched and converted at
+        weights: "imagenet", None for new weights, or the path of a file. "imagenet" is the
+            variant's own public set (`keras-inception weights list`), downloaded and converted at
             the first use. A file may be `.weights.h5` or `.keras` of the same network, or a
             public one: `.caffemodel`, `.onnx`, `.pth`, `.safetensors`, `.pb` of inception5h, or
             a checkpoint of TF-Slim.
@@ -54,18 +54,18 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
             size from the network's total stride (32 for the paper's) and any number of
             channels is possible.
         pooling: None, "avg" or "max", only without the top.
-        classes: number of classes. The default, 1000, stands for the spec's own where that is
+        classes: number of classes. The default, 1000, means the number of the spec where that is
             given or differs: 1008 for "inception5h", 10 for "medium", "small", "tiny" and "nano".
             1001 with "slim" keeps the background of its weights as class 0.
         classifier_activation: activation of the classifier; None returns logits.
         name: of the model.
         variant: one of `keras_inception.VARIANTS`; default the network of a public file, and
             "paper" otherwise.
-        spec: a network of your own, in the place of `variant`.
+        spec: your own network, instead of `variant`.
         auxiliary: also return the auxiliary classifiers: a dict of outputs "main", "aux_1",
-            "aux_2". They count in training only.
-        include_preprocessing: the model takes RGB pixels in [0, 255] as they are; the pixel
-            convention of its weights is a part of it, saved and exported with it.
+            "aux_2". They are used only in training.
+        include_preprocessing: the model takes RGB pixels in [0, 255]; the pixel convention of its
+            weights is part of the model, saved and exported with it.
 
     Returns:
         A functional `keras.Model`. Without `include_preprocessing` it expects float RGB pixels in
@@ -77,7 +77,7 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
             classes or channels that the weights do not have, or a file that is damaged,
             another network's, or of weights for another pixel convention. Nothing is
             half-assigned.
-        OSError: the public weights are not in the cache and cannot be fetched.
+        OSError: if the public weights are not in the cache and cannot be downloaded.
     """
     network, source = _network_and_file(weights, variant, spec, classes)
     if classes != _DEFAULT_CLASSES:
@@ -107,7 +107,7 @@ def _network_and_file(
     spec: NetworkSpec | None,
     classes: int,
 ) -> tuple[NetworkSpec, Source | None]:
-    """The network to build, and the file to load, where `weights` is a path."""
+    """Return the network to build, and the file to load if `weights` is a path."""
     network = None if variant is None and spec is None else _network_spec(variant, spec)
     source = None
     if weights is not None and weights != "imagenet":
@@ -154,7 +154,7 @@ def _network_spec(variant: str | None, spec: NetworkSpec | None) -> NetworkSpec:
 def _input_shape(
     network: NetworkSpec, input_shape: Any, input_tensor: Any, include_top: bool
 ) -> tuple[int | None, int | None, int]:
-    """The input shape with the channels last, whatever the data format."""
+    """Return the input shape with channels last, in both data formats."""
     first = keras.config.image_data_format() == "channels_first"
     if input_tensor is not None:
         if not keras.utils.is_keras_tensor(input_tensor):
@@ -189,7 +189,7 @@ def _input_shape(
 def _imagenet(
     network: NetworkSpec, spec: NetworkSpec | None, include_top: bool, auxiliary: bool
 ) -> Source:
-    """The converted file of the variant's own set, fetched at the first use."""
+    """Return the converted file of the variant's own set, downloaded at the first use."""
     if spec is not None:
         raise ValueError(
             "Expected weights=None or a file for a spec of your own: ImageNet weights exist for "

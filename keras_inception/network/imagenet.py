@@ -1,4 +1,4 @@
-"""The classes of ImageNet's classification challenge, shipped with the package: no download."""
+"""The classes of ImageNet's classification challenge, included in the package."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _BACKGROUND = ("n00000000", "background")
 
 @cache
 def imagenet_classes() -> tuple[tuple[str, str], ...]:
-    """The 1000 (WordNet id, name), such as ("n02123045", "tabby"), in the order of the ids."""
+    """Return the 1000 (WordNet id, name), such as ("n02123045", "tabby"), in order of the ids."""
     asset = resources.files("keras_inception") / "assets" / "imagenet_classes.txt"
     lines = asset.read_text(encoding="utf-8").splitlines()
     return tuple((line[:9], line[10:]) for line in lines)
 
 
 def class_names(count: int) -> tuple[str, ...] | None:
-    """The names of the classes of an ImageNet classifier; None for another number of classes.
+    """Return the class names of an ImageNet classifier; None for another number of classes.
 
     Args:
         count: 1000, or 1001 with TF-Slim's background first.
@@ -31,17 +31,17 @@ def class_names(count: int) -> tuple[str, ...] | None:
 
 
 def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
-    """The most probable ImageNet classes of each image, as `keras.applications` gives them.
+    """Return the most probable ImageNet classes of each image, like `keras.applications`.
 
     Args:
         preds: N x 1000 scores, or N x 1001 with TF-Slim's background in column 0.
-        top: classes for each image.
+        top: number of classes per image.
 
     Returns:
         For each image, best first: (WordNet id, name, score).
 
     Raises:
-        ValueError: another shape; inception5h's 1008 classes have an order of their own.
+        ValueError: for other shapes; the 1008 classes of inception5h have another order.
     """
     scores = np.asarray(preds)
     classes = imagenet_classes()

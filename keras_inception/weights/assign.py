@@ -1,4 +1,4 @@
-"""Arrays into a model: all or nothing."""
+"""Assign arrays to a model: all or nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def assign(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
     """Set every weight of a model from arrays of the same names and shapes.
 
     Args:
-        model: whose weights' paths ("3a_3x3_conv/kernel") are the names.
+        model: the paths of its weights ("3a_3x3_conv/kernel") are the names.
         arrays: exactly the model's weights.
 
     Raises:
-        ValueError: names or shapes that differ, all of them listed; no weight has changed then.
+        ValueError: if names or shapes differ; lists all differences. No weight is changed.
     """
     shapes = {weight.path: tuple(weight.shape) for weight in model.weights}
     received = {name: tuple(array.shape) for name, array in arrays.items()}
@@ -38,7 +38,7 @@ def assign(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
 def without_absent_heads(
     arrays: Mapping[str, np.ndarray], model: keras.Model, spec: NetworkSpec
 ) -> Arrays:
-    """Leave out the classifiers, main and auxiliary, that a model was built without."""
+    """Drop the weights of main and auxiliary classifiers that a model was built without."""
     heads = tuple(f"{name}_" for name in ("predictions", *(aux.name for aux in spec.aux)))
     present = {weight.path for weight in model.weights}
     absent = tuple(head for head in heads if not any(path.startswith(head) for path in present))

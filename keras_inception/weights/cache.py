@@ -1,4 +1,4 @@
-"""Fetch a published set once, convert it once, and keep both in Keras's cache."""
+"""Download and convert a published set once, and keep both files in Keras's cache."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from keras_inception.weights.manifest import Digest, WeightsEntry
 from keras_inception.weights.readers import read_source
 from keras_inception.weights.source import converted
 
-# Part of the name of converted files: raise it when a reader changes what it gives.
+# Part of the names of converted files: increase it when the output of a reader changes.
 _CONVERSION = 1
 Build = Callable[[NetworkSpec], keras.Model]
 
 
 def cache_folder() -> Path:
-    """Where files are kept: `models/keras_inception` in `$KERAS_HOME`, `~/.keras` by default."""
+    """Return the cache folder, `models/keras_inception` in `$KERAS_HOME` (default `~/.keras`)."""
     home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
     return Path(home) / "models" / "keras_inception"
 
 
 def fetch(entry: WeightsEntry) -> Path:
-    """The published file of a set: from the cache, or fetched into it, its hash checked.
+    """Return the published file of a set; download it to the cache and check its hash.
 
     Raises:
-        OSError: it cannot be fetched.
-        ValueError: the file is not the published one.
+        OSError: if it cannot be downloaded.
+        ValueError: if the file is not the published one.
     """
     path = cache_folder() / entry.filename
     if path.is_file():
@@ -47,9 +47,9 @@ def fetch(entry: WeightsEntry) -> Path:
             keras.utils.get_file(
                 partial.name, entry.url, cache_dir=path.parent, cache_subdir="", force_download=True
             )
-        except Exception as error:  # get_file raises bare Exception
+        except Exception as error:  # get_file raises plain Exception
             if isinstance(error.__context__, urllib.error.HTTPError):
-                error.__context__.close()  # it holds the connection, which get_file leaves open
+                error.__context__.close()  # it holds the connection that get_file leaves open
             raise OSError(
                 f"Expected to fetch the {entry.name!r} weights from {entry.url}. Received: "
                 f"{error}. Without a network, put the file at {path} yourself, or use "
@@ -60,16 +60,16 @@ def fetch(entry: WeightsEntry) -> Path:
 
 
 def imagenet_weights(entry: WeightsEntry, classes: int | None, build: Build) -> Path:
-    """A set as a `.weights.h5` with all its classifiers: from the cache, or converted into it.
+    """Return a set as a `.weights.h5` with all its classifiers; convert it to the cache.
 
     Args:
-        entry: of the manifest.
+        entry: an entry of the manifest.
         classes: 1001 to keep TF-Slim's background; default the variant's.
-        build: makes the model of a spec, auxiliary classifiers included where the spec has any.
+        build: builds the model of a spec, with auxiliary classifiers if the spec has any.
 
     Raises:
-        OSError: it cannot be fetched.
-        ValueError: the file is not the published one.
+        OSError: if it cannot be downloaded.
+        ValueError: if the file is not the published one.
     """
     spec = VARIANTS[entry.variant]
     classes = spec.classes if classes is None else classes
@@ -97,7 +97,7 @@ def _has_heads(arrays: dict, spec: NetworkSpec) -> bool:
 
 def _check_digest(path: Path, digest: Digest | None, remedy: str) -> None:
     if digest is None:
-        return  # the keys and shapes are all there is to check, when it is converted
+        return  # only keys and shapes can be checked, during conversion
     with path.open("rb") as file:
         found = hashlib.file_digest(file, digest.algorithm).hexdigest()
     if not found.startswith(digest.value):

@@ -1,7 +1,7 @@
-"""BVLC's `.caffemodel`: Caffe's protobuf, with only the few messages that weights need.
+"""BVLC's `.caffemodel`: Caffe's protobuf, with only the messages that weights need.
 
-Both forms are read: `layers` (V1, of 2014, the released file's) and `layer`. Names and numbers of
-the fields: caffe.proto. Layer names: models/bvlc_googlenet/train_val.prototxt.
+Reads both forms: `layers` (V1, of 2014, as in the released file) and `layer`. Names and numbers
+of the fields: caffe.proto. Layer names: models/bvlc_googlenet/train_val.prototxt.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def read(path: Path) -> Arrays:
     """All blobs, as "LAYER:weights" and "LAYER:bias".
 
     Raises:
-        ValueError: not a Caffe network, or blobs whose numbers and shape differ.
+        ValueError: if it is not a Caffe network, or a blob's size and shape differ.
     """
     return _arrays(_parse(path), path)
 
@@ -78,7 +78,7 @@ def source(path: Path, spec: NetworkSpec | None) -> Source:
     arrays = _arrays(net, path)
     spec = spec or with_classes(PAPER, arrays, "loss3/classifier:bias", 0)
     if lrn := [layer for layer in _layers(net) if layer.HasField("lrn_param")]:
-        check_lrn(path, spec, [_lrn(layer) for layer in lrn])  # weights alone may lack it
+        check_lrn(path, spec, [_lrn(layer) for layer in lrn])  # files with only weights may lack it
     names = with_heads_of(arrays, name_map(spec), spec)
     return Source(path=path, spec=spec, arrays=arrays, names=names, channels_first=True)
 
@@ -138,7 +138,7 @@ def _array(blob: Any, name: str, path: Path) -> np.ndarray:
             f"Expected {int(np.prod(shape))} numbers of {name!r}, for its shape {shape}. "
             f"Received: {numbers.size} in {str(path)!r}."
         )
-    if not blob.HasField("shape"):  # four numbers there, whatever the rank
+    if not blob.HasField("shape"):  # always four numbers there, for any rank
         kernel = name.endswith(":weights")
         dense = kernel and shape[:2] == (1, 1)
         shape = shape[2:] if dense else shape if kernel else shape[3:]

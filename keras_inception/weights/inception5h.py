@@ -1,6 +1,6 @@
 """Google's frozen graph `tensorflow_inception_graph.pb` (DeepDream, Lucid), or its zip.
 
-The graph is read as a message, never run. Node names are the released file's.
+The graph is parsed as a protobuf message and never run. Node names are those of the released file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PARTS = (
 
 
 def read(path: Path) -> Arrays:
-    """All floating-point constants of rank 1 or more.
+    """Return all floating-point constants of rank 1 or more.
 
     Raises:
         ValueError: not a frozen graph.

@@ -1,6 +1,6 @@
-"""The public sets of weights: where each is, what it is, and how one knows it is the right file.
+"""The public sets of weights: URL, network, hash and published accuracy of each.
 
-Standard library only. Accuracies are the sources' own, never measured here.
+Standard library only. Accuracies are those that the sources publish, not measured by this project.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Digest:
-    """A published hash. `value` may be its first digits, where no more are published."""
+    """A published hash. `value` may contain only its first digits if no more are published."""
 
     algorithm: Literal["sha1", "sha256"]
     value: str
@@ -26,17 +26,16 @@ class WeightsEntry:
         name: for the command line and the cache.
         variant: the network it is for, with its pixel convention and class count.
         url, filename: of the published file.
-        digest: None where no public source states one: then the file is checked by its keys and
-            shapes alone.
+        digest: None if no public source states one; only keys and shapes are checked then.
         pixels: the convention of the network's pixels, as in `NetworkSpec`.
         classes: of the published file.
         licence: of the weights, as their source states it.
-        class_index: how many rows stand before the first of the 1000 ImageNet classes, in the
-            published file; None for an order of its own.
+        class_index: row of the first of the 1000 ImageNet classes in the published file; None if
+            the file has another order of classes.
         top_1, top_5: published accuracy in percent, single centre crop; None: not published.
-        accuracy_source: of those numbers.
+        accuracy_source: source of those numbers.
         licence: of the weights.
-        default: whether weights="imagenet" means this set.
+        default: whether weights="imagenet" selects this set.
     """
 
     name: str
@@ -142,10 +141,10 @@ MANIFEST: tuple[WeightsEntry, ...] = (
 
 
 def imagenet_entry(variant: str) -> WeightsEntry:
-    """The set that weights="imagenet" means for a variant.
+    """Return the set that weights="imagenet" selects for a variant.
 
     Raises:
-        ValueError: a variant of which no weights are published.
+        ValueError: if no weights are published for the variant.
     """
     for entry in MANIFEST:
         if entry.variant == variant and entry.default:

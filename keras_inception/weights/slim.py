@@ -1,7 +1,7 @@
 """TF-Slim's checkpoint of `inception_v1`: a folder, a prefix, or the released tarball.
 
-The released file is of the old one-file format, TF-Slim's trainer writes the newer one of three
-files; both are read without a session. Names: tf_slim/nets/inception_v1.py.
+The released file has the old one-file format; TF-Slim's trainer writes the newer format of three
+files. Both are read without a session. Names: tf_slim/nets/inception_v1.py.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _PARTS = (
 _ODD = {
     f"{_SCOPE}Mixed_5b/Branch_2/Conv2d_0b_3x3": f"{_SCOPE}Mixed_5b/Branch_2/Conv2d_0a_3x3",
 }
-# What a trainer saves beside the network: its step, and the optimizer's and the averages' slots.
+# Other variables that a trainer saves: the step, and slots of the optimizer and the averages.
 _TRAINING_STATE = re.compile(
     r"global_step$|.*/(RMSProp(_1)?|Momentum|Adam(_1)?|ExponentialMovingAverage)$"
 )
 
 
 def read(path: Path) -> Arrays:
-    """All variables of the network in a checkpoint; the state of training is left out.
+    """Return all variables of the network in a checkpoint, without the training state.
 
     Raises:
-        ValueError: no checkpoint there, several, or a damaged one.
+        ValueError: if there is no checkpoint, more than one, or a damaged one.
     """
     if not path.name.endswith((".tar.gz", ".tgz", ".tar")):
         return _read_checkpoint(_prefix(path))
@@ -58,7 +58,7 @@ def read(path: Path) -> Arrays:
 
 
 def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
-    """Regular files, none outside the folder; Python has `filter="data"` for it from 3.11.4 on."""
+    """Unpack only regular files inside the folder (Python 3.11.4 has `filter="data"` for this)."""
     for member in archive:
         content = archive.extractfile(member) if member.isfile() else None
         if content is not None:
@@ -119,7 +119,7 @@ def _read_checkpoint(prefix: Path) -> Arrays:
 
 
 def _prefix(path: Path) -> Path:
-    """What `load_checkpoint` wants: the one file, or the name in front of `.index`."""
+    """Return the argument of `load_checkpoint`: the single file, or the name before `.index`."""
     if path.suffix.lower() == ".index":
         return path.with_suffix("")
     if not path.is_dir():
