@@ -1,4 +1,4 @@
-"""Distortions of training images, a batch at a time, in NumPy. All chance comes from `Draws`.
+"""Distortions of training images, a batch at a time, in NumPy. All randomness is in `Draws`.
 
 Images are N x h x w x C, in [0, 255].
 """
@@ -16,7 +16,7 @@ from keras_inception.spec.recipe import Recipe
 
 
 class Purpose(IntEnum):
-    """What random numbers are for: each purpose has a stream of its own."""
+    """The purpose of random numbers; each purpose has its own stream."""
 
     CROP = 0
     FLIP = 1
@@ -28,16 +28,16 @@ class Purpose(IntEnum):
 
 
 def generator(seed: int, step: int, purpose: Purpose) -> np.random.Generator:
-    """Random numbers that depend on the arguments alone."""
+    """Return a generator that depends only on the arguments."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step, purpose))))
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers of some rows of one batch: a function of seed, step, purpose and row alone.
+    """Random numbers of some rows of a batch, which depend only on seed, step, purpose and row.
 
-    The numbers of the whole batch are drawn, and the rows taken: workers that share a batch see
-    what one worker would.
+    The numbers are drawn for the whole batch and the rows selected, so workers that share a batch
+    get the same numbers as a single worker.
     """
 
     seed: int
@@ -69,7 +69,7 @@ class Draws:
 
 
 def augmented(images: np.ndarray, recipe: Recipe, draws: Draws) -> np.ndarray:
-    """Mirror, shift and distort images as the recipe says."""
+    """Mirror, shift and distort images according to the recipe."""
     if recipe.flip:
         chosen = draws.uniform(Purpose.FLIP, 1) < 0.5
         images = np.where(chosen[:, :, None, None], images[:, :, ::-1], images)
@@ -83,7 +83,7 @@ def augmented(images: np.ndarray, recipe: Recipe, draws: Draws) -> np.ndarray:
 def shifted(images: np.ndarray, most: int, draws: Draws) -> np.ndarray:
     """Move each image by up to `most` pixels in each direction, edges mirrored.
 
-    "symmetric" repeats the edge, so that no black border tells the shift.
+    "symmetric" repeats the edge, so that no black border reveals the shift.
     """
     count, height, width, _ = images.shape
     edge = (most, most)
@@ -113,8 +113,8 @@ def photometric(images: np.ndarray, draws: Draws) -> np.ndarray:
 
     Each factor blends an image with black, with its mean grey, or with its grey version, as
     Pillow's ImageEnhance does (Howard, arXiv 1312.5402, section 2.2); RGB lighting is
-    Krizhevsky's. All are linear in the pixels and clipped once, at the end, so that the random
-    order of Howard's would change nothing. Grey images get brightness and contrast.
+    Krizhevsky's. All are linear in the pixels and clipped once at the end, so Howard's random order
+    would make no difference. Grey images get brightness and contrast.
     """
     count, height, width, channels = images.shape
     if channels not in (1, 3):
@@ -139,8 +139,8 @@ def mixed_up(
 ) -> tuple[Any, Any]:
     """Blend each image and its label with its neighbour's (Zhang et al., arXiv 1710.09412).
 
-    Rows 0 and 1 are a pair, rows 2 and 3, and so on: the order is random already, and workers that
-    share a batch need no image of each other.
+    Rows 0 and 1 are a pair, rows 2 and 3, and so on. The order is already random, and workers that
+    share a batch need no images of each other.
 
     Returns:
         Images, and labels as float32 N x classes that sum to 1.

@@ -1,4 +1,4 @@
-"""A folder of image files as a data set: one folder for each class."""
+"""A folder of image files as a data set: one subfolder per class."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _HELD_OUT_SHARE = 0.2
 
 
 def open_folder(root: Path, progress: Callable[[int, int], None] | None = None) -> ImageData:
-    """The images of a folder.
+    """Open the images of a folder.
 
     Args:
-        root: holds a folder for each class, with images at any depth; or a folder `train` and one
-            of `test`, `validation`, `val`, `valid`, which hold them. Without a held-out folder a
-            fifth of each class is held out, by a fixed seed; `ImageData.note` says so.
-        progress: called with the number of files looked at, and of all files.
+        root: contains one folder per class, with images at any depth; or a folder `train` and one
+            of `test`, `validation`, `val`, `valid`, which contain them. Without a held-out folder a
+            fifth of each class is held out with a fixed seed; `ImageData.note` says so.
+        progress: called with the number of scanned files and the number of all files.
 
     Raises:
-        ValueError: no folder, no class folders, or no readable image.
+        ValueError: if there is no folder, no class folder, or no readable image.
     """
     if not root.is_dir():
         raise ValueError(f"Expected a folder of images. Received: {str(root)!r}, which is none")
@@ -52,7 +52,7 @@ def open_folder(root: Path, progress: Callable[[int, int], None] | None = None) 
 
 
 def held_out_rows(labels: np.ndarray) -> np.ndarray:
-    """Choose a fifth of each class, at least one image of two or more, by a fixed seed.
+    """Select a fifth of each class, at least one image of two or more, with a fixed seed.
 
     Returns:
         N booleans.
@@ -67,7 +67,7 @@ def held_out_rows(labels: np.ndarray) -> np.ndarray:
 
 
 def _folders(root: Path) -> tuple[str, ...]:
-    """Names of the folders in it; hidden ones, such as .git, are no classes."""
+    """Return the names of its folders, without hidden ones such as .git."""
     return tuple(
         sorted(
             path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
@@ -97,12 +97,12 @@ def _known_class_names(root: Path, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _files(root: Path, names: tuple[str, ...]) -> list[tuple[Path, str | None]]:
-    """(path, class) of every file under `root` in a fixed order; None outside of class folders."""
+    """Return (path, class) of every file under `root`, sorted; None outside of class folders."""
     listing: list[tuple[Path, str | None]] = [
         (path, None) for path in sorted(root.iterdir()) if path.is_file()
     ]
     for name in names:
-        # A file link that leads nowhere is listed too, and found unreadable.
+        # A broken link is listed too, and reported as unreadable.
         paths = (path for path in (root / name).rglob("*") if not path.is_dir())
         listing += [(path, name) for path in sorted(paths)]
     return listing
@@ -114,7 +114,7 @@ def _readable(
     first_of_test: int,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[ImageFile], np.ndarray, np.ndarray, tuple[tuple[str, str], ...]]:
-    """Readable files, their labels, whether they are of the test part, and the others."""
+    """Return readable files, their labels, whether they are test images, and unreadable files."""
     index = {name: label for label, name in enumerate(names)}
     total = len(listing)
     found = scan(

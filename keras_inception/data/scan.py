@@ -1,4 +1,4 @@
-"""Which files are images, and what is known of each before it is decoded for training."""
+"""Scan files: which are images, and the size and format of each."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import tensorflow as tf
 from keras_inception.data.splits import PIXELS, ImageFile
 from keras_inception.images.decode import ImageError, ImageInfo, decoding, probe
 
-# Threads that wait for the disk; decoding leaves Python's lock to the others.
+# Threads that wait for the disk; decoding releases the GIL.
 _THREADS = 16
 
 
 class Place(NamedTuple):
-    """Where the bytes of an encoded image lie."""
+    """The location of the bytes of an encoded image."""
 
     path: str
     offset: int
@@ -26,11 +26,11 @@ class Place(NamedTuple):
 def scan(
     places: Iterable[Place], progress: Callable[[int], None] | None = None
 ) -> list[ImageFile | str]:
-    """Decode every image once: what is known of it, or the reason why it cannot be read.
+    """Decode every image once; return its properties, or the reason why it cannot be read.
 
     Args:
-        places: of the encoded images.
-        progress: called with the number of images looked at so far.
+        places: locations of the encoded images.
+        progress: called with the number of images scanned so far.
     """
     results = []
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -55,7 +55,7 @@ def _probe(place: Place) -> ImageFile | str:
 
 
 def _tensorflow_decodes(content: bytes, info: ImageInfo) -> bool:
-    """Whether TensorFlow reads the JPEG to its end, at an eighth of the size to be quick."""
+    """Return whether TensorFlow reads the JPEG to its end, at an eighth of the size for speed."""
     size = sorted((info.height, info.width))
     try:
         with decoding((info.width, info.height)):

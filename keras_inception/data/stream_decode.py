@@ -1,7 +1,7 @@
 """Random crops of encoded images, in a tf.data stream.
 
-Of a JPEG nothing but the window is decoded, at 1/2 to 1/8 where that suffices; other files come as
-pixels of the window, reduced as much, through Pillow (`FileSplit.part`).
+Only the window of a JPEG is decoded, at 1/2 to 1/8 where that suffices. Other files are decoded
+with Pillow and reduced by the same factor (`FileSplit.part`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from keras_inception.images.graph_decode import upright
 from keras_inception.images.limits import PIXELS_IN_FLIGHT
 
 PARALLEL = tf.data.AUTOTUNE
-# Images that one call reads, as long as their files have no more bytes together.
+# Images that one call reads, and the bytes that their files may have together.
 _MOST_READ, _BYTES_READ = 32, 2**24
 
 
@@ -33,7 +33,7 @@ def cropped_images(
     rows: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]],
     batch_size: int,
 ) -> tf.data.Dataset:
-    """Batches of float32 random crops in [0, 255], N x h x w x C; the last one may be short.
+    """Return batches of float32 random crops in [0, 255], N x h x w x C; the last may be smaller.
 
     Args:
         split: the images.
@@ -42,13 +42,13 @@ def cropped_images(
         batch_size: images of a batch.
     """
     if keras.backend.backend() != "tensorflow":
-        with suppress(RuntimeError):  # TensorFlow has run already
-            tf.config.set_visible_devices([], "GPU")  # they are the other backend's
+        with suppress(RuntimeError):  # TensorFlow is already initialized
+            tf.config.set_visible_devices([], "GPU")  # the devices belong to the other backend
     signature = (tf.TensorSpec((None,), tf.int64), tf.TensorSpec((None, ROW_DRAWS), tf.float32))
     dataset = tf.data.Dataset.from_generator(rows, output_signature=signature)
     options = tf.data.Options()
-    # No tuning while it runs: its thread looks less and less often, and an iterator's end waits for
-    # its next look: after 60 seconds of training up to 60 more (TensorFlow 2.21).
+    # No autotuning: its thread checks at growing intervals, and the end of an iterator waits for
+    # the next check: after 60 seconds of training, up to 60 more (TensorFlow 2.21).
     options.autotune.enabled = False
     images = _cropped_rows(dataset, split, size, channels).batch(batch_size)
     return images.prefetch(PARALLEL).with_options(options)
@@ -57,7 +57,7 @@ def cropped_images(
 def _cropped_rows(
     rows: tf.data.Dataset, split: FileSplit, size: tuple[int, int], channels: int
 ) -> tf.data.Dataset:
-    """One crop, float32 h x w x C in [0, 255], for each position of (positions, uniforms)."""
+    """Return one crop, float32 h x w x C in [0, 255], per position of (positions, uniforms)."""
     read = _reader(split, size, channels)
     types = (tf.string, tf.int32, tf.int32, tf.int32)
 
@@ -80,9 +80,9 @@ def _cropped_rows(
 
 
 def _bounds(split: FileSplit) -> tuple[int, int]:
-    """How many images one call reads, and how many are decoded at a time, to bound memory."""
+    """Return how many images one call reads and how many are decoded at a time, to bound memory."""
     largest_file = max(file.length for file in split.files)
-    # A progressive JPEG is held whole while it is decoded, whatever the window.
+    # A progressive JPEG is held in full while it is decoded, for any window.
     largest_image = max(file.height * file.width for file in split.files)
     return (
         min(_MOST_READ, max(1, _BYTES_READ // largest_file)),
@@ -93,7 +93,7 @@ def _bounds(split: FileSplit) -> tuple[int, int]:
 def _reader(
     split: FileSplit, size: tuple[int, int], channels: int
 ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]:
-    """A function (positions, uniforms) -> contents, stored windows, orientations, halvings."""
+    """Return (positions, uniforms) -> contents, stored windows, orientations, halvings."""
 
     def read(positions: np.ndarray, uniforms: np.ndarray) -> tuple[np.ndarray, ...]:
         parts, halvings = [], []
@@ -110,7 +110,7 @@ def _reader(
 
 
 def _halvings(window: Window, size: tuple[int, int]) -> int:
-    """From 0 (1/1) to 3 (1/8), as long as a pixel is left for each of the input's."""
+    """Return 0 (1/1) to 3 (1/8), so that at least one pixel per input pixel remains."""
     ratio = min(window.height // size[0], window.width // size[1])
     return min(3, max(ratio, 1).bit_length() - 1)
 
@@ -121,7 +121,7 @@ def _pixels(content: Any, window: Any, channels: int) -> Any:
 
 
 def _jpeg_window(content: Any, window: Any, orientation: Any, halvings: Any, channels: int) -> Any:
-    """Decode nothing but the window, at 1/2 to 1/8 where that suffices, and turn it upright."""
+    """Decode only the window, at 1/2 to 1/8 where that suffices, and turn it upright."""
 
     def at(ratio: int) -> Callable[[], Any]:
         return lambda: tf.image.decode_and_crop_jpeg(
@@ -129,7 +129,7 @@ def _jpeg_window(content: Any, window: Any, orientation: Any, halvings: Any, cha
             window // ratio,
             channels=channels,
             ratio=ratio,
-            dct_method="INTEGER_ACCURATE",  # exactly Pillow's pixels, and as fast
+            dct_method="INTEGER_ACCURATE",  # exactly Pillow's pixels, at the same speed
         )
 
     pixels = tf.switch_case(halvings, [at(1), at(2), at(4), at(8)])
@@ -137,7 +137,7 @@ def _jpeg_window(content: Any, window: Any, orientation: Any, halvings: Any, cha
 
 
 def _interpolated(pixels: Any, size: tuple[int, int], uniform: Any) -> Any:
-    """Resize by bilinear, nearest, area or cubic interpolation, each as probable (section 6)."""
+    """Resize with a random interpolation: bilinear, nearest, area or cubic (section 6)."""
 
     def by(method: str) -> Callable[[], Any]:
         return lambda: tf.cast(tf.image.resize(pixels, size, method=method), tf.float32)

@@ -25,14 +25,14 @@ _HOST = ("storage.googleapis.com", 443)
 
 
 def open_tfds(name: str, progress: Callable[[int, int], None] | None = None) -> ImageData:
-    """A TensorFlow data set; `open_data` tells the form of `name`.
+    """Open a data set of TensorFlow Datasets; `open_data` documents the form of `name`.
 
-    Images of one size are decoded into memory if they fit in 1 GiB; others stay in their record
-    files and are decoded where they are cropped.
+    Images of one size are decoded into memory if they fit in 1 GiB. Others stay in their record
+    files and are decoded when they are cropped.
 
     Raises:
-        ValueError: not in the form, neither prepared nor to be downloaded, no such split, or not
-            a set of images with class labels.
+        ValueError: if the form is wrong, the data set is neither prepared nor downloadable, the
+            split does not exist, or it is not a data set of images with class labels.
     """
     identity, _, query = name.partition("?")
     match = _NAME.fullmatch(identity)
@@ -62,7 +62,7 @@ def open_tfds(name: str, progress: Callable[[int, int], None] | None = None) -> 
 
 
 def _builder(identity: str, name: str, config: str | None, version: str | None) -> Any:
-    """The builder of prepared files; what is not prepared is downloaded."""
+    """Return the builder of prepared files; download and prepare them if necessary."""
     import tensorflow_datasets as tfds
 
     root = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
@@ -76,7 +76,7 @@ def _builder(identity: str, name: str, config: str | None, version: str | None) 
 
 
 def _prepared(root: Path, config: str | None, version: str | None) -> Path | None:
-    """The folder of the newest prepared version that fits."""
+    """Return the folder of the newest prepared version that matches."""
     found = [
         path.parent
         for pattern in ("*/dataset_info.json", "*/*/dataset_info.json")
@@ -95,7 +95,7 @@ def _prepared(root: Path, config: str | None, version: str | None) -> Path | Non
 
 
 def _require_network(identity: str, root: Path) -> None:
-    # Without this, TFDS tries again for minutes before it gives up.
+    # Without this check, TFDS retries for minutes before it fails.
     try:
         socket.create_connection(_HOST, timeout=5).close()
     except OSError as error:
@@ -107,7 +107,7 @@ def _require_network(identity: str, root: Path) -> None:
 
 
 def _keys(builder: Any, identity: str) -> tuple[str, str]:
-    """Names of the image and of the label in an example."""
+    """Return the names of the image and the label in an example."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -175,7 +175,7 @@ def _encoded(
 
 
 def _records(instruction: Any, image: str, label: str) -> Iterator[tuple[Place, int]]:
-    """Where the encoded images of a TFRecord file lie, and their labels.
+    """Return the locations of the encoded images in a TFRecord file, and their labels.
 
     A record is its length (8 bytes), a checksum (4), the serialized example, a checksum (4).
     """

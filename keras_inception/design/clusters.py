@@ -1,8 +1,8 @@
-"""Groups of units of high correlation, and the kernels that cover them.
+"""Clusters of highly correlated units, and the kernels that cover them.
 
-A unit is a channel at an offset in the patch of the largest kernel. Translated copies of a group
-are one group: each channel is read from the fullest of its clusters in the patch, and the channels
-of a cluster share one count, that of one filter of the next layer.
+A unit is a channel at an offset in the patch of the largest kernel. Translated copies of a cluster
+count as one: each channel is assigned to its largest cluster in the patch, and the channels of a
+cluster share one count, which is one filter of the next layer.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from scipy.spatial import distance
 
 from keras_inception.design.statistics import OffsetStatistics
 
-# Where trained networks have clusters of every size (docs/correlation.md): below .5 nearly all are
-# spread out, above .7 nearly all are in one place.
+# At this threshold trained networks have clusters of every size (docs/correlation.md): below .5
+# nearly all are spread out, above .7 nearly all are at one position.
 DEFAULT_THRESHOLD = 0.6
-# Units of a patch that are clustered at most. The matrix of their correlations, in float64, and
-# the copies that scipy makes of it are about 0.7 GB then.
+# The most units of a patch that are clustered. The float64 matrix of their correlations and
+# SciPy's copies of it then take about 0.7 GB.
 MAX_UNITS = 6400
-# Share of a cluster's units that its kernel must cover; the rest are stragglers.
+# Share of a cluster's units that its kernel must cover; the rest are outliers.
 _COVERED = 0.9
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Units of one group in the patch, and the smallest kernel that covers them."""
+    """Units of one cluster in the patch, and the smallest kernel that covers them."""
 
-    channels: np.ndarray  # one of each unit, int
+    channels: np.ndarray  # channel of each unit, int
     offsets: np.ndarray  # (row, column) in the patch of each unit, units x 2, int
     extent: int  # side of the smallest square that holds 90% of the units
 
     def kernel_size(self, kernel_sizes: Sequence[int]) -> int:
-        """The smallest of the kernels that is as large as the extent, or else the largest."""
+        """Return the smallest kernel that is as large as the extent, or else the largest one."""
         return min((k for k in kernel_sizes if k >= self.extent), default=max(kernel_sizes))
 
 
 @dataclass(frozen=True)
 class Clustering:
-    """Every channel's fullest cluster.
+    """The largest cluster of every channel.
 
     Attributes:
-        clusters: the different ones.
-        weights: how many filters each stands for: (channels that are read from it) / (channels
-            in it); 1 unless a channel has a fuller cluster elsewhere.
+        clusters: the distinct clusters.
+        weights: number of filters per cluster: (channels assigned to it) / (channels in it);
+            1 unless a channel has a larger cluster elsewhere.
         patch: side of the patch.
     """
 
@@ -55,22 +55,23 @@ class Clustering:
     patch: int
 
     def counts(self, kernel_sizes: Sequence[int]) -> dict[int, float]:
-        """Clusters by the kernel that covers them."""
+        """Return the number of clusters by the kernel that covers them."""
         counts = dict.fromkeys(sorted(kernel_sizes), 0.0)
         for cluster, weight in zip(self.clusters, self.weights, strict=True):
             counts[cluster.kernel_size(kernel_sizes)] += float(weight)
         return counts
 
     def shares(self, kernel_sizes: Sequence[int]) -> dict[int, float]:
-        """The same as shares of all clusters; they sum to 1."""
+        """Return the counts as shares of all clusters; they sum to 1."""
         counts = self.counts(kernel_sizes)
         return {kernel: count / sum(counts.values()) for kernel, count in counts.items()}
 
 
 class UnitTree:
-    """The tree of the units of a patch by average linkage, to be cut at any threshold.
+    """The average-linkage tree of the units of a patch, which can be cut at any threshold.
 
-    Units are as alike as their |correlation| is high; what noise could give counts as 0.
+    The similarity of two units is their |correlation|; correlations that noise could produce count
+    as 0.
 
     Args:
         statistics: of radius patch - 1 or more.
@@ -92,12 +93,12 @@ class UnitTree:
         similarity = self._similarity(statistics)
         self._tree = None
         if len(similarity) > 1:
-            np.fill_diagonal(similarity, 1.0)  # rounding; and constant channels
+            np.fill_diagonal(similarity, 1.0)  # rounding errors and constant channels
             condensed = distance.squareform(1 - similarity, checks=False)
             self._tree = hierarchy.linkage(condensed, method="average")
 
     def _similarity(self, statistics: OffsetStatistics) -> np.ndarray:
-        """Units x units, ordered by offset and then channel."""
+        """Return the similarities, units x units, ordered by offset and then channel."""
         found = statistics.significant_correlation()
         picked = np.ix_(self._picked, self._picked)
         rows = [
@@ -107,10 +108,10 @@ class UnitTree:
         return np.block(rows)
 
     def cut(self, threshold: float = DEFAULT_THRESHOLD) -> Clustering:
-        """The clusters whose units correlate by `threshold` or more, on average.
+        """Return the clusters whose units correlate by `threshold` or more on average.
 
         Raises:
-            ValueError: a threshold outside 0 to 1.
+            ValueError: if the threshold is outside 0 to 1.
         """
         if not 0 < threshold < 1:
             raise ValueError(
@@ -123,7 +124,8 @@ class UnitTree:
         else:
             labels = hierarchy.fcluster(self._tree, 1 - threshold, criterion="distance") - 1
         sizes = np.bincount(labels)
-        # Rows are offsets, columns are channels: where in the patch is a channel's cluster largest?
+        # Rows are offsets, columns are channels: find where in the patch a channel's cluster is
+        # largest.
         by_channel = labels.reshape(len(self._places), len(self._picked))
         fullest = np.take_along_axis(
             by_channel, sizes[by_channel].argmax(axis=0)[np.newaxis], axis=0
@@ -149,14 +151,14 @@ def cluster_units(
     Args:
         statistics: of radius patch - 1 or more.
         patch: side of the patch, an odd number: the largest kernel.
-        threshold: the |correlation| that makes a group, on average over its pairs.
+        threshold: mean |correlation| of the pairs in a cluster.
         seed: picks the channels where there are too many for MAX_UNITS.
     """
     return UnitTree(statistics, patch, seed=seed).cut(threshold)
 
 
 def _extent(offsets: np.ndarray, patch: int) -> int:
-    """Side of the smallest square, anywhere in the patch, that holds 90% of the units."""
+    """Return the side of the smallest square in the patch that holds 90% of the units."""
     units = np.zeros((patch, patch))
     np.add.at(units, (offsets[:, 0], offsets[:, 1]), 1)
     for side in range(1, patch):

@@ -1,7 +1,7 @@
-"""How few numbers hold most of a patch.
+"""The effective dimension of a patch.
 
 Section 4 of arXiv 1409.4842: "even low dimensional embeddings might contain a lot of information
-about a relatively large image patch". This is why a 1x1 reduction may stand before a kernel.
+about a relatively large image patch". This justifies a 1x1 reduction before a kernel.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from scipy import ndimage
 
 from keras_inception.design.statistics import OffsetStatistics
 
-# The largest matrix of a patch whose eigenvalues are taken: seconds on one core.
+# The largest eigenvalue problem of a patch, which takes seconds on one core.
 MAX_UNITS = 3200
 EXPLAINED = 0.9
 
 
 def effective_dimension(covariance: np.ndarray, explained: float = EXPLAINED) -> int:
-    """The number of principal components that hold the share `explained` of the variance.
+    """Return the number of principal components that hold the share `explained` of the variance.
 
-    0 where nothing varies. Negative eigenvalues, which a covariance put together from several
-    offsets can have, count as 0.
+    0 for zero variance. Negative eigenvalues, which a covariance assembled from several offsets
+    can have, count as 0.
     """
     eigenvalues = np.maximum(np.linalg.eigvalsh(covariance)[::-1], 0.0)
     total = eigenvalues.sum()
@@ -31,14 +31,14 @@ def effective_dimension(covariance: np.ndarray, explained: float = EXPLAINED) ->
 
 
 def patch_dimension(statistics: OffsetStatistics, kernel_size: int) -> float:
-    """Dimension of a kernel_size x kernel_size patch for each of its positions.
+    """Return the dimension of a kernel_size x kernel_size patch per position.
 
-    A reduction to r channels hands r * kernel_size^2 numbers to the kernel: to hold the patch it
-    needs its dimension divided by kernel_size^2. Neighbours that are alike make that fewer than
-    one position's dimension, and fewer for a larger kernel.
+    A reduction to r channels gives the kernel r * kernel_size^2 numbers, so to represent the patch
+    it needs the patch's dimension divided by kernel_size^2. Correlated neighbours make this smaller
+    than the dimension of one position, and smaller still for a larger kernel.
 
-    With more than MAX_UNITS units in the patch, how much fewer is measured on the leading
-    principal components of the channels.
+    With more than MAX_UNITS units in the patch, the ratio is measured on the leading principal
+    components of the channels.
 
     Args:
         statistics: of radius kernel_size - 1 or more.
@@ -61,5 +61,5 @@ def patch_dimension(statistics: OffsetStatistics, kernel_size: int) -> float:
 
 
 def pooled_activations(activations: np.ndarray) -> np.ndarray:
-    """The 3x3 max pool of stride 1 of a module's pooling branch: N x h x w x C, as given."""
+    """Apply the 3x3 max pool of stride 1 of a module's pooling branch: N x h x w x C unchanged."""
     return ndimage.maximum_filter(activations, size=(1, 3, 3, 1), mode="constant", cval=-np.inf)

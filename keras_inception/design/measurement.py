@@ -20,20 +20,20 @@ from keras_inception.design.statistics import (
 from keras_inception.network.endpoints import feature_extractor
 from keras_inception.spec.network import NetworkSpec
 
-# The thresholds at which a report shows the clusters beside the chosen one.
+# Thresholds at which a report shows the clusters, in addition to the chosen one.
 SWEEP = (0.4, 0.5, 0.6, 0.7, 0.8)
 _POOL = 3  # the window of a module's pooling branch
 
 
 @dataclass(frozen=True, kw_only=True)
 class DesignOptions:
-    """How activations become widths.
+    """Options of the design.
 
     Attributes:
-        kernel_sizes: odd, among which the clusters' extents choose; 1 is always among them.
-        threshold: the |correlation| that makes a cluster.
+        kernel_sizes: odd kernel sizes that can cover a cluster; always include 1.
+        threshold: mean |correlation| within a cluster.
         step: the grid of widths.
-        seed: of the channels that are clustered where there are too many, and of the null.
+        seed: seed of the subset of channels (if there are too many to cluster) and of the null.
     """
 
     kernel_sizes: tuple[int, ...] = (1, 3, 5)
@@ -56,19 +56,19 @@ class DesignOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleMeasurement:
-    """What the activations at one module's input say.
+    """Statistics of the activations at one module's input.
 
     Attributes:
         module: its name.
-        endpoint: where it was measured.
+        endpoint: where the activations were measured.
         grid: height and width of the activations there.
         channels: of the activations.
         decay: correlation against distance.
         null: the same after the positions of each channel were shuffled.
         counts: clusters by the kernel that covers them.
-        sweep: shares of the kernels by threshold.
+        sweep: shares of the kernels for each threshold.
         extents: share of the clusters by side of the smallest square that holds them, from 1.
-        dimensions: of a patch, for each of its positions, by kernel.
+        dimensions: dimension of a patch per position, by kernel.
         pooled_dimension: the same of a 3x3 patch of the 3x3-max-pooled map.
     """
 
@@ -86,7 +86,7 @@ class ModuleMeasurement:
 
 
 def module_inputs(spec: NetworkSpec) -> dict[str, str]:
-    """The endpoint that each module sees: {"3a": "pool2", "3b": "3a", "4a": "pool3", ...}."""
+    """Return the endpoint that each module reads: {"3a": "pool2", "3b": "3a", ...}."""
     inputs: dict[str, str] = {}
     below = spec.stem[-1].name if spec.stem else spec.input_name
     for stage in spec.stages:
@@ -108,7 +108,7 @@ def measure(
     Args:
         model: a trained network of this package.
         endpoints: {module: endpoint}, as `module_inputs` gives them.
-        batches: gives a fresh pass over the images, batch x h x w x C in the model's convention.
+        batches: returns a new pass over the images, batch x h x w x C in the model's convention.
         options: kernels, threshold.
 
     Raises:
@@ -136,7 +136,7 @@ def _measure_one(
     for images in batches:
         output = np.asarray(extractor.predict_on_batch(images)[endpoint], dtype=np.float32)
         activations = np.moveaxis(output, axis, -1)
-        if not null.count(0, 0):  # one batch alone shows what chance gives
+        if not null.count(0, 0):  # a single batch shows the level of chance
             null.update(shuffled(activations, options.seed))
         statistics.update(activations)
         pooled.update(pooled_activations(activations))

@@ -1,4 +1,4 @@
-"""From measurements to widths, and widths into a budget."""
+"""From measurements to widths within a budget."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from keras_inception.spec.network import BranchSpec, ModuleSpec, NetworkSpec
 def proposed_module(
     module: ModuleSpec, measurement: ModuleMeasurement, *, step: int = 8
 ) -> ModuleSpec:
-    """The widths that a measurement gives a module, before they are scaled to a budget.
+    """Return a module with widths from a measurement, before they are scaled to a budget.
 
-    The module keeps the number of its output channels. They are shared out in proportion to the
-    clusters of each kernel and to the dimension of the pooled map. A reduction is as wide as its
-    patch's dimension for each position, and never wider than the filters that it feeds (as in
-    Table 1). A branch that would get less than half a step of filters is left out, and so is the
-    pooling branch of a module that has none.
+    The module keeps its number of output channels. They are split in proportion to the clusters of
+    each kernel and the dimension of the pooled map. A reduction is as wide as its patch's dimension
+    per position, and never wider than the filters that it feeds (as in Table 1). A branch that
+    would get fewer filters than half a step is omitted, and so is the pooling branch if the module
+    has none.
     """
     outputs = module.output_filters(measurement.channels)
     pool = 0.0 if module.filters_pool_proj == 0 else measurement.pooled_dimension
@@ -53,10 +53,10 @@ def propose(
     *,
     step: int = 8,
 ) -> NetworkSpec:
-    """The modules of `spec` with the measured proportions, scaled to the budget.
+    """Return `spec` with modules of the measured proportions, scaled to the budget.
 
     Raises:
-        ValueError: the smallest network of this form costs more than the budget.
+        ValueError: if the smallest network of this form costs more than the budget.
     """
     modules = {module.name: module for module in spec.modules}
     changed = {

@@ -1,7 +1,7 @@
 """Streaming correlation of channel i at a position with channel j at an offset from it.
 
-Images are translation invariant, so what two units have to do with each other depends on their
-channels and on the offset between their positions alone.
+Image statistics are translation invariant, so the correlation of two units depends only on their
+channels and the offset between their positions.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-# A variance below this share of the mean square is rounding: the channel is constant.
+# A variance below this share of the mean square is a rounding error: the channel is constant.
 _CONSTANT = 1e-12
-# Chance that any correlation of a measurement passes for significant where there is none.
+# Probability that a measurement without correlation has any significant one.
 _FALSE_ALARM = 0.01
 
 
 class OffsetStatistics:
     """Correlation at every offset (dy, dx) up to `radius`, over positions and images.
 
-    Each offset is taken where both positions lie in the grid, with the means and deviations of
-    these very positions: what comes out is Pearson's correlation, exactly. Sums are float64.
-    Memory is 4 * channels^2 * (2 * radius + 1)^2 bytes, however many images are seen.
+    Each offset uses the positions where both units lie in the grid, with the means and standard
+    deviations of exactly these positions, so the result is the exact Pearson correlation. Sums are
+    float64. Memory is 4 * channels^2 * (2 * radius + 1)^2 bytes for any number of images.
 
     Args:
         channels: of the activations.
-        radius: the largest |dy| and |dx|; k - 1 lets a k x k patch be analysed.
+        radius: the largest |dy| and |dx|; k - 1 for a k x k patch.
     """
 
     def __init__(self, channels: int, radius: int) -> None:
@@ -47,7 +47,7 @@ class OffsetStatistics:
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
-        """All offsets (dy, dx), row by row."""
+        """Return all offsets (dy, dx), row by row."""
         reach = range(-self.radius, self.radius + 1)
         return [(dy, dx) for dy in reach for dx in reach]
 
@@ -55,7 +55,7 @@ class OffsetStatistics:
         """Add a batch of activations, N x h x w x C. The order of batches does not matter.
 
         Raises:
-            ValueError: another shape, or values that are not finite.
+            ValueError: if the shape differs or values are not finite.
         """
         if activations.ndim != 4 or activations.shape[3] != self.channels:
             raise ValueError(
@@ -74,10 +74,10 @@ class OffsetStatistics:
             self._products[index] += sides[0].T @ sides[1]
 
     def merge(self, other: OffsetStatistics) -> None:
-        """Add what `other` has seen.
+        """Add the observations of `other`.
 
         Raises:
-            ValueError: other channels or another radius.
+            ValueError: if channels or radius differ.
         """
         if (self.channels, self.radius) != (other.channels, other.radius):
             raise ValueError(
@@ -90,13 +90,13 @@ class OffsetStatistics:
         self._products += other._products
 
     def count(self, dy: int, dx: int) -> int:
-        """Pairs of positions seen at this offset; 0 where the grid is smaller than the offset."""
+        """Return the number of pairs at this offset; 0 if the grid is smaller than the offset."""
         return int(self._counts[self._find(dy, dx)[0]])
 
     def covariance(self, dy: int, dx: int) -> np.ndarray:
-        """C x C: covariance of channel i at (y, x) with channel j at (y + dy, x + dx).
+        """Return the covariance of channel i at (y, x) with channel j at (y + dy, x + dx), C x C.
 
-        Zeros where no pair of positions was seen.
+        Zeros if there is no pair of positions.
         """
         index, mirrored = self._find(dy, dx)
         count = max(int(self._counts[index]), 1)
@@ -105,7 +105,7 @@ class OffsetStatistics:
         return covariance.T if mirrored else covariance
 
     def correlation(self, dy: int, dx: int) -> np.ndarray:
-        """C x C: Pearson's correlation of the same; 0 for a constant channel."""
+        """Return Pearson's correlation at an offset, C x C; 0 for a constant channel."""
         index, mirrored = self._find(dy, dx)
         count = max(int(self._counts[index]), 1)
         squares = self._squares[index] / count
@@ -116,11 +116,11 @@ class OffsetStatistics:
         return np.clip(self.covariance(dy, dx) * np.outer(first, second), -1.0, 1.0)
 
     def significant_correlation(self) -> dict[tuple[int, int], np.ndarray]:
-        """|correlation| by offset, with 0 for what noise alone could give: C x C each, float32.
+        """Return |correlation| by offset, C x C, float32; 0 where noise alone could produce it.
 
-        Two independent channels of n pairs correlate by chance with a deviation of
-        sqrt(sum_e r_ii(e) r_jj(e) / n), e over all offsets (Bartlett): neighbours that are alike
-        count as fewer. The bound allows for the number of correlations that are looked at.
+        Two independent channels with n pairs correlate by chance with a standard deviation of
+        sqrt(sum_e r_ii(e) r_jj(e) / n), with e over all offsets (Bartlett): correlated neighbours
+        count as fewer samples. The bound is corrected for the number of correlations.
         """
         itself = np.stack([self.correlation(*offset).diagonal() for offset in self.offsets])
         spread = np.sqrt(np.maximum(itself.T @ itself, 1.0))
@@ -134,7 +134,7 @@ class OffsetStatistics:
         return found
 
     def _find(self, dy: int, dx: int) -> tuple[int, bool]:
-        """The index of an offset among the kept half, and whether it is the mirrored one."""
+        """Return the index of an offset in the stored half, and whether it is mirrored."""
         if max(abs(dy), abs(dx)) > self.radius:
             raise ValueError(
                 f"Expected an offset within the radius {self.radius}. Received: ({dy}, {dx})"
@@ -144,7 +144,7 @@ class OffsetStatistics:
 
 
 def _overlap(values: np.ndarray, dy: int, dx: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides of an offset, dy >= 0, where both lie in the grid: positions x C each."""
+    """Return both sides of an offset (dy >= 0) where both lie in the grid: positions x C each."""
     height, width, channels = values.shape[1:]
     rows, columns = max(height - dy, 0), max(width - abs(dx), 0)
     left, right = max(-dx, 0), max(dx, 0)
@@ -157,11 +157,11 @@ class CorrelationDecay(NamedTuple):
     """Correlation against distance max(|dy|, |dx|), from 0 to the radius; means over channels."""
 
     itself: np.ndarray  # |correlation| of a channel with itself
-    strongest: np.ndarray  # of a channel with the channel, another one, that it is most like
+    strongest: np.ndarray  # of a channel with the other channel that it correlates with most
 
 
 def correlation_decay(statistics: OffsetStatistics) -> CorrelationDecay:
-    """How |correlation| falls with distance. `strongest` is 0 for a single channel."""
+    """Return how |correlation| decreases with distance; `strongest` is 0 for a single channel."""
     itself = np.zeros(statistics.radius + 1)
     strongest = np.zeros(statistics.radius + 1)
     seen = np.zeros(statistics.radius + 1)
@@ -177,9 +177,9 @@ def correlation_decay(statistics: OffsetStatistics) -> CorrelationDecay:
 
 
 def shuffled(activations: np.ndarray, seed: int) -> np.ndarray:
-    """The null: the same values, the positions and images of each channel permuted by themselves.
+    """Return the null: each channel with its positions and images permuted independently.
 
-    Every channel keeps its distribution; whatever correlation is left is chance.
+    Every channel keeps its distribution; any remaining correlation is chance.
     """
     generator = np.random.default_rng(seed)
     flat = activations.reshape(-1, activations.shape[-1])

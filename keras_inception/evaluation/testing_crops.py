@@ -1,4 +1,4 @@
-"""The crops of testing as pixels: section 7's 144, Krizhevsky's 10, or one."""
+"""Pixels of the testing crops: section 7's 144, Krizhevsky's 10, or one."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from keras_inception.images.geometry import Crops, Scale, Square, mirrors, scale
 def crop_views(
     split: AnySplit, size: int, channels: int, crops: Crops, *, views_at_once: int = 64
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The crops of every image in order, a few images or one scale of one image at a time.
+    """Yield the crops of every image in order, a few images or one scale of one image at a time.
 
-    So memory holds 36 crops of an image at once, not all 144 of a batch. Of a resized image only
-    the squares that are seen are computed, however long it is.
+    Memory therefore contains 36 crops of an image at once, not all 144 of a batch. Only the squares
+    that are used are computed from a resized image, however long it is.
 
     Args:
         size: of the network's square input.
         channels: 1 or 3.
-        crops: `keras_inception.images.geometry.scales` lays them out.
-        views_at_once: about how many crops of equally large images come together.
+        crops: as in `keras_inception.images.geometry.scales`.
+        views_at_once: approximate number of crops that are yielded at once for images of one size.
 
     Yields:
-        The position of the first image, and images x crops x size x size x channels, uint8. A
-        position comes once for each scale.
+        The position of the first image, and images x crops x size x size x channels, uint8. Each
+        position is yielded once per scale.
 
     Raises:
         ValueError: images in memory of another number of channels.
@@ -57,13 +57,13 @@ def crop_views(
 
 
 def _count(scale: Scale, crops: Crops) -> int:
-    """How many crops of an image a scale gives."""
+    """Return the number of crops of a scale."""
     seen = sum(len(square.corners) + square.whole for square in scale.squares)
     return seen * (2 if mirrors(crops) else 1)
 
 
 def _views(image: Image.Image, scale: Scale, size: int, *, mirrored: bool) -> np.ndarray:
-    """The crops of one scale, K x size x size x C, then their mirror images."""
+    """Return the crops of one scale, K x size x size x C, followed by their mirror images."""
     views = []
     for square in scale.squares:
         pixels = _square(image, scale, square)
@@ -78,7 +78,7 @@ def _views(image: Image.Image, scale: Scale, size: int, *, mirrored: bool) -> np
 
 
 def _square(image: Image.Image, scale: Scale, square: Square) -> Image.Image:
-    """A square of the resized image. The rest of it is not computed: it may be very long."""
+    """Return a square of the resized image without computing the rest, which may be very long."""
     top, left, side = square.top, square.left, square.side
     if (scale.height, scale.width) == (image.height, image.width):
         return image.crop((left, top, left + side, top + side))

@@ -1,8 +1,8 @@
-"""What a network of the family sees: class maps, branches, and images that please an endpoint.
+"""What a network sees: class activation maps, branch activations, feature images, DeepDream.
 
-Class activation maps and activations are computed on every backend. Gradient ascent (DeepDream,
-feature images) needs the gradient of the pixels, which each backend takes in its own way: it runs
-on TensorFlow, and says so elsewhere. Draws nothing, returns arrays.
+Class activation maps and activations run on every backend. Gradient ascent (DeepDream, feature
+images) needs the gradient of the pixels, which each backend computes in its own way. It requires
+TensorFlow and raises an error on other backends. The functions return arrays and draw nothing.
 
 Sources: Zhou et al., "Learning Deep Features for Discriminative Localization" (arXiv 1512.04150);
 Mordvintsev et al., "Inceptionism" (2015), whose network was a GoogLeNet.
@@ -26,24 +26,24 @@ from keras_inception.spec.validation import require_integers, require_numbers, u
 Gradient = Callable[[np.ndarray], np.ndarray]
 
 _GREY = 127.5
-_NOISE = 10.0  # levels of 255 around grey, with which feature images begin
+_NOISE = 10.0  # initial noise of feature images, in levels of 255 around grey
 _HIGHEST_PIXEL = 255.0
 _LEAST_SIDE = 8
-_FLAT = 1e-12  # a gradient below counts as none
+_FLAT = 1e-12  # a smaller gradient counts as zero
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ascent:
-    """How pixels climb a gradient.
+    """Options of gradient ascent.
 
     Attributes:
-        steps: at each octave.
+        steps: number of steps per octave.
         step_size: change of a pixel in a step, in levels of 255: root mean square over the image.
-        octaves: sizes at which the image is climbed, the smallest first.
-        octave_scale: of each size to the one before.
-        jitter: the image is shifted at random by up to this many pixels in each step, and back
-            after it, so that no grid of strides and borders shows.
-        seed: of the jitter, and of the noise that feature images begin with.
+        octaves: number of image sizes, from small to large.
+        octave_scale: ratio of each size to the previous one.
+        jitter: each step shifts the image randomly by up to this many pixels and then back, which
+            avoids artifacts of strides and borders.
+        seed: seed of the jitter and of the initial noise.
     """
 
     steps: int = 20
@@ -62,10 +62,10 @@ class Ascent:
 
 
 def class_activation_maps(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
-    """Where in an image each class is seen: the classifier applied to every position of its grid.
+    """Return class activation maps: the classifier applied to every position of the last grid.
 
-    The head averages the last grid over its positions and then weighs the channels; weighing first
-    gives a map for each class, whose mean plus the class's bias is the class's logit.
+    The head averages the last grid over its positions and then applies a dense layer. Applying the
+    dense weights first gives a map per class; its mean plus the class's bias is the class's logit.
 
     Args:
         model: a classifier of this package, built or loaded.
@@ -75,7 +75,7 @@ def class_activation_maps(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
         float32, N x grid height x grid width x classes.
 
     Raises:
-        ValueError: a model without the head of global average pool and classifier.
+        ValueError: if the model does not end with global average pool and classifier.
     """
     if not _has_plain_head(model):
         raise ValueError(
@@ -89,7 +89,7 @@ def class_activation_maps(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
 
 
 def _has_plain_head(model: keras.Model) -> bool:
-    """Whether the classifier is one dense layer on the pooled grid, dropout aside."""
+    """Return whether the classifier is one dense layer on the pooled grid, ignoring dropout."""
     named = {layer.name: layer for layer in model.layers}
     if not {"avg_pool", "predictions_logits"} <= named.keys():
         return False
@@ -102,8 +102,8 @@ def _has_plain_head(model: keras.Model) -> bool:
 
 
 def branch_names(model: keras.Model) -> tuple[str, ...]:
-    """The branches of every module, by their endpoints: "3a_1x1", "3a_3x3", "3a_pool_proj"."""
-    # A module of one branch ends in Identity, which has a single input.
+    """Return the endpoints of all branches: "3a_1x1", "3a_3x3", "3a_pool_proj"."""
+    # A module of one branch ends with Identity, which has a single input.
     ends = keras.layers.Concatenate | keras.layers.Identity
     modules = [layer for layer in model.layers if isinstance(layer, ends)]
     producers = {id(layer.output): layer.name for layer in model.layers}
@@ -115,7 +115,7 @@ def branch_names(model: keras.Model) -> tuple[str, ...]:
 def activations(
     model: keras.Model, pixels: np.ndarray, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """What endpoints answer to images, all of them in one batch.
+    """Return the activations of endpoints for a batch of images.
 
     Args:
         model: a network of this package, built or loaded.
@@ -123,8 +123,8 @@ def activations(
         names: endpoints; `branch_names` lists those that the modules aggregate.
 
     Returns:
-        {name: float32, N x h x w x channels}, whatever the model's data format; N x channels of
-        what stands after the global pool.
+        {name: float32, N x h x w x channels} for both data formats; N x channels for endpoints
+        after the global pool.
 
     Raises:
         ValueError: an endpoint that the model does not have.
@@ -139,16 +139,16 @@ def feature_images(
     size: int,
     ascent: Ascent = Ascent(),
 ) -> np.ndarray:
-    """Images that channels of an endpoint answer to most: from noise, up their gradient.
+    """Return images that maximize channels of an endpoint, by gradient ascent from noise.
 
-    A unit is climbed before its ReLU, where a channel that answers to nothing yet has a gradient
-    too; a classifier before its softmax.
+    The ascent uses the activation before the ReLU, where an inactive channel has a gradient too,
+    and the classifier before its softmax.
 
     Args:
         model: a network of this package, built or loaded, channels last.
         endpoint: such as "4a_3x3"; with "predictions", channels are classes.
-        channels: one image is made for each.
-        size: height and width of the images in pixels, whatever the network's own.
+        channels: one image per channel.
+        size: height and width of the images in pixels; need not be the network's.
         ascent: how to climb.
 
     Returns:
@@ -175,7 +175,7 @@ def deep_dream(
     endpoint: str,
     ascent: Ascent = Ascent(),
 ) -> np.ndarray:
-    """An image with more of whatever an endpoint sees in it: up the sum of squared activations.
+    """Return an image that increases the sum of squared activations of an endpoint (DeepDream).
 
     Args:
         model: a network of this package, built or loaded, channels last.
@@ -200,10 +200,10 @@ def deep_dream(
 
 
 def octave_sizes(height: int, width: int, ascent: Ascent) -> list[tuple[int, int]]:
-    """(height, width) of each octave, the smallest first, the image's own last.
+    """Return (height, width) of each octave, from the smallest to the image's own size.
 
     Raises:
-        ValueError: the first is smaller than 8 pixels, where all is border.
+        ValueError: if the first is smaller than 8 pixels, where everything is border.
     """
     scales = [ascent.octave_scale**-octave for octave in reversed(range(ascent.octaves))]
     sizes = [(round(height * scale), round(width * scale)) for scale in scales]
@@ -217,7 +217,7 @@ def octave_sizes(height: int, width: int, ascent: Ascent) -> list[tuple[int, int
 
 
 def _computed(network: keras.Model, pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """The outputs of a network for [0, 255] pixels, float32 and channels last."""
+    """Return the outputs of a network for [0, 255] pixels, float32 and channels last."""
     found = {}
     for name, tensor in network(network_input(network, pixels), training=False).items():
         array = keras.ops.convert_to_numpy(tensor).astype(np.float32)
@@ -227,7 +227,7 @@ def _computed(network: keras.Model, pixels: np.ndarray) -> dict[str, np.ndarray]
 
 
 def _endpoint(model: keras.Model, endpoint: str) -> Any:
-    """The tensor of an endpoint of the network without its auxiliary classifiers."""
+    """Return the tensor of an endpoint of the network without auxiliary classifiers."""
     return feature_extractor(inference_model(model), [endpoint]).output[endpoint]
 
 
@@ -239,7 +239,7 @@ def _before_activation(model: keras.Model, endpoint: str) -> Any:
 
 
 def _gradient(model: keras.Model, tensor: Any, channels: Sequence[int] | None) -> Gradient:
-    """Of N images: where each one's channel of `tensor` grows, or its sum of squares."""
+    """Return the gradient, per image, of its channel of `tensor`, or of the sum of squares."""
     if keras.backend.backend() != "tensorflow" or is_channels_first(model):
         raise ValueError(
             "Expected the TensorFlow backend and channels last: the gradient of pixels is taken "
@@ -270,7 +270,7 @@ def _gradient(model: keras.Model, tensor: Any, channels: Sequence[int] | None) -
 
 
 def _of_any_size(network: keras.Model) -> keras.Model:
-    """The same layers and weights for images of every size."""
+    """Return a model with the same layers and weights for images of any size."""
     pixels = keras.Input((None, None, network.input_shape[-1]))
     copy = keras.models.clone_model(network, input_tensors=pixels)
     copy.set_weights(network.get_weights())
@@ -278,7 +278,7 @@ def _of_any_size(network: keras.Model) -> keras.Model:
 
 
 def _climbed(images: np.ndarray, gradient: Gradient, ascent: Ascent) -> np.ndarray:
-    """The images after all octaves: what each adds is carried on to the next, larger one."""
+    """Return the images after all octaves; each octave's change is carried over to the next."""
     random = np.random.default_rng(ascent.seed)
     images = images.astype(np.float32)
     change = np.zeros_like(images)

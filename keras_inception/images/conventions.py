@@ -1,4 +1,4 @@
-"""Conventions of pixels: what a network expects at its input.
+"""Pixel conventions: the pixel values that a network expects at its input.
 
 `spec.pixels` has them as data. A spec names its own in `NetworkSpec.pixels`.
 """
@@ -21,7 +21,7 @@ def preprocess_input(
     model: keras.Model | None = None,
     convention: str | None = None,
 ) -> Any:
-    """Bring RGB pixels in [0, 255] into the convention a network was trained with.
+    """Convert RGB pixels in [0, 255] to the convention of a network.
 
     There is no default convention: the networks of this package have four, and pixels in another
     one cost most of the accuracy without an error.
@@ -31,8 +31,8 @@ def preprocess_input(
             [0, 255], channels in the order RGB. One channel (grey) works for "tf", "inception5h"
             and "raw", which treat all channels alike.
         data_format: "channels_last" or "channels_first"; default the global setting.
-        model: the network that is to see the pixels: the convention is its own.
-        convention: in the place of `model`: "caffe" (BVLC's weights, those of `GoogLeNet()`),
+        model: the network for the pixels; its convention is used.
+        convention: instead of `model`: "caffe" (BVLC's weights, those of `GoogLeNet()`),
             "tf" (TF-Slim, torchvision's weights, and the networks trained from scratch here),
             "torch", "inception5h", or "raw", which changes no value.
 
@@ -82,16 +82,16 @@ def preprocess_input(
 
 
 def _as_float32(x: Any) -> Any:
-    """A new array for an array, whatever its dtype; tensors of float32 as they are."""
+    """Return a new array for an array of any dtype; float32 tensors unchanged."""
     if isinstance(x, np.ndarray):
         return x.astype("float32")
     if keras.backend.standardize_dtype(x.dtype) == "float32":
-        return x  # tf.data passes on TensorFlow's tensors whatever the backend
+        return x  # tf.data passes TensorFlow tensors under every backend
     return keras.ops.cast(x, "float32")
 
 
 def model_preprocessing(model: keras.Model) -> str:
-    """The pixel convention that a network's input expects, read from the input's name.
+    """Return the pixel convention of a network, read from the name of its input.
 
     The name survives `.keras` files, so the convention travels with the model. "raw" is a network
     built with `include_preprocessing`: it takes pixels in [0, 255].

@@ -1,6 +1,6 @@
-"""Crop geometry: which pixels of an image a network sees. Whole numbers only, no pixels.
+"""Crop geometry: which pixels of an image a network sees. Integers only, no pixel data.
 
-Section 7 of the paper lays out the crops of testing. Sizes are (height, width) in pixels.
+Section 7 of the paper defines the testing crops. Sizes are (height, width) in pixels.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Square:
-    """A square of an image, and what of it is seen.
+    """A square of an image, and the crops taken from it.
 
     Attributes:
         top, left, side: of the square in the image.
         corners: (top, left) in the square of each crop of the input's size.
-        whole: whether the square itself, resized to the input's size, is seen too.
+        whole: whether the square itself, resized to the input's size, is a crop too.
     """
 
     top: int
@@ -44,7 +44,7 @@ class Square:
 
 @dataclass(frozen=True)
 class Scale:
-    """A size that the image is resized to, and the squares of it."""
+    """A size to which the image is resized, and its squares."""
 
     height: int
     width: int
@@ -54,8 +54,8 @@ class Scale:
 def centre_window(height: int, width: int, target_height: int, target_width: int) -> Window:
     """The largest centred rectangle of the shape of the target: 4 x 8 for 2 x 2 -> 4 x 4 at 0, 2.
 
-    Rounded to whole pixels, half a pixel away from zero; an odd pixel too many stays at the bottom
-    or the right.
+    Rounded to integers, half a pixel away from zero; an odd surplus pixel stays at the bottom or
+    the right.
     """
     if height * target_width > width * target_height:  # taller than the target
         rows = max(1, (2 * width * target_height + target_width) // (2 * target_width))
@@ -65,11 +65,11 @@ def centre_window(height: int, width: int, target_height: int, target_width: int
 
 
 def random_window(height: int, width: int, uniforms: Sequence[float]) -> Window:
-    """A random rectangle as the paper trains on (section 6).
+    """Return a random rectangle as in the paper's training (section 6).
 
-    Its area is spread evenly from 8% to 100% of the image, its aspect ratio from 3/4 to 4/3 (evenly
-    in the logarithm, so that upright and lying ones are as frequent), its place evenly. A rectangle
-    that does not fit is drawn again; after ten, the largest centred one of an allowed ratio.
+    Its area is uniform from 8% to 100% of the image, its aspect ratio log-uniform from 3/4 to 4/3
+    (so portrait and landscape are equally frequent), and its position uniform. A rectangle that
+    does not fit is redrawn; after ten draws, the largest centred one of an allowed ratio is used.
 
     Args:
         uniforms: 22 numbers in [0, 1): ten of area, ten of aspect ratio, then top and left.
@@ -87,7 +87,7 @@ def random_window(height: int, width: int, uniforms: Sequence[float]) -> Window:
 
 
 def stored_window(window: Window, height: int, width: int, orientation: int) -> Window:
-    """Where a window of the upright image lies in the pixels as stored.
+    """Return the position of a window of the upright image in the stored pixels.
 
     Args:
         window: in the upright image.
@@ -101,19 +101,19 @@ def stored_window(window: Window, height: int, width: int, orientation: int) -> 
     right = orientation in (2, 3, 6, 7)
     if orientation < 5:
         return Window(turned[down], mirrored[right], rows, columns)
-    # Rows and columns change places: 5 transposes, 6 and 8 are quarter turns, 7 is both.
+    # Rows and columns are swapped: 5 transposes, 6 and 8 are quarter turns, 7 is both.
     return Window(mirrored[right], turned[down], columns, rows)
 
 
 def scales(height: int, width: int, size: int, crops: Crops) -> tuple[Scale, ...]:
-    """The crops of testing, before mirroring, which doubles all but "whole" and "1".
+    """Return the testing crops before mirroring, which doubles all except "whole" and "1".
 
     - "whole": the largest centred square.
-    - "1": the centre of the centred square, after the shorter side became 256.
+    - "1": the centre of the centred square, after the shorter side is resized to 256.
     - "10": its four corners and its centre, mirrored too (Krizhevsky et al., 2012, section 4.1).
-    - "144": the shorter side becomes 256, 288, 320 and 352; of each the left, centre and right
-      (upright: top, centre, bottom) square; of each the four corners, the centre, and the square
-      itself; mirrored too (section 7).
+    - "144": the shorter side is resized to 256, 288, 320 and 352; of each, the left, centre and
+      right (portrait: top, centre, bottom) squares; of each, the four corners, the centre, and the
+      square itself; mirrored too (section 7).
 
     Args:
         height, width: of the image.
@@ -121,7 +121,7 @@ def scales(height: int, width: int, size: int, crops: Crops) -> tuple[Scale, ...
             are scaled by size / 224 and rounded.
 
     Returns:
-        Scales in rising order. The longer side is rounded down, as torchvision does.
+        Scales in increasing order. The longer side is rounded down, as in torchvision.
     """
     if crops == "whole":
         top, left, side, _ = centre_window(height, width, 1, 1)
@@ -138,7 +138,7 @@ def scales(height: int, width: int, size: int, crops: Crops) -> tuple[Scale, ...
 
 
 def mirrors(crops: Crops) -> bool:
-    """Whether each crop is also seen mirrored."""
+    """Return whether each crop is also used mirrored."""
     return crops in ("10", "144")
 
 

@@ -9,7 +9,7 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 
 
 def image_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Files as they are; of folders the images in them and below, by suffix, sorted."""
+    """Return the given files, and all images in and below the given folders, by suffix, sorted."""
     for path in paths:
         if path.is_dir():
             yield from (

@@ -33,7 +33,7 @@ def resize(images: np.ndarray, size: tuple[int, int], method: Filter) -> np.ndar
 
 @cache
 def _weights(source: int, target: int, method: Filter) -> np.ndarray:
-    """target x source: how much of each pixel is in each new one; rows sum to 1."""
+    """Return target x source: the weight of each pixel in each new one; rows sum to 1."""
     scale = source / target
     centres = (np.arange(target) + 0.5) * scale - 0.5
     pixels = np.arange(source)
@@ -46,7 +46,7 @@ def _weights(source: int, target: int, method: Filter) -> np.ndarray:
         weights = np.minimum(ends[1:], pixels + 1) - np.maximum(ends[:-1], pixels)
     elif method == "cubic":
         weights = _keys(distances)
-    else:  # bilinear: beyond the edges the first and last pixel go on
+    else:  # bilinear: the edge pixels are repeated beyond the edges
         weights = 1 - np.abs(pixels - np.clip(centres, 0, source - 1)[:, None])
     if method != "cubic":
         weights = np.maximum(weights, 0)

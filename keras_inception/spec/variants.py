@@ -1,7 +1,7 @@
 """The named networks: Table 1 as data, and the public networks called "Inception v1".
 
-Every deviation from the paper is a field of the spec, with its source beside it
-(docs/design.md lists them side by side). Nothing here builds or counts anything.
+Every deviation from the paper is a field of the spec, with its source in a comment (docs/design.md
+has a table of them). Nothing here builds or counts anything.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _TABLE_1 = (
 def _stem(
     *, conv_padding: ConvPadding, pool_padding: PoolPadding, lrn: LRNSpec | None
 ) -> tuple[StemLayer, ...]:
-    """Table 1's rows above 3a; LRN after pool1 and before pool2, as Caffe has them."""
+    """Table 1's rows above 3a; LRN after pool1 and before pool2, as in Caffe."""
     layers: list[StemLayer] = [
         ConvSpec(name="conv1", filters=64, kernel_size=7, stride=2, padding=conv_padding),
         PoolSpec(name="pool1", padding=pool_padding),
@@ -120,8 +120,8 @@ PAPER = NetworkSpec(
     bias_initial_value=0.2,
 )
 
-# The paper's network with pools rounded down (grids of 55, 27, 13 and 6 in the place of 56, 28, 14
-# and 7), as the light Inception v1 of the package onnx computes it.
+# The paper's network with pooling that rounds down (grids of 55, 27, 13 and 6 instead of 56, 28, 14
+# and 7), as in the light Inception v1 of the onnx package.
 PAPER_FLOOR = replace(
     PAPER,
     name="paper_floor",
@@ -132,7 +132,7 @@ PAPER_FLOOR = replace(
     aux=(),
 )
 
-# The paper's table with batch normalization in the place of LRN and biases: trains from scratch.
+# The paper's table with batch normalization instead of LRN and biases, to train from scratch.
 BN = NetworkSpec(
     name="bn",
     input_shape=(224, 224, 3),
@@ -175,7 +175,7 @@ TORCHVISION = NetworkSpec(
         PoolSpec(name="pool4", size=2, padding="ceil"),
     ),
     aux=tuple(replace(aux, pool="adaptive", pool_size=4, pool_stride=1) for aux in _AUX),
-    batch_norm=BatchNormSpec(momentum=0.9),  # torch's momentum of .1 counts the other way
+    batch_norm=BatchNormSpec(momentum=0.9),  # 1 minus torch's momentum of .1
     dropout_rate=0.2,
 )
 
@@ -220,7 +220,7 @@ INCEPTION5H = replace(
 
 
 def naive_module(module: ModuleSpec) -> ModuleSpec:
-    """Figure 2a: no reductions, and the pooled channels go straight to the concatenation."""
+    """Return the naive module (figure 2a): no reductions and no projection after the pool."""
     spatial = tuple(replace(branch, reduce=None) for branch in module.spatial)
     return replace(module, spatial=spatial, filters_pool_proj=None)
 
@@ -238,7 +238,7 @@ NAIVE = replace(
 
 
 # Cheaper members: the widths of `bn`, stem included, fitted to half and a quarter of its
-# multiply-adds by `budget.fit_to_budget(BN, ..., scale_stem=True)`; a test does it again.
+# multiply-adds with `budget.fit_to_budget(BN, ..., scale_stem=True)`; a test repeats it.
 # fmt: off
 _HALF_MODULES = (
     table_1_module("3a", filters_1x1=48, filters_3x3_reduce=64, filters_3x3=88,
@@ -300,7 +300,7 @@ BN_QUARTER = _narrowed(
 )
 
 # Small inputs, 28 to 64 pixels: the stem pools once, so that 28 x 28 still has a 14 x 14 grid for
-# stage 3. Fewer and wider modules than Table 1 scaled down, whose reductions would starve.
+# stage 3. Fewer and wider modules than Table 1 scaled down, whose reductions would be too narrow.
 # fmt: off
 _MEDIUM_MODULES = (
     table_1_module("3a", filters_1x1=32, filters_3x3_reduce=32, filters_3x3=64,
@@ -359,7 +359,7 @@ def _small(name: str, modules: tuple[ModuleSpec, ...], stem: tuple[StemLayer, ..
     )
 
 
-# Both convolutions of the stem see every pixel: half of the cost, and worth it (docs/results.md).
+# Both convolutions of the stem run at full resolution: half of the cost (docs/results.md).
 MEDIUM = _small("medium", _MEDIUM_MODULES, (_SMALL_STEM[0], _SMALL_STEM[2], _SMALL_STEM[1]))
 SMALL = _small("small", _SMALL_MODULES, _SMALL_STEM)
 TINY = _small("tiny", _TINY_MODULES, _SMALL_STEM)
@@ -386,10 +386,10 @@ VARIANTS: dict[str, NetworkSpec] = {
 
 
 def variant_spec(name: str) -> NetworkSpec:
-    """The spec of a named network.
+    """Return the spec of a named network.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: if the name is unknown.
     """
     if name not in VARIANTS:
         raise ValueError(f"Expected a variant among {', '.join(VARIANTS)}. Received: {name!r}")
