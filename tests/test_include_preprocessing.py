@@ -1,4 +1,4 @@
-"""A network with its pixel convention inside: raw pixels in, the same scores, everywhere."""
+"""A network that includes its pixel convention: raw pixels give the same scores everywhere."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def pixels(count=2, channels=3):
 
 
 def pair(convention, **options):
-    """The same network twice: with the convention outside, and inside."""
+    """The same network without and with the convention inside."""
     spec = replace(tiny_spec(norm="bn"), pixels=convention)
     keras.utils.set_random_seed(0)
     outside = build_network(spec, **options)
@@ -56,7 +56,7 @@ def test_raw_pixels_give_the_scores_of_prepared_ones_before_and_after_saving(con
         assert_allclose(model.predict(pixels().astype("float32"), verbose=0), expected, atol=2e-6)
         prepared = preprocess_input(pixels(), model=model)
         assert_allclose(model.predict(prepared, verbose=0), expected, atol=2e-6)
-    # The command line's loader does not prepare the pixels twice.
+    # The command line's loader does not preprocess the pixels twice.
     found = load_network(tmp_path / "inside.keras").scores(pixels().astype("float32"))
     assert_allclose(found, expected, atol=2e-6)
 
@@ -66,12 +66,14 @@ def test_raw_pixels_give_the_scores_of_prepared_ones_before_and_after_saving(con
 def test_channels_first(convention):
     outside, inside = pair(convention)
     first = np.moveaxis(pixels(), -1, 1).astype("float32")
-    keras.config.set_image_data_format("channels_last")  # the model's format counts, not today's
+    keras.config.set_image_data_format(
+        "channels_last"
+    )  # the model's data format decides, not the current global one
     prepared = preprocess_input(first, "channels_first", convention=convention)
     assert_allclose(inside(first), outside(prepared), atol=2e-6)
 
 
-def test_grey_has_it_where_all_channels_are_alike():
+def test_grey_input_where_all_channels_are_equal():
     spec = tiny_spec(channels=1)
     inside = build_network(spec, include_preprocessing=True)
     first = keras.Model(inside.input, inside.get_layer("preprocessing_tf").output)
@@ -80,13 +82,13 @@ def test_grey_has_it_where_all_channels_are_alike():
         build_network(replace(spec, pixels="caffe"), include_preprocessing=True)
 
 
-def test_it_has_no_weights_and_is_no_endpoint():
+def test_the_layer_has_no_weights_and_is_not_an_endpoint():
     outside, inside = pair("caffe")
     assert [w.path for w in inside.weights] == [w.path for w in outside.weights]
     assert endpoints(inside) == endpoints(outside)
 
 
-def test_a_file_of_it_loads_with_keras_alone(tmp_path):
+def test_the_saved_file_loads_with_keras_alone(tmp_path):
     _, inside = pair("torch")
     inside.save(tmp_path / "inside.keras")
     script = (
@@ -107,7 +109,7 @@ def test_a_file_of_another_convention_is_refused_with_the_remedy(tmp_path, insid
     torch = replace(spec, pixels="torch")
     with pytest.raises(ValueError, match=r"'torch'.*tf\.keras', whose convention is 'tf'.*pixels="):
         GoogLeNet(weights=tmp_path / "tf.keras", spec=torch)
-    for include in (False, True):  # the convention may move in or out
+    for include in (False, True):  # the convention may be inside or outside
         loaded = GoogLeNet(
             weights=tmp_path / "tf.keras", spec=spec, classes=5, include_preprocessing=include
         )
