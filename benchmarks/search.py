@@ -26,7 +26,6 @@ training), and the number of trainings after which each arm reached the best of 
 import argparse
 import csv
 import datetime
-import hashlib
 import json
 import shutil
 import time
@@ -55,9 +54,10 @@ from keras_inception.data.splits import ImageData
 from keras_inception.files import write_text
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
-from tuning.candidate import TrialResult, hold_out, part_of, train_candidate
+from tuning.candidate import TrialResult, hold_out, subset, train_candidate
 from tuning.engine.oracles import Kind
-from tuning.latency import LatencyBudget, kept_latency_model
+from tuning.latency import LatencyBudget
+from tuning.latency_timing import load_or_measure
 from tuning.plan import LATENCY_FILE, SearchPlan
 from tuning.report.page import write_report
 from tuning.run import NetworkTuner, best_spec, claim
@@ -218,7 +218,7 @@ def budget_of(arm: Arm, have: Setting, folder: Path) -> NetworkBound:
     """Return the setting's multiply-adds, or a latency budget measured on this machine."""
     if arm.milliseconds is None:
         return have.budget
-    model = kept_latency_model(folder / LATENCY_FILE, arm.base, batch_size=TIMED_BATCH)
+    model = load_or_measure(folder / LATENCY_FILE, arm.base, batch_size=TIMED_BATCH)
     print(f"The latency model is off by {model.error:.1%} on held-out networks.", flush=True)
     return LatencyBudget(milliseconds=arm.milliseconds, model=model)
 
@@ -230,7 +230,7 @@ def search_arm(name: str, have: Setting, ledger: Ledger, folder: Path, specs: Pa
         space=Space(
             base=arm.base,
             budget=budget_of(arm, have, folder),
-            step=4,
+            width_divisor=4,
             depth=True,
             kernels=arm.kernels,
             stem=True,
@@ -240,17 +240,8 @@ def search_arm(name: str, have: Setting, ledger: Ledger, folder: Path, specs: Pa
         max_trials=have.trials,
         data_fraction=have.fraction,
     )
-    identity = plan.identity(have.data)
-    claim(folder, identity)
-    tuner = RecordedTuner(
-        plan,
-        trial_data(have),
-        folder,
-        strategy=None,
-        search_id=hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16],
-        trials_per_process=None,
-        patience=0,
-    )
+    claim(folder, plan.identity(have.data))
+    tuner = RecordedTuner(plan, trial_data(have), folder)
     tuner.ledger, tuner.arm = ledger, name
     tuner.search()
     if (found := best_spec(folder)) is not None:
@@ -267,7 +258,7 @@ def show(folder: Path) -> None:
 
 def trial_data(have: Setting) -> ImageData:
     """Return the training and held-out images of a trial, the same in all arms."""
-    return part_of(hold_out(have.data, 1 / 6, 1), have.fraction, 1)
+    return subset(hold_out(have.data, 1 / 6, 1), have.fraction, 1)
 
 
 class RawTuner(BaseTuner):

@@ -26,12 +26,15 @@ def test_mistakes(tmp_path: Path) -> None:
     assert_mistake(run(*QUICK, out, "--budget-macs", 100_000), "Expected a budget of at least")
     assert_mistake(run(*QUICK, out, "--oracle", "best"), "Received: kind='best'")
     assert_mistake(
-        run(*QUICK, out, "--against", "price", "--least-share", 0.7), "Received: against='price'"
+        run(*QUICK, out, "--second-objective", "price", "--min-budget-share", 0.7),
+        "Received: second_objective='price'",
     )
-    assert_mistake(run(*QUICK, out, "--rounds", "a,b"), "Expected --rounds such as 2,6,18")
+    assert_mistake(
+        run(*QUICK, out, "--halving-epochs", "a,b"), "Expected --halving-epochs such as 2,6,18"
+    )
     assert_mistake(run(*QUICK, out, "--kernels", "3;5"), "Received: kernels='3;5'")
     assert_mistake(
-        run("tune", "--oracle", "hyperband", "--rounds", 1, "--trials", 4, "--out", out),
+        run("tune", "--oracle", "hyperband", "--halving-epochs", 1, "--trials", 4, "--out", out),
         "Received: --trials 4",
     )
     assert not out.exists()
@@ -126,7 +129,7 @@ def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.M
         trained.append(spec)
         return pretended(spec)
 
-    monkeypatch.setattr("tuning.latency.measure_latency_model", measure)
+    monkeypatch.setattr("tuning.latency_timing.measure_latency_model", measure)
     monkeypatch.setattr(importlib.import_module("tuning.run"), "train_candidate", counting)
     for _ in range(2):
         result = run(*QUICK, tmp_path / "search", "--budget-ms", 1.4, "--trials", 2)
@@ -135,7 +138,7 @@ def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.M
     assert len(trained) == 2
     for spec in trained:
         assert 0.65 * macs < network_cost(spec).total.macs <= 0.7 * macs
-    batched = ("--budget-batch", 64)
+    batched = ("--budget-batch-size", 64)
     assert_mistake(
         run(*QUICK, tmp_path / "search", "--budget-ms", 1.4, *batched), "Expected a batch of 1, "
     )
@@ -145,7 +148,7 @@ def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.M
         "Received: 0.5 ms an image in batches of 64.",
     )
     assert measured == [1, 64]
-    assert_mistake(run(*QUICK, other, *batched), "Received: --budget-batch 64 alone")
+    assert_mistake(run(*QUICK, other, *batched), "Received: --budget-batch-size 64 alone")
 
 
 @pytest.mark.slow

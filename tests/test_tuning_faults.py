@@ -112,7 +112,7 @@ ONCE = dict.fromkeys(ALL_SIX, 1)
 
 def test_a_worker_killed_in_a_trial(search) -> None:
     """Plain: its trial is never run again. Ours: another runs it."""
-    for kind in ("plain", "mended"):
+    for kind in ("plain", "ours"):
         one = search(kind, seconds=1.0)
         chief, first, second = (one.start(name) for name in ("chief", "first", "second"))
         one.wait(lambda one=one: one.counts("begin")["1"])
@@ -131,7 +131,7 @@ def test_a_worker_killed_in_a_trial(search) -> None:
 
 
 def test_a_worker_that_comes_back_under_its_name_takes_up_its_trial(search) -> None:
-    one = search("mended", seconds=1.0, lease=60.0)
+    one = search("ours", seconds=1.0, lease=60.0)
     chief, worker = one.start("chief"), one.start("worker")
     one.wait(lambda: one.counts("begin")["2"])
     kill(worker)
@@ -141,7 +141,7 @@ def test_a_worker_that_comes_back_under_its_name_takes_up_its_trial(search) -> N
 
 def test_the_chief_killed_and_restarted(search) -> None:
     """Plain: the running trial runs twice. Ours: the worker waits and goes on."""
-    for kind in ("plain", "mended"):
+    for kind in ("plain", "ours"):
         one = search(kind, seconds=3.0, trials=3, lease=20.0)
         chief, first, second = (one.start(name) for name in ("chief", "first", "second"))
         one.wait(lambda one=one: len(one.counts("begin")) == 2)
@@ -158,7 +158,7 @@ def test_the_chief_killed_and_restarted(search) -> None:
 @pytest.mark.parametrize("names", [("chief", "first", "second"), ("",)])
 def test_everything_killed_and_restarted(search, names: tuple[str, ...]) -> None:
     """What was completed is kept and not run again, the rest is run."""
-    one = search("mended", seconds=0.5)
+    one = search("ours", seconds=0.5)
     begun: dict[str, int] = {}
     for completed in (1, 3):
         processes = [one.start(name) for name in names]
@@ -175,7 +175,7 @@ def test_everything_killed_and_restarted(search, names: tuple[str, ...]) -> None
 
 def test_the_chief_never_comes_back(search) -> None:
     """Plain: the worker waits an hour. Ours: it ends after its patience, and says so."""
-    for kind in ("plain", "mended"):
+    for kind in ("plain", "ours"):
         one = search(kind, seconds=1.0, patience=4.0)
         chief, worker = one.start("chief"), one.start("worker")
         one.wait(lambda one=one: one.counts("begin")["0"])
@@ -199,7 +199,7 @@ def test_a_late_worker_told_to_overwrite(search) -> None:
     one.start("late", overwrite=True)
     one.wait(lambda: not (one.folder / "trial_0").exists())
 
-    ours = search("mended", seconds=4.0, lease=20.0)
+    ours = search("ours", seconds=4.0, lease=20.0)
     chief, early = ours.start("chief"), ours.start("early")
     ours.wait(lambda: ours.counts("end")["0"])
     late = ours.start("late", overwrite=True)
@@ -211,7 +211,7 @@ def test_a_late_worker_told_to_overwrite(search) -> None:
 
 def test_three_failed_trials_in_a_row(search) -> None:
     """Plain: the worker dies of a gRPC error, the chief hangs. Ours: both end, with the reason."""
-    for kind in ("plain", "mended"):
+    for kind in ("plain", "ours"):
         one = search(kind, fails=[1, 2, 3])
         chief, worker = one.start("chief"), one.start("worker")
         _, errors = worker.communicate(timeout=DEADLINE)
@@ -234,13 +234,13 @@ def test_a_second_chief(search) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         plain.start("chief").wait(timeout=15)
 
-    ours = search("mended")
+    ours = search("ours")
     chief = ours.start("chief")
     ours.wait(lambda: (ours.folder / "oracle.json").exists())
     time.sleep(1)
     _, errors = ours.start("chief", port=str(free_ports(1)[0])).communicate(timeout=DEADLINE)
     assert "Expected a folder in which no other run is going on" in errors
-    other = search("mended", "other")
+    other = search("ours", "other")
     other._port = ours._port
     _, errors = other.start("chief").communicate(timeout=DEADLINE)
     assert "Expected a free port" in errors
@@ -254,7 +254,7 @@ def test_a_worker_of_another_search(search) -> None:
     succeed(plain.start("stranger", high=2.0))
     assert plain.counts("end") == ONCE
 
-    ours = search("mended")
+    ours = search("ours")
     chief = ours.start("chief")
     stranger = ours.start("stranger", search="another")
     _, errors = stranger.communicate(timeout=DEADLINE)
@@ -265,7 +265,7 @@ def test_a_worker_of_another_search(search) -> None:
 
 def test_a_full_disk(search, small_disk: Path, tmp_path: Path) -> None:
     """Plain: half a file, and the project cannot be read. Ours: as it was, and it goes on."""
-    for kind in ("plain", "mended"):
+    for kind in ("plain", "ours"):
         one = search(kind, seconds=0.5, log=str(tmp_path / f"{kind}.log"))
         one.folder = small_disk / kind
         filler = small_disk / "filler"
@@ -292,7 +292,7 @@ def test_the_launcher_brings_a_deadly_trial_to_its_end(tmp_path: Path) -> None:
     folder = tmp_path / "search"
     options = ["trials=3", 'dies={"1": 9}', "lease=60", f'log="{tmp_path}/log"']
     launch(
-        [sys.executable, str(TESTS / SCRIPT), "mended", str(folder), *options],
+        [sys.executable, str(TESTS / SCRIPT), "ours", str(folder), *options],
         folder=folder,
         workers=1,
         address=f"127.0.0.1:{free_ports(1)[0]}",

@@ -12,11 +12,10 @@ import tensorflow as tf
 from keras_inception.cost.budget import Budget, fit_to_budget
 from keras_inception.cost.layers import NetworkCost, network_cost
 from keras_inception.spec.variants import SMALL
-from tuning.latency import (
-    LatencyBudget,
-    LatencyModel,
+from tuning.latency import LatencyBudget, LatencyModel
+from tuning.latency_timing import (
     fit_latency,
-    kept_latency_model,
+    load_or_measure,
     measure_latencies,
     measure_latency_model,
 )
@@ -38,7 +37,7 @@ def networks(count: int) -> list[NetworkCost]:
     found = []
     for _ in range(count):
         space = Space(
-            base=SMALL, budget=Budget(macs=draw.randint(4, 20) * 10**6), step=4, depth=True
+            base=SMALL, budget=Budget(macs=draw.randint(4, 20) * 10**6), width_divisor=4, depth=True
         )
         values = {
             item.name: draw.randint(int(item.low), int(item.high)) for item in space.dimensions
@@ -49,7 +48,7 @@ def networks(count: int) -> list[NetworkCost]:
 
 def test_the_fit_predicts_networks_that_it_did_not_see() -> None:
     costs = networks(24)
-    model = fit_latency(costs, [made_up(cost) for cost in costs], checked=6)
+    model = fit_latency(costs, [made_up(cost) for cost in costs], held_out=6)
     assert model.error < 0.01
     other = network_cost(SMALL)
     assert model.milliseconds(other) == pytest.approx(made_up(other), rel=0.02)
@@ -61,14 +60,14 @@ def test_the_error_is_that_of_the_networks_left_out() -> None:
     costs = networks(12)
     times = [made_up(cost) for cost in costs]
     times[-2:] = [2 * value for value in times[-2:]]
-    assert fit_latency(costs, times, checked=2).error == pytest.approx(0.5, abs=0.02)
+    assert fit_latency(costs, times, held_out=2).error == pytest.approx(0.5, abs=0.02)
 
 
 def test_candidates_keep_a_latency_budget() -> None:
     costs = networks(24)
-    model = fit_latency(costs, [made_up(cost) for cost in costs], checked=6)
+    model = fit_latency(costs, [made_up(cost) for cost in costs], held_out=6)
     bound = LatencyBudget(milliseconds=0.9, model=model)
-    space = Space(base=SMALL, budget=bound, step=4)
+    space = Space(base=SMALL, budget=bound, width_divisor=4)
     for values in ({}, {"stage_4/width": 1.0}, {"stage_3/odds_3x3": -2.0}):
         predicted = model.milliseconds(network_cost(space.spec(values)))
         assert 0.97 * 0.9 < predicted <= 0.9
@@ -84,9 +83,9 @@ def test_candidates_keep_a_latency_budget() -> None:
 
 def test_refusals() -> None:
     costs = networks(3)
-    with pytest.raises(ValueError, match="Received: checked=3"):
-        fit_latency(costs, [1.0] * 3, checked=3)
-    model = fit_latency(costs, [1.0] * 3, checked=1)
+    with pytest.raises(ValueError, match="Received: held_out=3"):
+        fit_latency(costs, [1.0] * 3, held_out=3)
+    model = fit_latency(costs, [1.0] * 3, held_out=1)
     with pytest.raises(ValueError, match="Received: milliseconds=0"):
         LatencyBudget(milliseconds=0, model=model)
     unknown = replace(model, coefficients={"network": 1.0})
@@ -97,20 +96,20 @@ def test_refusals() -> None:
 def test_a_search_that_goes_on_keeps_its_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = fit_latency(networks(12), [1.0] * 12, checked=4, batch_size=64)
+    measured = fit_latency(networks(12), [1.0] * 12, held_out=4, batch_size=64)
     asked: list[int] = []
 
     def measure(spec: object, *, batch_size: int) -> LatencyModel:
         asked.append(batch_size)
         return measured
 
-    monkeypatch.setattr("tuning.latency.measure_latency_model", measure)
+    monkeypatch.setattr("tuning.latency_timing.measure_latency_model", measure)
     file = tmp_path / "new" / "latency.json"
     for _ in range(2):
-        assert kept_latency_model(file, SMALL, batch_size=64) == measured
+        assert load_or_measure(file, SMALL, batch_size=64) == measured
     assert asked == [64]
     with pytest.raises(ValueError, match=r"Expected a batch of 64, .* Received: 1$"):
-        kept_latency_model(file, SMALL)
+        load_or_measure(file, SMALL)
 
 
 def test_what_is_timed_has_its_batch_normalization_folded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +119,7 @@ def test_what_is_timed_has_its_batch_normalization_folded(monkeypatch: pytest.Mo
         timed.append(model)
         return tf.function(lambda images: images, [tf.TensorSpec((None, *SMALL.input_shape))])
 
-    monkeypatch.setattr("tuning.latency.constant_function", function)
+    monkeypatch.setattr("tuning.latency_timing.constant_function", function)
     measure_latencies([SMALL])
     kinds = {type(layer) for layer in timed[0].layers}
     assert keras.layers.Conv2D in kinds
@@ -133,7 +132,7 @@ def test_the_model_against_real_timings() -> None:
     orders a network of half the size behind."""
     model = measure_latency_model(SMALL, batch_size=16)
     assert model.error < 0.25
-    half = Space(base=SMALL, budget=Budget(macs=6_000_000), step=4).spec({})
+    half = Space(base=SMALL, budget=Budget(macs=6_000_000), width_divisor=4).spec({})
     real = measure_latencies([SMALL, half], batch_size=16)
     predicted = [model.milliseconds(network_cost(spec)) for spec in (SMALL, half)]
     assert real[0] > real[1]

@@ -13,7 +13,7 @@ from processes import ENVIRONMENT
 from tuning.engine.launcher import LaunchError, launch
 
 
-def crew(folder: Path, orders: dict[str, list[str]], tail: str = "") -> list[str]:
+def command(folder: Path, orders: dict[str, list[str]], tail: str = "") -> list[str]:
     """A command whose processes do what `orders` say by the role, start by start.
 
     "wait 3" waits for the third start of the worker, "pause" for a second; "kill", "exit 0".
@@ -49,7 +49,7 @@ def starts(folder: Path) -> list[str]:
 
 
 def run(folder: Path, orders: dict[str, list[str]], workers: int = 1) -> None:
-    launch(crew(folder, orders), folder=folder, workers=workers, address="127.0.0.1:1")
+    launch(command(folder, orders), folder=folder, workers=workers, address="127.0.0.1:1")
 
 
 def test_killed_and_recycled_processes_start_again(tmp_path: Path) -> None:
@@ -84,11 +84,11 @@ def test_mistakes_end_all(tmp_path: Path, orders: dict[str, list[str]], message:
 
 def test_a_process_that_always_dies_is_given_up(tmp_path: Path) -> None:
     endless = "import time; time.sleep(60)"
-    command = crew(
+    endless_worker = command(
         tmp_path, {"chief": ["stay"], "worker0": ["kill"]}, f"if order == 'stay': {endless}"
     )
     with pytest.raises(LaunchError, match="died 5 times in a row"):
-        launch(command, folder=tmp_path, workers=1, address="127.0.0.1:1")
+        launch(endless_worker, folder=tmp_path, workers=1, address="127.0.0.1:1")
     assert starts(tmp_path).count("worker0") == 5
 
 
@@ -97,8 +97,8 @@ def test_nobody_outlives_the_launcher(tmp_path: Path) -> None:
     """The launcher is killed with -9; its processes read the end of its pipe."""
     child = (
         "import os, sys, time; sys.path[:] = " + repr(sys.path) + "\n"
-        "from tuning.engine.launcher import end_with_launcher\n"
-        "end_with_launcher()\n"
+        "from tuning.engine.launcher import exit_with_launcher\n"
+        "exit_with_launcher()\n"
         f"open({str(tmp_path)!r} + '/' + str(os.getpid()) + '.pid', 'w').close()\n"
         "time.sleep(60)"
     )

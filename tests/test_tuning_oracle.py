@@ -1,4 +1,4 @@
-"""Each mend of KerasTuner's oracle: what the original does, and what ours does instead.
+"""Each fault of KerasTuner's oracle: what the original does, and what ours does instead.
 
 In one process, with a clock in the test's hand; test_tuning_faults.py kills real processes.
 """
@@ -13,16 +13,10 @@ import keras_tuner
 import pytest
 from keras_tuner.engine.trial import TrialStatus
 
-from tuning.engine.oracle import ERROR_VALUE, MOST_LOSSES, Mended
-from tuning.engine.oracles import (
-    BayesianOracle,
-    HalvingRandomOracle,
-    HalvingTPEOracle,
-    HyperbandOracle,
-    RandomOracle,
-    TPEOracle,
-    make_oracle,
-)
+from tuning.engine.control import TrialControl
+from tuning.engine.oracle import MAX_LOSSES, SearchOracle
+from tuning.engine.oracles import BayesianOracle, HyperbandOracle, RandomOracle, make_oracle
+from tuning.engine.tpe import TPEOracle
 
 SCORE = keras_tuner.Objective("score", "max")
 Plain = keras_tuner.oracles.RandomSearchOracle
@@ -59,7 +53,7 @@ def finish(made: Any, trial: Any, score: float = 0.0) -> None:
 
 def fail(made: Any, trial: Any, message: str) -> None:
     trial.status = TrialStatus.FAILED
-    trial.hyperparameters.values[ERROR_VALUE] = message
+    trial.message = message
     made.end_trial(trial)
 
 
@@ -73,46 +67,46 @@ def test_a_trial_whose_worker_never_comes_back_is_run_by_another(tmp_path: Path)
     assert plain.create_trial("second").status == TrialStatus.STOPPED  # one trial is lost
 
     clock = Clock()
-    mended = oracle(RandomOracle, tmp_path / "mended", trials=2, clock=clock, lease_seconds=10.0)
-    lost = mended.create_trial("first")
-    finish(mended, mended.create_trial("second"))
-    assert mended.create_trial("second").status == TrialStatus.IDLE
+    ours = oracle(RandomOracle, tmp_path / "ours", trials=2, clock=clock, lease_seconds=10.0)
+    lost = ours.create_trial("first")
+    finish(ours, ours.create_trial("second"))
+    assert ours.create_trial("second").status == TrialStatus.IDLE
     clock.now = 9.0
-    mended.get_trial(lost.trial_id)  # a sign of life
+    ours.get_trial(lost.trial_id)  # a sign of life
     clock.now = 18.0
-    assert mended.create_trial("second").status == TrialStatus.IDLE
+    assert ours.create_trial("second").status == TrialStatus.IDLE
     clock.now = 19.5
-    again = mended.create_trial("second")
+    again = ours.create_trial("second")
     assert (again.status, again.trial_id) == (TrialStatus.RUNNING, lost.trial_id)
-    finish(mended, again)
-    assert mended.create_trial("second").status == TrialStatus.STOPPED
-    assert mended.is_over()
+    finish(ours, again)
+    assert ours.create_trial("second").status == TrialStatus.STOPPED
+    assert ours.is_finished()
 
 
 def test_two_results_of_one_trial_count_once(tmp_path: Path) -> None:
     """A slow worker's trial went to another; the first result is the trial's."""
     clock = Clock()
-    mended = oracle(RandomOracle, tmp_path, trials=1, clock=clock, lease_seconds=10.0)
-    slow = mended.create_trial("slow")
+    ours = oracle(RandomOracle, tmp_path, trials=1, clock=clock, lease_seconds=10.0)
+    slow = ours.create_trial("slow")
     clock.now = 11.0
-    quick = mended.create_trial("quick")
+    quick = ours.create_trial("quick")
     assert quick.trial_id == slow.trial_id
-    finish(mended, quick, score=0.25)
-    finish(mended, slow, score=0.75)
-    assert mended.end_order == [quick.trial_id]
-    assert mended.get_best_trials()[0].score == 0.25
-    assert mended.create_trial("slow").status == TrialStatus.STOPPED
-    assert mended.create_trial("quick").status == TrialStatus.STOPPED
+    finish(ours, quick, score=0.25)
+    finish(ours, slow, score=0.75)
+    assert ours.end_order == [quick.trial_id]
+    assert ours.get_best_trials()[0].score == 0.25
+    assert ours.create_trial("slow").status == TrialStatus.STOPPED
+    assert ours.create_trial("quick").status == TrialStatus.STOPPED
 
 
 def test_a_result_that_comes_while_the_trial_waits_again_is_taken(tmp_path: Path) -> None:
     clock = Clock()
-    mended = oracle(RandomOracle, tmp_path, trials=2, clock=clock, lease_seconds=10.0)
-    slow = mended.create_trial("slow")
+    ours = oracle(RandomOracle, tmp_path, trials=2, clock=clock, lease_seconds=10.0)
+    slow = ours.create_trial("slow")
     clock.now = 11.0
-    mended.is_over()  # ends the lease
-    finish(mended, slow, score=0.5)
-    assert mended.create_trial("slow").trial_id != slow.trial_id
+    ours.is_finished()  # ends the lease
+    finish(ours, slow, score=0.5)
+    assert ours.create_trial("slow").trial_id != slow.trial_id
 
 
 def test_a_rerun_does_not_average_with_what_the_first_run_told(tmp_path: Path) -> None:
@@ -125,11 +119,11 @@ def test_a_rerun_does_not_average_with_what_the_first_run_told(tmp_path: Path) -
 
 
 def test_a_trial_that_takes_its_process_with_it_fails_in_the_end(tmp_path: Path) -> None:
-    mended = oracle(RandomOracle, tmp_path, trials=2)
-    ids = [mended.create_trial("worker").trial_id for _ in range(MOST_LOSSES + 1)]
+    ours = oracle(RandomOracle, tmp_path, trials=2)
+    ids = [ours.create_trial("worker").trial_id for _ in range(MAX_LOSSES + 1)]
     assert ids == ["0", "0", "0", "1"]
-    assert mended.trials["0"].status == TrialStatus.FAILED
-    assert "3 processes ended" in mended.trials["0"].message
+    assert ours.trials["0"].status == TrialStatus.FAILED
+    assert "3 processes ended" in ours.trials["0"].message
 
 
 # Files
@@ -145,13 +139,13 @@ def test_a_torn_file_does_not_end_the_project(tmp_path: Path, name: str) -> None
     with pytest.raises(json.JSONDecodeError):
         oracle(Plain, tmp_path).reload()
 
-    mended = oracle(RandomOracle, tmp_path)
+    ours = oracle(RandomOracle, tmp_path)
     with pytest.warns(UserWarning, match="is set aside"):
-        mended.reload()
-    assert mended.end_order == ["0", "1", "2"]
-    torn = mended.trials["1"]
+        ours.reload()
+    assert ours.end_order == ["0", "1", "2"]
+    torn = ours.trials["1"]
     assert torn.status == (TrialStatus.FAILED if "trial_1" in name else TrialStatus.COMPLETED)
-    assert mended.create_trial("one").trial_id == "3"
+    assert ours.create_trial("one").trial_id == "3"
     assert file.with_suffix(".unreadable").exists()
 
 
@@ -220,15 +214,15 @@ def test_three_failures_in_a_row(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="consecutive failures"):
         fail(plain, third, "diverged")
 
-    mended = oracle(RandomOracle, tmp_path / "mended", trials=9, most_failures=3)
+    ours = oracle(RandomOracle, tmp_path / "ours", trials=9, max_consecutive_failed_trials=3)
     for number in range(3):
-        assert mended.aborted is None
-        fail(mended, mended.create_trial("one"), f"diverged {number}")
-    assert mended.aborted == "diverged 2"
-    assert mended.create_trial("one").status == TrialStatus.STOPPED
-    assert mended.is_over()
+        assert ours.aborted is None
+        fail(ours, ours.create_trial("one"), f"diverged {number}")
+    assert ours.aborted == "diverged 2"
+    assert ours.create_trial("one").status == TrialStatus.STOPPED
+    assert ours.is_finished()
 
-    resumed = oracle(RandomOracle, tmp_path / "mended", trials=9, most_failures=3)
+    resumed = oracle(RandomOracle, tmp_path / "ours", trials=9, max_consecutive_failed_trials=3)
     resumed.reload()
     assert resumed.create_trial("one").status == TrialStatus.RUNNING
 
@@ -236,26 +230,32 @@ def test_three_failures_in_a_row(tmp_path: Path) -> None:
 def test_a_trial_lost_after_the_end_is_not_waited_for(tmp_path: Path) -> None:
     """One worker's trials fail in a row while another is killed in the middle of one."""
     clock = Clock()
-    mended = oracle(
-        RandomOracle, tmp_path, trials=9, most_failures=3, clock=clock, lease_seconds=10.0
+    ours = oracle(
+        RandomOracle,
+        tmp_path,
+        trials=9,
+        max_consecutive_failed_trials=3,
+        clock=clock,
+        lease_seconds=10.0,
     )
-    mended.create_trial("killed")
+    ours.create_trial("killed")
     for _ in range(3):
-        fail(mended, mended.create_trial("one"), "diverged")
-    assert mended.create_trial("one").status == TrialStatus.STOPPED
-    assert not mended.is_over()  # the other's may still come
+        fail(ours, ours.create_trial("one"), "diverged")
+    assert ours.create_trial("one").status == TrialStatus.STOPPED
+    assert not ours.is_finished()  # the other's may still come
     clock.now = 11.0
-    assert mended.is_over()
+    assert ours.is_finished()
 
 
 def test_the_reason_of_a_failure_is_kept(tmp_path: Path) -> None:
     """It travels among the values: a trial's message is not in the protocol."""
-    mended = oracle(RandomOracle, tmp_path)
-    trial = mended.create_trial("one")
+    ours = oracle(RandomOracle, tmp_path)
+    trial = ours.create_trial("one")
     sent = type(trial).from_proto(trial.to_proto())
     sent.message = "lost"
     assert type(trial).from_proto(sent.to_proto()).message is None
-    fail(mended, sent, "loss is nan")
+    sent.hyperparameters.values |= TrialControl(error="loss is nan").to_values()
+    fail(ours, type(trial).from_proto(sent.to_proto()), "")
     state = json.loads((tmp_path / "search" / "trial_0" / "trial.json").read_text())
     assert state["message"] == "loss is nan"
     assert set(state["hyperparameters"]["values"]) == {"x"}
@@ -263,10 +263,10 @@ def test_the_reason_of_a_failure_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:All-NaN:RuntimeWarning")  # the original's way to see it
 def test_a_score_that_is_no_number_is_a_failure(tmp_path: Path) -> None:
-    mended = oracle(RandomOracle, tmp_path)
-    finish(mended, mended.create_trial("one"), score=float("nan"))
-    assert mended.trials["0"].status == TrialStatus.FAILED
-    assert mended.create_trial("one").status == TrialStatus.RUNNING
+    ours = oracle(RandomOracle, tmp_path)
+    finish(ours, ours.create_trial("one"), score=float("nan"))
+    assert ours.trials["0"].status == TrialStatus.FAILED
+    assert ours.create_trial("one").status == TrialStatus.RUNNING
 
 
 # Proposals
@@ -303,12 +303,15 @@ class Stuck(keras_tuner.Oracle):
         return {"status": TrialStatus.RUNNING, "values": {"x": 0.5}}
 
 
-class MendedStuck(Mended, Stuck):
-    pass
+class StuckSearch(SearchOracle):
+    """The same proposal, in a search of ours."""
+
+    def propose(self, trial_id: str) -> dict[str, Any]:
+        return {"status": TrialStatus.RUNNING, "values": {"x": 0.5}}
 
 
 def test_a_repeated_proposal_gives_way_to_a_random_one(tmp_path: Path) -> None:
-    for kind, networks in ((Stuck, 1), (MendedStuck, 4)):
+    for kind, networks in ((Stuck, 1), (StuckSearch, 4)):
         made = oracle(kind, tmp_path / kind.__name__)
         points = set()
         for _ in range(4):
@@ -378,7 +381,7 @@ def test_tpe_goes_where_the_scores_are_best(tmp_path: Path) -> None:
 def test_two_objectives_spread_along_the_front(tmp_path: Path) -> None:
     """Score against cost = 1 + x: with both, cheap points are tried that score worse."""
     second = keras_tuner.Objective("cost", "min")
-    both = last_values(search("tpe", tmp_path / "both", 1, 36, second=second), 20)
+    both = last_values(search("tpe", tmp_path / "both", 1, 36, second_objective=second), 20)
     one = last_values(search("tpe", tmp_path / "one", 1, 36), 20)
     assert sum(values["x"] < 0 for values in both) >= 6
     assert sum(values["x"] < 0 for values in one) <= 3
@@ -386,7 +389,7 @@ def test_two_objectives_spread_along_the_front(tmp_path: Path) -> None:
 
 def test_halving_trains_the_best_third_on(tmp_path: Path) -> None:
     """Nine, then the best three of them, then the best of these; each names where it goes on."""
-    made = search("random", tmp_path, 1, 9, round_epochs=(1, 3, 9))
+    made = search("random", tmp_path, 1, 9, halving_epochs=(1, 3, 9))
     trials = list(made.trials.values())
     rounds = {number: [] for number in range(3)}
     for trial in trials:
@@ -404,7 +407,9 @@ def test_halving_trains_the_best_third_on(tmp_path: Path) -> None:
 def test_halving_waits_for_all_of_a_round(tmp_path: Path) -> None:
     """The best of the second round is not always among the first two that it trains."""
     for seed in range(1, 7):
-        made = search("random", tmp_path / str(seed), seed, 9, by_round=9.0, round_epochs=(1, 3, 9))
+        made = search(
+            "random", tmp_path / str(seed), seed, 9, by_round=9.0, halving_epochs=(1, 3, 9)
+        )
         second, third = (
             [t for t in made.trials.values() if t.hyperparameters.values["tuner/round"] == number]
             for number in (1, 2)
@@ -416,7 +421,7 @@ def test_halving_waits_for_all_of_a_round(tmp_path: Path) -> None:
 def test_a_point_in_the_place_of_a_repeated_one_has_its_round(tmp_path: Path) -> None:
     """Four networks in all, so that most of what is proposed was there before."""
     made = search(
-        "tpe", tmp_path, 1, 27, round_epochs=(1, 3), network_of=lambda v: str(round(13 * v["x"]))
+        "tpe", tmp_path, 1, 27, halving_epochs=(1, 3), network_of=lambda v: str(round(13 * v["x"]))
     )
     trained = [trial.hyperparameters.values["tuner/epochs"] for trial in made.trials.values()]
     assert trained.count(1) == 27
@@ -426,7 +431,7 @@ def test_a_point_in_the_place_of_a_repeated_one_has_its_round(tmp_path: Path) ->
 
 def test_hyperband_makes_as_many_trials_as_it_says(tmp_path: Path) -> None:
     """Most epochs 9: brackets of 9 + 3 + 1, 5 + 2 and 3 trials, by the paper's rule of thirds."""
-    made = search("hyperband", tmp_path, 1, 1, round_epochs=(9,))
+    made = search("hyperband", tmp_path, 1, 1, halving_epochs=(9,))
     epochs = [trial.hyperparameters.values["tuner/epochs"] for trial in made.trials.values()]
     assert made.trial_count == len(epochs) == 23
     assert max(epochs) == 9
@@ -441,8 +446,8 @@ def test_halving_goes_on_after_failures(tmp_path: Path) -> None:
         max_trials=9,
         hyperparameters=space(),
         seed=1,
-        round_epochs=(1, 2, 4),
-        most_failures=20,
+        halving_epochs=(1, 2, 4),
+        max_consecutive_failed_trials=20,
     )
     made.verbose = 0
     made._set_project_dir(str(tmp_path), "search")
@@ -459,11 +464,11 @@ def test_halving_goes_on_after_failures(tmp_path: Path) -> None:
     ("kind", "settings"),
     [
         ("best", {}),
-        ("bayesian", {"round_epochs": (1, 2)}),
+        ("bayesian", {"halving_epochs": (1, 2)}),
         ("hyperband", {}),
-        ("hyperband", {"round_epochs": (1, 3)}),
-        ("random", {"second": keras_tuner.Objective("cost", "min")}),
-        ("tpe", {"round_epochs": (2, 1)}),
+        ("hyperband", {"halving_epochs": (1, 3)}),
+        ("random", {"second_objective": keras_tuner.Objective("cost", "min")}),
+        ("tpe", {"halving_epochs": (2, 1)}),
     ],
 )
 def test_refused_oracles(kind: str, settings: dict[str, Any]) -> None:
@@ -471,13 +476,12 @@ def test_refused_oracles(kind: str, settings: dict[str, Any]) -> None:
         make_oracle(kind, objective=SCORE, max_trials=3, hyperparameters=space(), **settings)
 
 
-def test_every_kind_is_mended() -> None:
-    kinds = (RandomOracle, BayesianOracle, HyperbandOracle, TPEOracle)
-    for kind in (*kinds, HalvingTPEOracle, HalvingRandomOracle):
-        assert [base.__name__ for base in kind.__mro__[1:6]] == [
-            "Mended",
-            "NoRepeats",
-            "SoftAbort",
-            "Leases",
-            "WholeFiles",
-        ]
+def test_every_kind_is_a_search_oracle() -> None:
+    """Its methods come before those of KerasTuner's oracle that proposes."""
+    for kind in (RandomOracle, BayesianOracle, HyperbandOracle, TPEOracle):
+        assert issubclass(kind, SearchOracle)
+        order = [base.__name__ for base in kind.__mro__]
+        assert order.index("SearchOracle") < order.index("Oracle")
+        for name in ("populate_space", "create_trial", "end_trial", "save", "reload"):
+            assert name not in vars(kind)
+            assert getattr(kind, name) is getattr(SearchOracle, name)

@@ -14,12 +14,12 @@ import pytest
 from keras_inception.cost.budget import Budget
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import PAPER, SMALL
-from tuning.proxy_quality import judge
+from tuning.proxy_quality import proxy_quality
 from tuning.report.page import importance, write_report
 from tuning.space import Space
-from tuning.trials import best_first, pareto_front, read_trials, stage_shares, standing
+from tuning.trials import best_first, pareto_front, read_trials, search_progress, stage_shares
 
-SPACE = Space(base=SMALL, budget=Budget(macs=8_000_000), step=4, least_share=0.5)
+SPACE = Space(base=SMALL, budget=Budget(macs=8_000_000), width_divisor=4, min_budget_share=0.5)
 TRIALS = 12
 
 
@@ -74,11 +74,11 @@ def test_trials_read_back(folder: Path) -> None:
 
 def test_how_a_running_search_stands(folder: Path) -> None:
     """Ten done of twenty, one failed: nine left of 20 s each, on two workers."""
-    now = standing(folder, max_trials=20, workers=2)
-    assert (now.done, now.failed, now.running) == (10, 1, 1)
+    now = search_progress(folder, max_trials=20, workers=2)
+    assert (now.completed, now.failed, now.running) == (10, 1, 1)
     assert now.best == pytest.approx(0.85)
     assert now.seconds_left == pytest.approx(9 * 20 / 2)
-    assert standing(folder / "none", max_trials=20, workers=2).seconds_left is None
+    assert search_progress(folder / "none", max_trials=20, workers=2).seconds_left is None
 
 
 def test_importance_is_that_of_what_made_the_accuracy(folder: Path) -> None:
@@ -101,17 +101,17 @@ def test_the_papers_stages_by_hand() -> None:
     assert list(shares) == ["3", "4", "5"]
 
 
-def test_trust_by_hand() -> None:
+def test_quality_by_hand() -> None:
     """Ranks 1 2 3 4 against 1 3 2 4: rho = 1 - 6 * 2 / (4 * 15)."""
-    trust = judge([0.1, 0.2, 0.3, 0.4], [0.5, 0.7, 0.6, 0.8], [0.1, 0.3])
-    assert trust.rank_correlation == pytest.approx(0.8)
-    assert trust.noise == pytest.approx(0.2 / 2**0.5)
+    quality = proxy_quality([0.1, 0.2, 0.3, 0.4], [0.5, 0.7, 0.6, 0.8], [0.1, 0.3])
+    assert quality.rank_correlation == pytest.approx(0.8)
+    assert quality.noise == pytest.approx(0.2 / 2**0.5)
     with pytest.raises(ValueError, match="Received: 1 cheap"):
-        judge([0.1], [0.2], [0.1, 0.2])
+        proxy_quality([0.1], [0.2], [0.1, 0.2])
 
 
 def test_what_a_report_writes(folder: Path) -> None:
-    judge([0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [0.1, 0.2]).save(folder)
+    proxy_quality([0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [0.1, 0.2]).save(folder)
     page = write_report(folder).read_text()
     for name in ("pareto", "importance", "stages", "progress"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -29,13 +29,13 @@ from tuning import (
     read_trials,
     search,
 )
-from tuning.candidate import TrialResult, hold_out, part_of, train_candidate
-from tuning.engine.oracle import MOST_FAILURES
+from tuning.candidate import TrialResult, hold_out, subset, train_candidate
+from tuning.engine.oracle import MAX_CONSECUTIVE_FAILURES
 from tuning.engine.tuner import SearchAbortedError
-from tuning.proxy_quality import measure_trust
+from tuning.proxy_quality import measure_proxy_quality
 
 # The package's `search` is the function.
-ROOM = importlib.import_module("tuning.run")
+RUN_MODULE = importlib.import_module("tuning.run")
 RECIPE = Recipe(
     name="job", epochs=4, batch_size=8, base_learning_rate=0.1, average="exponential", clip_norm=1.0
 )
@@ -44,7 +44,7 @@ COST = network_cost(BASE).total
 
 
 def plan(**changes: Any) -> SearchPlan:
-    space = Space(base=BASE, budget=Budget(macs=3 * COST.macs), step=1)
+    space = Space(base=BASE, budget=Budget(macs=3 * COST.macs), width_divisor=1)
     fields = {"recipe": replace(RECIPE, epochs=1), "oracle": "random", "max_trials": 3}
     return SearchPlan(space=space, **fields | changes)
 
@@ -64,7 +64,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[NetworkSpec]:
         trained.append(spec)
         return pretended(spec)
 
-    monkeypatch.setattr(ROOM, "train_candidate", counting)
+    monkeypatch.setattr(RUN_MODULE, "train_candidate", counting)
     return trained
 
 
@@ -83,7 +83,7 @@ def test_held_out_images_are_training_images_and_the_test_images_are_not_seen() 
     assert sorted(train + test) == list(range(20))
     assert np.array_equal(split.train.images.ravel() % 2, split.train.labels)
     assert hold_out(data, 0.25, seed=4).test.images.tolist() != split.test.images.tolist()
-    part = part_of(split, 0.4, seed=3)
+    part = subset(split, 0.4, seed=3)
     assert len(part.train) == 6
     assert set(part.train.images.ravel()) <= set(train)
     assert part.test is split.test
@@ -91,7 +91,7 @@ def test_held_out_images_are_training_images_and_the_test_images_are_not_seen() 
         with pytest.raises(ValueError, match="Received: share="):
             hold_out(data, refused)
     with pytest.raises(ValueError, match="Received: data_fraction="):
-        part_of(data, 1.5)
+        subset(data, 1.5)
 
 
 def test_every_step_and_every_batch_of_the_evaluation_is_a_sign_of_life() -> None:
@@ -149,7 +149,7 @@ def test_keras_tuners_hyperband_forgets_the_optimizer(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_halving_in_a_folder_with_real_trainings(tmp_path: Path) -> None:
-    halving = plan(recipe=RECIPE, max_trials=3, round_epochs=(1, 3))
+    halving = plan(recipe=RECIPE, max_trials=3, halving_epochs=(1, 3))
     assert search(halving, noise(), tmp_path / "search")
     trials = read_trials(tmp_path / "search")
     assert [(trial.round, trial.epochs) for trial in trials] == [(0, 1), (0, 1), (0, 1), (1, 3)]
@@ -171,19 +171,19 @@ def test_what_is_trained_before_rankings_are_trusted(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("tuning.proxy_quality.train_candidate", noting)
     halving = plan(
         recipe=replace(RECIPE, epochs=6),
-        round_epochs=(2, 6),
+        halving_epochs=(2, 6),
         resolution=10,
         data_fraction=0.5,
         validation_share=0.25,
     )
-    trust = measure_trust(halving, noise(32), networks=2)
+    quality = measure_proxy_quality(halving, noise(32), networks=2)
     cheap, full = (10, 12, 0, 2), (12, 24, 0, 6)
     assert trained == [cheap, full, cheap, full, (10, 12, 1, 2), (10, 12, 2, 2)]
-    assert trust.cheap == (0.1, 0.3)
-    assert trust.full == (0.2, 0.4)
-    assert trust.seeds == (0.1, 0.5, 0.6)
+    assert quality.cheap == (0.1, 0.3)
+    assert quality.full == (0.2, 0.4)
+    assert quality.seeds == (0.1, 0.5, 0.6)
     with pytest.raises(ValueError, match="Received: networks=1"):
-        measure_trust(halving, noise(32), networks=1)
+        measure_proxy_quality(halving, noise(32), networks=1)
 
 
 # Folders
@@ -241,7 +241,7 @@ def test_a_trial_that_diverges_is_one_trial(
             raise FloatingPointError("Received: a loss of nan")
         return pretended(spec)
 
-    monkeypatch.setattr(ROOM, "train_candidate", failing)
+    monkeypatch.setattr(RUN_MODULE, "train_candidate", failing)
     assert search(plan(max_trials=4), noise(), tmp_path / "search")
     trials = read_trials(tmp_path / "search")
     assert [trial.status for trial in trials] == ["COMPLETED", "FAILED", "COMPLETED", "COMPLETED"]
@@ -254,18 +254,18 @@ def test_a_recipe_under_which_all_diverge_ends_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_: Any, **__: Any) -> Any:
-        raise MemoryError("no room")
+        raise MemoryError("out of memory")
 
-    monkeypatch.setattr(ROOM, "train_candidate", failing)
-    with pytest.raises(SearchAbortedError, match="MemoryError: no room"):
+    monkeypatch.setattr(RUN_MODULE, "train_candidate", failing)
+    with pytest.raises(SearchAbortedError, match="MemoryError: out of memory"):
         search(plan(max_trials=30), noise(), tmp_path / "search")
-    assert len(read_trials(tmp_path / "search")) == MOST_FAILURES
+    assert len(read_trials(tmp_path / "search")) == MAX_CONSECUTIVE_FAILURES
     assert best_spec(tmp_path / "search") is None
 
 
 def test_accuracy_against_multiply_adds(tmp_path: Path, counted: list[NetworkSpec]) -> None:
-    space = replace(plan().space, least_share=0.5)
-    two = replace(plan(oracle="tpe", max_trials=14, against="macs"), space=space)
+    space = replace(plan().space, min_budget_share=0.5)
+    two = replace(plan(oracle="tpe", max_trials=14, second_objective="macs"), space=space)
     search(two, noise(), tmp_path / "search")
     trials = read_trials(tmp_path / "search")
     assert len({trial.macs for trial in trials}) > 1
@@ -284,10 +284,10 @@ def test_accuracy_against_multiply_adds(tmp_path: Path, counted: list[NetworkSpe
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"against": "price"}, "Received: against='price'"),
-        ({"against": "macs"}, "Expected kind 'tpe' for two objectives"),
+        ({"second_objective": "price"}, "Received: second_objective='price'"),
+        ({"second_objective": "macs"}, "Expected kind 'tpe' for two objectives"),
         ({"max_trials": 0}, "Received: max_trials=0"),
-        ({"round_epochs": (1, 9)}, "at most the recipe's 1 epochs"),
+        ({"halving_epochs": (1, 9)}, "at most the recipe's 1 epochs"),
     ],
 )
 def test_refused_plans(changes: dict[str, Any], message: str) -> None:
@@ -296,7 +296,7 @@ def test_refused_plans(changes: dict[str, Any], message: str) -> None:
 
 
 def test_spaces_survive_json() -> None:
-    space = replace(plan().space, kernels=("3",), depth=True, stem=True, least_share=0.5)
+    space = replace(plan().space, kernels=("3",), depth=True, stem=True, min_budget_share=0.5)
     assert Space.from_json(space.to_json()) == space
     assert json.loads(space.to_json())["budget"] == {"macs": 3 * COST.macs, "params": None}
 
@@ -311,7 +311,7 @@ def test_the_hypermodel_in_keras_tuners_random_search(tmp_path: Path) -> None:
         classes=3,
         recipe=replace(RECIPE, average="none", epochs=1),
         base=BASE,
-        step=1,
+        width_divisor=1,
     )
     tuner = keras_tuner.RandomSearch(
         model, "val_accuracy", max_trials=2, seed=1, directory=tmp_path, project_name="plain"

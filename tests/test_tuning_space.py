@@ -25,12 +25,12 @@ def used_shares(space: Space, budget: Budget, points: int, seed: int) -> list[fl
 
 
 CASES = {
-    "small": (SMALL, Budget(macs=10_000_000), {"step": 4}),
+    "small": (SMALL, Budget(macs=10_000_000), {"width_divisor": 4}),
     "small, steps of 8": (SMALL, Budget(macs=10_000_000), {}),
-    "small, all searched": (SMALL, Budget(macs=5_000_000), {"step": 4, **WIDE}),
-    "small, tight": (SMALL, Budget(macs=3_000_000), {"step": 2}),
-    "small, parameters": (SMALL, Budget(params=80_000), {"step": 4}),
-    "small, both": (SMALL, Budget(macs=6_000_000, params=80_000), {"step": 4, **WIDE}),
+    "small, all searched": (SMALL, Budget(macs=5_000_000), {"width_divisor": 4, **WIDE}),
+    "small, tight": (SMALL, Budget(macs=3_000_000), {"width_divisor": 2}),
+    "small, parameters": (SMALL, Budget(params=80_000), {"width_divisor": 4}),
+    "small, both": (SMALL, Budget(macs=6_000_000, params=80_000), {"width_divisor": 4, **WIDE}),
 }
 
 
@@ -107,7 +107,7 @@ def shares(spec: NetworkSpec, module: str) -> dict[str, float]:
 
 def wide_space() -> Space:
     """`bn` with widths in steps of 1 and a hundred times its budget: rounding hardly shows."""
-    return Space(base=BN_PLAIN, budget=Budget(macs=158_267_187_200), step=1)
+    return Space(base=BN_PLAIN, budget=Budget(macs=158_267_187_200), width_divisor=1)
 
 
 def test_odds_move_spatial_filters_between_the_kernels() -> None:
@@ -151,7 +151,7 @@ def test_depth_takes_modules_from_the_end_and_repeats_the_last() -> None:
 def test_kernels_keep_the_number_of_spatial_filters() -> None:
     """4a, 208 of 3x3 and 48 of 5x5: "3" gives 256 of 3x3; "3,5,7" gives 7 as much as 5, of 256."""
     space = Space(
-        base=BN_PLAIN, budget=Budget(macs=158_267_187_200), step=1, kernels=("3", "3,5,7")
+        base=BN_PLAIN, budget=Budget(macs=158_267_187_200), width_divisor=1, kernels=("3", "3,5,7")
     )
     only = shares(space.spec({"stage_4/kernels": "3"}), "4a")
     assert set(only) == {"1x1", "3x3_reduce", "3x3", "pool_proj"}
@@ -163,7 +163,9 @@ def test_kernels_keep_the_number_of_spatial_filters() -> None:
 
 
 def test_a_share_of_the_budget() -> None:
-    space = Space(base=SMALL, budget=Budget(macs=16_000_000), step=4, least_share=0.25)
+    space = Space(
+        base=SMALL, budget=Budget(macs=16_000_000), width_divisor=4, min_budget_share=0.25
+    )
     assert space.dimensions[0].low == -2
     half = network_cost(space.spec({"budget/share": -1.0})).total.macs
     assert 7_900_000 < half <= 8_000_000
@@ -186,8 +188,8 @@ def _all_widths(spec: NetworkSpec, width: int) -> NetworkSpec:
     ("options", "message"),
     [
         ({"kernels": ("3;5",)}, "Received: kernels='3;5'"),
-        ({"least_share": 0.0}, "Received: least_share=0.0"),
-        ({"least_share": 1.5}, "Received: least_share=1.5"),
+        ({"min_budget_share": 0.0}, "Received: min_budget_share=0.0"),
+        ({"min_budget_share": 1.5}, "Received: min_budget_share=1.5"),
     ],
 )
 def test_refused_spaces(options: dict[str, Value], message: str) -> None:

@@ -1,8 +1,8 @@
-"""A search of tiny functions as a process of its own, to be killed: plain KerasTuner or mended.
+"""A search of tiny functions as a process of its own, to be killed: plain KerasTuner or ours.
 
     python tests/tuning_search.py KIND FOLDER [FIELD=JSON ...]
 
-KIND is "plain" or "mended". Each trial writes a line "begin ID PID" and "end ID PID" to
+KIND is "plain" or "ours". Each trial writes a line "begin ID PID" and "end ID PID" to
 FOLDER.log, or the file in `log`. Chief, worker or alone as KerasTuner's environment variables say.
 """
 
@@ -38,7 +38,7 @@ def main() -> None:
     }
     space = keras_tuner.HyperParameters()
     space.Float("x", 0.0, options["high"], step=1 / 64, default=0.5)
-    search = plain if kind == "plain" else mended
+    search = plain if kind == "plain" else ours
     search(Path(folder), space, options)
 
 
@@ -49,8 +49,8 @@ def evaluate(tuner: BaseTuner, trial, folder: Path, options) -> dict[str, float]
     seconds = options["slow"].get(number, options["seconds"])
     for _ in range(round(seconds / 0.05)):
         time.sleep(0.05)
-        if hasattr(tuner, "beat"):
-            tuner.beat(trial)
+        if hasattr(tuner, "heartbeat"):
+            tuner.heartbeat(trial)
     begun = log.read_text().splitlines()
     if sum(line.startswith(f"begin {number} ") for line in begun) <= options["dies"].get(number, 0):
         os.kill(os.getpid(), 9)
@@ -84,11 +84,11 @@ def plain(folder: Path, space, options) -> None:
     ).search()
 
 
-def mended(folder: Path, space, options) -> None:
+def ours(folder: Path, space, options) -> None:
     from tuning.engine.oracles import make_oracle
-    from tuning.engine.tuner import MendedTuner
+    from tuning.engine.tuner import SearchTuner
 
-    class Tuner(MendedTuner):
+    class Tuner(SearchTuner):
         def run_trial(self, trial, *args, **kwargs):
             return evaluate(self, trial, folder, options)
 
@@ -99,9 +99,9 @@ def mended(folder: Path, space, options) -> None:
         hyperparameters=space,
         seed=1,
         lease_seconds=options["lease"],
-        most_failures=options["failures"],
+        max_consecutive_failed_trials=options["failures"],
     )
-    Tuner(oracle, folder, search_id=options["search"], patience=options["patience"]).search()
+    Tuner(oracle, folder, search_id=options["search"], retry_seconds=options["patience"]).search()
 
 
 if __name__ == "__main__":

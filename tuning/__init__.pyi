@@ -1,7 +1,7 @@
 from .hypermodel import InceptionHyperModel as InceptionHyperModel
 from .latency import LatencyBudget as LatencyBudget
 from .latency import LatencyModel as LatencyModel
-from .latency import measure_latency_model as measure_latency_model
+from .latency_timing import measure_latency_model as measure_latency_model
 from .plan import SearchPlan as SearchPlan
 from .run import best_spec as best_spec
 from .run import search as search

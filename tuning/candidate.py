@@ -1,4 +1,4 @@
-"""Training one candidate for a search: cheaply, to be gone on with, and timed."""
+"""Train one candidate of a search: cheaply, resumably, and timed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ STATE_FOLDER = "state"
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a training gave.
+    """The result of a training.
 
     Attributes:
         accuracy, loss: top-1 share and cross-entropy in nats, on the held-out images.
-        training_seconds: in steps, what the first one took to be compiled left out.
-        evaluation_seconds: after the epochs.
-        seconds: all of it.
+        training_seconds: of the steps, without the compilation in the first one.
+        evaluation_seconds: of the evaluations after each epoch.
+        seconds: of everything, building and compiling too.
     """
 
     accuracy: float
@@ -42,7 +42,7 @@ class TrialResult:
 
 
 def hold_out(data: ImageData, share: float, seed: int = 0) -> ImageData:
-    """Training images alone, a share of them held out: a search must not see the test images.
+    """The training images, a share of them held out: a search must not see the test images.
 
     Raises:
         ValueError: a share that leaves nothing to train or nothing to validate with.
@@ -63,7 +63,7 @@ def hold_out(data: ImageData, share: float, seed: int = 0) -> ImageData:
     )
 
 
-def part_of(data: ImageData, fraction: float, seed: int = 0) -> ImageData:
+def subset(data: ImageData, fraction: float, seed: int = 0) -> ImageData:
     """A fraction of the training images, at random; the held-out ones are all kept."""
     count = len(data.train)
     kept = round(fraction * count)
@@ -82,7 +82,7 @@ def _rows(split: AnySplit, rows: np.ndarray) -> AnySplit:
 
 
 def at_resolution(spec: NetworkSpec, resolution: int | None) -> NetworkSpec:
-    """The network on smaller images, its widths as they are; None: as it is."""
+    """The network on images of this height and width; None: unchanged."""
     if resolution is None:
         return spec
     return replace(spec, input_shape=(resolution, resolution, spec.input_shape[2]))
@@ -105,8 +105,8 @@ def train_candidate(
         spec, data, recipe: as for `keras_inception.training.run.train`. The schedule is the whole
             recipe's, however few `epochs` are trained.
         epochs: complete ones at the end.
-        folder: where to leave the weights, the optimizer and the averages; None: nowhere.
-        start_from: a `folder` of a training to go on with; if it is not there (on another
+        folder: where to save the weights, the optimizer and the averages; None: nowhere.
+        start_from: the `folder` of a training to continue; if it does not exist (on another
             machine), training starts from the beginning.
         strategy: of `make_strategy`; None: one device.
         after_step: called after every step, and after every batch of the evaluation.
@@ -116,10 +116,15 @@ def train_candidate(
         TrainingInterruptedError: SIGTERM or SIGINT came.
     """
     started = time.monotonic()
+<<<<<<< HEAD
     keras.backend.clear_session()
     gc.collect()
     keras.utils.set_random_seed(recipe.seed)
     total_steps = recipe.total_steps(len(data.train))
+=======
+    _reset_keras(recipe.seed)
+    total_steps = len(data.train) // recipe.batch_size * recipe.epochs
+>>>>>>> 07f46f3 (Tuning: one search oracle, control data at one boundary, stored specs, the field's names, a short tune command)
     trainer = Trainer(
         spec, recipe, strategy or tf.distribute.get_strategy(), total_steps=total_steps
     )
@@ -147,8 +152,15 @@ def train_candidate(
     )
 
 
+def _reset_keras(seed: int) -> None:
+    """Free the networks before this one, and draw what a process of its own would draw."""
+    keras.backend.clear_session()
+    gc.collect()
+    keras.utils.set_random_seed(seed)
+
+
 class _Clock(keras.callbacks.Callback):
-    """Ends the run after some epochs, and times its parts."""
+    """Stops the training after some epochs, and times its parts."""
 
     def __init__(self, epochs: int, after_step: Callable[[], None]) -> None:
         super().__init__()
@@ -160,7 +172,7 @@ class _Clock(keras.callbacks.Callback):
 
     @property
     def training_seconds(self) -> float:
-        """All steps; the first, which is compiled, counts as a median one."""
+        """Seconds of all steps; the first, which is compiled, counts as a median one."""
         later = self._steps[1:] or self._steps
         return float(sum(later) + np.median(later)) if later else 0.0
 

@@ -34,7 +34,7 @@ class InceptionHyperModel(keras_tuner.HyperModel):
         recipe: how to train; without averages, micro-batches and half precision, which are not
             Keras's own `fit`'s.
         base: the network at the neutral point; None: `small` up to 64 pixels, `bn` above.
-        step, depth, kernels, stem: as for `Space`.
+        width_divisor, depth, kernels, stem: as for `Space`.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class InceptionHyperModel(keras_tuner.HyperModel):
         classes: int,
         recipe: Recipe = QUICK,
         base: NetworkSpec | None = None,
-        step: int = 8,
+        width_divisor: int = 8,
         depth: bool = False,
         kernels: tuple[str, ...] = (),
         stem: bool = False,
@@ -55,7 +55,7 @@ class InceptionHyperModel(keras_tuner.HyperModel):
         self.space = Space(
             base=base_network(input_shape, classes, base),
             budget=budget,
-            step=step,
+            width_divisor=width_divisor,
             depth=depth,
             kernels=kernels,
             stem=stem,

@@ -1,38 +1,19 @@
-"""A latency budget: a model of this machine's milliseconds, fitted to timings of real networks.
+"""A latency budget: a bound on the milliseconds that a fitted model predicts.
 
-The time of a network is taken as a sum over its layers: for each kind of layer a time a layer, a
-time a multiply-add and a time an element written, none negative, so that a wider network is never
-predicted faster. The model is fitted to some networks and checked against others.
+The time of a network is a sum over its layers: for each kind of layer a time a layer, a time a
+multiply-add and a time an element written, none negative, so that a wider network is never
+predicted faster. `latency_timing` fits the model to timings of real networks.
 """
 
 from __future__ import annotations
 
 import json
-import random
-import statistics
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import scipy.optimize
-import tensorflow as tf
-
-from keras_inception.cost.budget import Budget, module_widths, with_module_widths
-from keras_inception.cost.layers import NetworkCost, network_cost
-from keras_inception.exporters.inference_graph import fold_batch_norm
-from keras_inception.exporters.saved_model import constant_function
-from keras_inception.files import write_text
-from keras_inception.network.build import build_network
-from keras_inception.spec.network import NetworkSpec
+from keras_inception.cost.budget import Budget
+from keras_inception.cost.layers import NetworkCost
 
 SCHEMA_VERSION = 1
-_FITTED_NETWORKS = 24
-_CHECKED_NETWORKS = 8
-_ROUNDS = 12
-_FACTORS = (0.25, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +23,8 @@ class LatencyModel:
     Attributes:
         coefficients: milliseconds of a network, and by kind of layer of a layer, of a million
             multiply-adds and of a million elements written.
-        batch_size: images that are computed together.
-        error: mean relative difference from networks that it was not fitted to.
+        batch_size: images in a batch.
+        error: mean relative error for networks that it was not fitted to.
     """
 
     coefficients: dict[str, float]
@@ -56,7 +37,7 @@ class LatencyModel:
         Raises:
             ValueError: a kind of layer that the fitted networks did not have.
         """
-        features = _features(cost)
+        features = latency_features(cost)
         unknown = sorted(set(features) - set(self.coefficients))
         if unknown:
             raise ValueError(
@@ -79,7 +60,13 @@ class LatencyModel:
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyBudget:
-    """At most so many milliseconds an image by a fitted model, and other bounds if any."""
+    """A bound on the milliseconds an image by a fitted model, and on other costs if any.
+
+    Attributes:
+        milliseconds: of one image, at most.
+        model: that predicts them.
+        budget: other bounds; None: no others.
+    """
 
     milliseconds: float
     model: LatencyModel
@@ -114,8 +101,8 @@ class LatencyBudget:
         return replace(self, milliseconds=self.milliseconds * share, budget=budget)
 
 
-def _features(cost: NetworkCost) -> dict[str, float]:
-    """What the time is a weighted sum of."""
+def latency_features(cost: NetworkCost) -> dict[str, float]:
+    """What the predicted time is a weighted sum of."""
     features: dict[str, float] = {"network": 1.0}
     for layer in cost.layers:
         for name, value in (
@@ -125,115 +112,3 @@ def _features(cost: NetworkCost) -> dict[str, float]:
         ):
             features[name] = features.get(name, 0.0) + value
     return features
-
-
-def fit_latency(
-    costs: Sequence[NetworkCost],
-    milliseconds: Sequence[float],
-    *,
-    checked: int,
-    batch_size: int = 1,
-) -> LatencyModel:
-    """Fit a model to timed networks.
-
-    Args:
-        costs: of the networks, all of one form.
-        milliseconds: an image, of each.
-        checked: how many, the last ones, are left out of the fit and measure its error.
-        batch_size: with which the times were taken.
-
-    Raises:
-        ValueError: no network to fit to or none to check with.
-    """
-    if not 0 < checked < len(costs):
-        raise ValueError(
-            f"Expected some of {len(costs)} networks to check and some to fit. "
-            f"Received: checked={checked}"
-        )
-    rows = [_features(cost) for cost in costs]
-    names = sorted({name for row in rows for name in row})
-    table = np.array([[row.get(name, 0.0) for name in names] for row in rows])
-    times = np.array(milliseconds)
-    fitted = len(rows) - checked
-    # Relative errors count, so that small networks are not drowned by large ones.
-    scaled = table[:fitted] / times[:fitted, None]
-    scale = np.maximum(scaled.max(axis=0), 1e-12)
-    weights, _ = scipy.optimize.nnls(scaled / scale, np.ones(fitted))
-    coefficients = weights / scale
-    predicted = table[fitted:] @ coefficients
-    error = float(np.mean(np.abs(predicted / times[fitted:] - 1)))
-    return LatencyModel(
-        coefficients=dict(zip(names, coefficients.tolist(), strict=True)),
-        batch_size=batch_size,
-        error=error,
-    )
-
-
-def measure_latency_model(
-    spec: NetworkSpec, *, batch_size: int = 1, seed: int = 0, networks: int | None = None
-) -> LatencyModel:
-    """Time networks of the form of `spec` on this machine, and fit a model to them.
-
-    Args:
-        spec: its widths are moved apart at random, by factors from 1/4 to 2.
-        batch_size: images computed together.
-        seed: of the widths.
-        networks: how many to time, a quarter of them for the check; None: 32.
-    """
-    count = networks or _FITTED_NETWORKS + _CHECKED_NETWORKS
-    draw = random.Random(seed)
-    specs = [_moved_apart(spec, draw) for _ in range(count)]
-    times = measure_latencies(specs, batch_size=batch_size)
-    costs = [network_cost(item) for item in specs]
-    return fit_latency(costs, times, checked=max(1, count // 4), batch_size=batch_size)
-
-
-def kept_latency_model(file: Path, spec: NetworkSpec, *, batch_size: int = 1) -> LatencyModel:
-    """The model that lies in a file; else measure it and write the file, its folder too.
-
-    Raises:
-        ValueError: the file's model is of another batch size.
-    """
-    if file.exists():
-        kept = LatencyModel.from_json(file.read_text(encoding="utf-8"))
-        if kept.batch_size != batch_size:
-            raise ValueError(
-                f"Expected a batch of {kept.batch_size}, with which the times in {str(file)!r} "
-                f"were taken, or another folder. Received: {batch_size}"
-            )
-        return kept
-    model = measure_latency_model(spec, batch_size=batch_size)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, model.to_json())
-    return model
-
-
-def measure_latencies(specs: Sequence[NetworkSpec], *, batch_size: int = 1) -> list[float]:
-    """Milliseconds an image of each network in graph mode: medians of rounds in turn.
-
-    Batch normalization is folded into the convolutions, as in what is served.
-    """
-    runs = [_runner(spec, batch_size) for spec in specs]
-    times: list[list[float]] = [[] for _ in runs]
-    for _ in range(_ROUNDS):
-        for run, own in zip(runs, times, strict=True):
-            started = time.perf_counter()
-            run()
-            own.append((time.perf_counter() - started) * 1e3 / batch_size)
-    return [statistics.median(own) for own in times]
-
-
-def _runner(spec: NetworkSpec, batch_size: int) -> Callable[[], Any]:
-    # Of the function itself, called for many networks, TensorFlow warns of many tracings.
-    graph = constant_function(fold_batch_norm(build_network(spec))).get_concrete_function()
-    images = tf.random.stateless_uniform((batch_size, *spec.input_shape), seed=(0, 0))
-    return lambda: graph(images).numpy()
-
-
-def _moved_apart(spec: NetworkSpec, draw: random.Random) -> NetworkSpec:
-    common = draw.uniform(*_FACTORS)
-    widths = {
-        name: max(1, round(width * common * draw.uniform(*_FACTORS) ** 0.5))
-        for name, width in module_widths(spec).items()
-    }
-    return with_module_widths(spec, widths)

@@ -1,8 +1,8 @@
-"""How far a cheap ranking can be trusted: the noise of one network, and the rank correlation.
+"""Proxy quality: how well cheap trainings rank networks.
 
 A search compares networks by one training each, and by less than a full one. Two numbers say what
-that is worth: how much the accuracy of one and the same network moves with the seed, and whether
-the cheap accuracies order networks as full trainings do (Spearman's rho; 1 the same order, 0 none).
+that is worth: how much the accuracy of one network varies with the seed, and the rank correlation
+of cheap and full trainings (Spearman's rho; 1: the same order, 0: unrelated).
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ import tensorflow as tf
 
 from keras_inception.data.splits import ImageData
 from keras_inception.files import write_text
-from tuning.candidate import at_resolution, hold_out, part_of, train_candidate
-from tuning.plan import TRUST_FILE, SearchPlan
+from tuning.candidate import at_resolution, hold_out, subset, train_candidate
+from tuning.plan import PROXY_QUALITY_FILE, SearchPlan
 from tuning.space import Value
 
 SEEDS = 3
+OnResult = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trust:
+class ProxyQuality:
     """What was measured.
 
     Attributes:
@@ -46,13 +47,13 @@ class Trust:
     seeds: tuple[float, ...]
 
     def save(self, folder: Path) -> None:
-        """Write trust.json into a search's folder."""
-        write_text(folder / TRUST_FILE, json.dumps(asdict(self), indent=2) + "\n")
+        """Write proxy_quality.json into a search's folder."""
+        write_text(folder / PROXY_QUALITY_FILE, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> Trust | None:
+    def load(cls, folder: Path) -> ProxyQuality | None:
         """Read what `save` wrote; None: it was not measured."""
-        file = folder / TRUST_FILE
+        file = folder / PROXY_QUALITY_FILE
         if not file.exists():
             return None
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -61,7 +62,9 @@ class Trust:
         return cls(**data)
 
 
-def judge(cheap: Sequence[float], full: Sequence[float], seeds: Sequence[float]) -> Trust:
+def proxy_quality(
+    cheap: Sequence[float], full: Sequence[float], seeds: Sequence[float]
+) -> ProxyQuality:
     """Noise, spread and rank correlation of accuracies.
 
     Args:
@@ -76,7 +79,7 @@ def judge(cheap: Sequence[float], full: Sequence[float], seeds: Sequence[float])
             "Expected two networks or more, both ways, and two seeds or more. Received: "
             f"{len(cheap)} cheap, {len(full)} full, {len(seeds)} seeds"
         )
-    return Trust(
+    return ProxyQuality(
         noise=statistics.stdev(seeds),
         spread=statistics.stdev(cheap),
         rank_correlation=float(scipy.stats.spearmanr(cheap, full).statistic),
@@ -86,22 +89,22 @@ def judge(cheap: Sequence[float], full: Sequence[float], seeds: Sequence[float])
     )
 
 
-def measure_trust(
+def measure_proxy_quality(
     plan: SearchPlan,
     data: ImageData,
     *,
     networks: int,
     strategy: tf.distribute.Strategy | None = None,
-    told: Callable[[str, float], None] = lambda name, accuracy: None,
-) -> Trust:
-    """Train random networks of a plan's space cheaply and in full, and one with several seeds.
+    on_result: OnResult = lambda name, accuracy: None,
+) -> ProxyQuality:
+    """Train networks of a plan's space cheaply and in full, and the neutral one with more seeds.
 
     Args:
-        plan: its first round, resolution and data fraction are what is cheap.
+        plan: its first round, resolution and data fraction are the proxy.
         data: as for `search`.
         networks: how many, the neutral one and random ones; 2 or more.
         strategy: as for `search`.
-        told: called after each training with what it was and its accuracy.
+        on_result: called after each training with its description and its accuracy.
 
     Raises:
         ValueError: fewer than two networks.
@@ -109,34 +112,62 @@ def measure_trust(
     """
     if networks < 2:
         raise ValueError(f"Expected two networks or more. Received: networks={networks!r}")
-    held_out = hold_out(data, plan.validation_share, plan.seed)
-    part = part_of(held_out, plan.data_fraction, plan.seed)
-    epochs = plan.round_epochs[0] if plan.round_epochs else plan.recipe.epochs
+    draw = random.Random(plan.seed)
+    points: list[dict[str, Value]] = [{}]
+    points += [plan.space.random_point(draw) for _ in range(networks - 1)]
+    trainer = _Trainer(plan, data, strategy, on_result)
+    seed = plan.recipe.seed
+    pairs = [
+        (trainer.cheap(f"network {number}, cheap", point, seed), trainer.full(number, point))
+        for number, point in enumerate(points)
+    ]
+    cheap, full = zip(*pairs, strict=True)
+    more = [
+        trainer.cheap(f"network 0, cheap, seed {other}", {}, other)
+        for other in range(seed + 1, seed + SEEDS)
+    ]
+    return proxy_quality(cheap, full, [cheap[0], *more])
 
-    def accuracy(values: dict[str, Value], seed: int, cheap: bool) -> float:
-        spec = plan.space.spec(values)
+
+class _Trainer:
+    """Trains points of a plan's space, by its proxy or in full."""
+
+    def __init__(
+        self,
+        plan: SearchPlan,
+        data: ImageData,
+        strategy: tf.distribute.Strategy | None,
+        on_result: OnResult,
+    ) -> None:
+        self._plan = plan
+        self._data = hold_out(data, plan.validation_share, plan.seed)
+        self._cheap_data = subset(self._data, plan.data_fraction, plan.seed)
+        self._strategy = strategy
+        self._on_result = on_result
+
+    def cheap(self, name: str, point: dict[str, Value], seed: int) -> float:
+        """The accuracy by the proxy."""
+        spec = at_resolution(self._plan.space.spec(point), self._plan.resolution)
+        recipe = replace(self._plan.recipe, seed=seed)
         result = train_candidate(
-            at_resolution(spec, plan.resolution) if cheap else spec,
-            part if cheap else held_out,
-            replace(plan.recipe, seed=seed),
-            epochs=epochs if cheap else plan.recipe.epochs,
-            strategy=strategy,
+            spec,
+            self._cheap_data,
+            recipe,
+            epochs=self._plan.first_epochs,
+            strategy=self._strategy,
         )
+        self._on_result(name, result.accuracy)
         return result.accuracy
 
-    draw = random.Random(plan.seed)
-    points: list[dict[str, Value]] = [
-        {},
-        *(plan.space.random_point(draw) for _ in range(networks - 1)),
-    ]
-    cheap: list[float] = []
-    full: list[float] = []
-    for number, values in enumerate(points):
-        for accuracies, is_cheap in ((cheap, True), (full, False)):
-            accuracies.append(accuracy(values, plan.recipe.seed, is_cheap))
-            told(f"network {number}, {'cheap' if is_cheap else 'full'}", accuracies[-1])
-    seeds = [cheap[0]]
-    for seed in range(plan.recipe.seed + 1, plan.recipe.seed + SEEDS):
-        seeds.append(accuracy({}, seed, True))
-        told(f"network 0, cheap, seed {seed}", seeds[-1])
-    return judge(cheap, full, seeds)
+    def full(self, number: int, point: dict[str, Value]) -> float:
+        """The accuracy after a full training."""
+        recipe = self._plan.recipe
+        result = train_candidate(
+            self._plan.space.spec(point),
+            self._data,
+            recipe,
+            epochs=recipe.epochs,
+            strategy=self._strategy,
+        )
+        self._on_result(f"network {number}, full", result.accuracy)
+        return result.accuracy

@@ -1,7 +1,7 @@
-"""A search in a folder: what is searched, the identity that a resume must keep, and the run.
+"""Run a search in a folder.
 
     from tuning import SearchPlan, Space, search
-    space = Space(base=..., budget=Budget(macs=8_000_000), step=4)
+    space = Space(base=..., budget=Budget(macs=8_000_000), width_divisor=4)
     search(SearchPlan(space=space, recipe=...), data, folder)
 
 Alone, or as chief or worker by KerasTuner's environment variables (`launcher` sets them).
@@ -26,16 +26,18 @@ from keras_inception.spec.network import NetworkSpec
 from keras_inception.training.loop import TrainingInterruptedError
 from keras_inception.training.snapshot import require_same
 from keras_inception.training.step import check_strategy
-from tuning.candidate import TrialResult, at_resolution, hold_out, part_of, train_candidate
-from tuning.engine.oracle import EPOCHS_VALUE, ROUND_VALUE, TRIAL_VALUE
-from tuning.engine.service import PATIENCE_SECONDS
-from tuning.engine.tuner import MendedTuner, is_worker
-from tuning.plan import LATENCY_FILE, TRUST_FILE, SearchPlan
-from tuning.trials import SEARCH_FILE, best_first, read_trials
+from tuning.candidate import TrialResult, at_resolution, hold_out, subset, train_candidate
+from tuning.engine.control import TrialControl
+from tuning.engine.service import RETRY_SECONDS
+from tuning.engine.tuner import SearchTuner, is_worker
+from tuning.plan import LATENCY_FILE, PROXY_QUALITY_FILE, SearchPlan
+from tuning.trials import SEARCH_FILE, best_first, read_search, read_trials
+
+BEST_SPEC_FILE = "best_spec.json"
 
 
 class SearchInterruptedError(keras_tuner.errors.FatalError):
-    """A signal came in the middle of a trial; the same search goes on.
+    """A signal came in the middle of a trial; the search can be resumed.
 
     Attributes:
         by_hand: whether it was Ctrl-C.
@@ -53,73 +55,84 @@ def search(
     *,
     strategy: tf.distribute.Strategy | None = None,
     trials_per_process: int | None = None,
-    patience: float = PATIENCE_SECONDS,
+    retry_seconds: float = RETRY_SECONDS,
 ) -> bool:
-    """Run a search in a folder, or this process's part of it; in the same folder it goes on.
+    """Run a search in a folder, or this process's part of it; resume the one that is there.
 
-    The folder holds KerasTuner's project (`oracle.json`, `trial_*/trial.json`), `search.json`, and
-    at the end `best_spec.json`. `trials.read_trials` reads it, `report.write_report` shows it.
+    The folder holds `search.json`, KerasTuner's `oracle.json`, a folder for each trial with
+    `trial.json` and the network's `spec.json`, and at the end `best_spec.json`.
+    `trials.read_trials` reads it, `report.page.write_report` shows it.
 
     Args:
         plan: what is searched.
-        data: its test images are not looked at.
+        data: its test images are not used.
         folder: new, or of a search by the same plan.
         strategy: of `make_strategy`, for each training; None: one device.
-        trials_per_process: a worker ends after so many.
-        patience: seconds that a worker waits for its chief.
+        trials_per_process: after so many a worker ends; None: at the end of the search.
+        retry_seconds: that a worker waits for a chief that does not answer.
 
     Returns:
-        Whether the search is over; False: this worker is to be started again.
+        Whether the search has finished; False: this worker is to be restarted.
 
     Raises:
-        ValueError: the folder's search is another one (the difference is told), the data do not
-            fit, or another process searches there.
+        ValueError: the folder holds another search (the message has the difference), the data do
+            not fit, or another process searches there.
         SearchAbortedError: too many trials in a row failed.
         SearchInterruptedError: SIGTERM or SIGINT came.
         OSError: the folder cannot be written.
     """
     check_strategy(plan.recipe, strategy or tf.distribute.get_strategy())
     identity = plan.identity(data)
-    text = json.dumps(identity, sort_keys=True)
     if not is_worker():
         claim(folder, identity)
     tuner = NetworkTuner(
         plan,
-        part_of(hold_out(data, plan.validation_share, plan.seed), plan.data_fraction, plan.seed),
+        trial_data(plan, data),
         folder,
         strategy=strategy,
-        search_id=hashlib.sha256(text.encode()).hexdigest()[:16],
+        search_id=search_id(identity),
         trials_per_process=trials_per_process,
-        patience=patience,
+        retry_seconds=retry_seconds,
     )
-    over = tuner.search()
-    if not is_worker() and (best := best_spec(folder)) is not None:
-        write_text(folder / "best_spec.json", best.to_json())
-    return over
+    has_finished = tuner.search()
+    if not is_worker():
+        write_best_spec(folder)
+    return has_finished
+
+
+def search_id(identity: dict[str, Any]) -> str:
+    """A digest of a search's identity, by which workers know the chief's search."""
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def trial_data(plan: SearchPlan, data: ImageData) -> ImageData:
+    """What trials train on and are evaluated on: training images alone."""
+    held_out = hold_out(data, plan.validation_share, plan.seed)
+    return subset(held_out, plan.data_fraction, plan.seed)
 
 
 def claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Write the identity of a new search into its folder.
+    """Write the identity of a new search into its folder, or check that it is this search's.
 
     Raises:
         ValueError: the folder is another search's, or holds something else.
     """
-    file = folder / SEARCH_FILE
-    if file.exists():
-        require_same(json.loads(file.read_text(encoding="utf-8")), identity, "search", folder)
+    if (folder / SEARCH_FILE).exists():
+        require_same(read_search(folder), identity, "search", folder)
         return
-    if folder.exists() and (not folder.is_dir() or _others(folder)):
+    if folder.exists() and (not folder.is_dir() or _other_files(folder)):
         raise ValueError(
             f"Expected a new folder, or one of a search. Received: {str(folder)!r}, which holds "
             "other files. Choose another one."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(identity, indent=2) + "\n")
+    write_text(folder / SEARCH_FILE, json.dumps(identity, indent=2) + "\n")
 
 
-def _others(folder: Path) -> list[Path]:
-    """What was not put there in preparation of a search."""
-    own = (LATENCY_FILE, TRUST_FILE)
+def _other_files(folder: Path) -> list[Path]:
+    """What was not written in preparation of a search."""
+    own = (LATENCY_FILE, PROXY_QUALITY_FILE)
     return [item for item in folder.iterdir() if item.name not in own and item.name[0] != "."]
 
 
@@ -129,8 +142,22 @@ def best_spec(folder: Path) -> NetworkSpec | None:
     return replace(best[0].spec, name=f"{best[0].spec.name}_tuned") if best else None
 
 
-class NetworkTuner(MendedTuner):
-    """Trains the networks of a plan."""
+def write_best_spec(folder: Path) -> None:
+    """Write best_spec.json, if a trial was completed."""
+    if (best := best_spec(folder)) is not None:
+        write_text(folder / BEST_SPEC_FILE, best.to_json())
+
+
+class NetworkTuner(SearchTuner):
+    """Trains the networks of a plan.
+
+    Args:
+        plan: of the search.
+        data: of `trial_data`.
+        folder: of the search.
+        strategy: for each training; None: one device.
+        settings: of `SearchTuner`.
+    """
 
     def __init__(
         self,
@@ -138,25 +165,17 @@ class NetworkTuner(MendedTuner):
         data: ImageData,
         folder: Path,
         *,
-        strategy: tf.distribute.Strategy | None,
-        search_id: str,
-        trials_per_process: int | None,
-        patience: float,
+        strategy: tf.distribute.Strategy | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            plan.make_oracle(),
-            folder,
-            search_id=search_id,
-            trials_per_process=trials_per_process,
-            patience=patience,
-        )
+        super().__init__(plan.make_oracle(), folder, **settings)
         self._plan = plan
         self._data = data
         self._strategy = strategy
 
     def run_trial(self, trial: Trial, *fit_args: Any, **fit_kwargs: Any) -> dict[str, float]:
         """Train the trial's network; the numbers of `TrialResult`, and its cost."""
-        spec = self._plan.space.spec(trial.hyperparameters.values)
+        spec = NetworkSpec.from_json(str(self.network_of(trial)))
         result = self._train(trial, spec)
         cost = network_cost(spec).total
         return {
@@ -170,22 +189,29 @@ class NetworkTuner(MendedTuner):
         }
 
     def _train(self, trial: Trial, spec: NetworkSpec) -> TrialResult:
-        values, rounds = trial.hyperparameters.values, self._plan.round_epochs
-        # Hyperband has rounds of its own; what it trains on is not known here.
-        last = self._plan.oracle != "hyperband" and values.get(ROUND_VALUE, 0) + 1 >= len(rounds)
+        control = TrialControl.of(trial.hyperparameters.values)
+        parent = control.parent
         try:
             return train_candidate(
                 at_resolution(spec, self._plan.resolution),
                 self._data,
                 self._plan.recipe,
-                epochs=values.get(EPOCHS_VALUE, self._plan.recipe.epochs),
-                folder=None if last else self._folder_of(trial.trial_id),
-                start_from=self._folder_of(values[TRIAL_VALUE]) if TRIAL_VALUE in values else None,
+                epochs=control.epochs or self._plan.recipe.epochs,
+                folder=self._folder_of(trial.trial_id) if self._may_continue(control) else None,
+                start_from=None if parent is None else self._folder_of(parent),
                 strategy=self._strategy,
-                after_step=lambda: self.beat(trial),
+                after_step=lambda: self.heartbeat(trial),
             )
         except TrainingInterruptedError as error:
             raise SearchInterruptedError(str(error), by_hand=error.by_hand) from error
+
+    def _may_continue(self, control: TrialControl) -> bool:
+        """Whether the training may be continued by a trial of a later round.
+
+        Hyperband's rounds are its own: any trial may be.
+        """
+        last_round = len(self._plan.halving_epochs) - 1
+        return self._plan.oracle == "hyperband" or (control.round or 0) < last_round
 
     def _folder_of(self, trial_id: str) -> Path:
         return Path(self.get_trial_dir(trial_id))

@@ -1,20 +1,24 @@
-"""A search's folder read back: its trials, how they stand, and which are the best."""
+"""Read a search's folder: its trials, the search's progress, and which trials are the best."""
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from keras_inception.cost.layers import network_cost
+from keras_inception.files import SPEC_FILE
 from keras_inception.spec.network import NetworkSpec
-from tuning.engine.oracle import EPOCHS_VALUE, ROUND_VALUE
-from tuning.space import Space, Value
+from tuning.engine.control import TrialControl, point_of
+from tuning.engine.trial_files import trial_files
+from tuning.space import Space, Value, migrated
 
 SEARCH_FILE = "search.json"
 COMPLETED = "COMPLETED"  # KerasTuner's status
+_RENAMED = {"against": "second_objective", "round_epochs": "halving_epochs"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +31,10 @@ class SearchedTrial:
         values: of the hyperparameters.
         metrics: "val_accuracy", "val_loss", "training_seconds", "seconds", ...; empty unless
             completed.
-        spec: its network.
-        macs, params: what it costs, counted from the spec.
+        spec: its network, as it was when the trial was proposed.
+        macs, params: the cost of the spec.
         round: of successive halving, from 0.
-        epochs: that it was trained for; None: the recipe's.
+        epochs: complete ones at its end; None: the recipe's.
         message: why it failed.
     """
 
@@ -58,50 +62,83 @@ def read_search(folder: Path) -> dict[str, Any]:
         ValueError: no search.
     """
     try:
-        return json.loads((folder / SEARCH_FILE).read_text(encoding="utf-8"))
+        document = json.loads((folder / SEARCH_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"Expected the folder of a search, which holds {SEARCH_FILE}. Received: {str(folder)!r}"
         ) from error
+    return _migrated_search(document)
+
+
+def _migrated_search(document: dict[str, Any]) -> dict[str, Any]:
+    """A search.json of an earlier version, with the names of this one."""
+    search = {_RENAMED.get(key, key): value for key, value in document.get("search", {}).items()}
+    return (
+        document | {"space": migrated(document["space"])} | ({"search": search} if search else {})
+    )
 
 
 def read_trials(folder: Path) -> list[SearchedTrial]:
-    """All trials of a search, while it runs or later, in the order of their numbers."""
-    space = Space.from_json(json.dumps(read_search(folder)["space"]))
-    return sorted((_trial(state, space) for state in _states(folder)), key=lambda t: t.number)
+    """All trials of a search, while it runs or later, in the order of their numbers.
+
+    Raises:
+        ValueError: no search, or a trial's spec.json is not a spec.
+    """
+    space = json.dumps(read_search(folder)["space"])
+    trials = [_trial(state, space, file.parent) for file, state in _states(folder)]
+    return sorted(trials, key=lambda trial: trial.number)
 
 
-def _states(folder: Path) -> Iterator[dict[str, Any]]:
-    """KerasTuner's own JSON of each trial."""
-    for file in folder.glob("trial_*/trial.json"):
+def _states(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """KerasTuner's JSON of each trial that can be read, with its file."""
+    states = []
+    for file in trial_files(folder):
         try:
-            yield json.loads(file.read_text(encoding="utf-8"))
+            states.append((file, json.loads(file.read_text(encoding="utf-8"))))
         except ValueError:
-            continue  # set aside when the search is taken up again
+            continue  # the search sets it aside when it is resumed
+    return states
 
 
 def _metrics(state: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a completed trial; of others none."""
+    """The numbers of a completed trial; {} of others."""
     histories = state["metrics"]["metrics"] if state["status"] == COMPLETED else {}
     return {name: history["observations"][0]["value"][0] for name, history in histories.items()}
 
 
-def _trial(state: dict[str, Any], space: Space) -> SearchedTrial:
+def _trial(state: dict[str, Any], space: str, folder: Path) -> SearchedTrial:
     values = state["hyperparameters"]["values"]
-    spec = space.spec(values)
+    control, point = TrialControl.of(values), point_of(values)
+    spec = _stored_spec(folder) or _space(space).spec(point)
     cost = network_cost(spec).total
     return SearchedTrial(
         number=int(state["trial_id"]),
         status=state["status"],
-        values={name: value for name, value in values.items() if not name.startswith("tuner/")},
+        values=point,
         metrics=_metrics(state),
         spec=spec,
         macs=cost.macs,
         params=cost.params,
-        round=values.get(ROUND_VALUE, 0),
-        epochs=values.get(EPOCHS_VALUE),
+        round=control.round or 0,
+        epochs=control.epochs,
         message=state["message"],
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _space(text: str) -> Space:
+    return Space.from_json(text)
+
+
+def _stored_spec(folder: Path) -> NetworkSpec | None:
+    """The network that a trial's folder holds; None: a search of a version that kept none."""
+    file = folder / SPEC_FILE
+    if not file.exists():
+        return None
+    try:
+        return NetworkSpec.from_json(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{error} In {str(file)!r}.") from error
 
 
 def completed_of(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
@@ -124,31 +161,31 @@ def pareto_front(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
-    """How a search stands.
+class SearchProgress:
+    """The progress of a search.
 
     Attributes:
-        done, failed, running: numbers of trials.
+        completed, failed, running: numbers of trials.
         best: the best accuracy so far; None: none yet.
-        seconds_left: by the mean of the trials so far; None: not known.
+        seconds_left: by the mean of the completed trials; None: not known.
     """
 
-    done: int
+    completed: int
     failed: int
     running: int
     best: float | None
     seconds_left: float | None
 
 
-def standing(folder: Path, *, max_trials: int, workers: int) -> Standing:
-    """How the search in a folder stands, from its files alone: cheap enough to ask each second."""
-    states = list(_states(folder))
+def search_progress(folder: Path, *, max_trials: int, workers: int) -> SearchProgress:
+    """Read the progress of a search from its files, cheaply enough for once a second."""
+    states = [state for _, state in _states(folder)]
     completed = [_metrics(state) for state in states if state["status"] == COMPLETED]
     failed = sum(state["status"] == "FAILED" for state in states)
     left = max(0, max_trials - len(completed) - failed)
     seconds = [metrics["seconds"] for metrics in completed]
-    return Standing(
-        done=len(completed),
+    return SearchProgress(
+        completed=len(completed),
         failed=failed,
         running=sum(state["status"] == "RUNNING" for state in states),
         best=max((metrics["val_accuracy"] for metrics in completed), default=None),

@@ -30,6 +30,7 @@ from keras_inception.cli.display import TrainingDisplay
 from keras_inception.cli.options import DataName, RecipeChanges, RecipeName, SpecFile, Variant
 from keras_inception.cost.budget import fit_to_budget
 from keras_inception.files import SPEC_FILE, require_empty
+from keras_inception.spec.kernels import kernel_sizes
 
 
 def design(
@@ -53,7 +54,7 @@ def design(
         bool, typer.Option("--layer-by-layer", help="Train and measure once for each module.")
     ] = False,
     kernels: Annotated[
-        str, typer.Option(help="Kernel sizes among which the clusters choose.")
+        str, typer.Option(help="The set of kernel sizes that clusters may choose.")
     ] = "1,3,5",
     threshold: Annotated[
         float | None,
@@ -75,7 +76,7 @@ def design(
         spec = chosen_spec(variant, spec_file or (model_folder and model_folder / SPEC_FILE))
         folder = out or RUNS / f"design-{datetime.now():%Y%m%d-%H%M%S}"
         _check(folder, model_folder, layer_by_layer)
-        sizes = _sizes(kernels)
+        sizes = kernel_sizes(kernels)
         recipe = chosen_recipe(recipe_name, changes, epochs=epochs)
     console.print("Loading TensorFlow ...")
     from keras_inception.design.measurement import DesignOptions
@@ -137,12 +138,3 @@ def _check(folder: Path, model_folder: Path | None, layer_by_layer: bool) -> Non
         raise ValueError(
             "Expected --model or --layer-by-layer, which trains networks of its own. Received: both"
         )
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(size) for size in text.split(","))
-    except ValueError:
-        raise ValueError(
-            f"Expected --kernels of whole numbers, such as 1,3,5. Received: {text!r}"
-        ) from None

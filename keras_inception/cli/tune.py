@@ -1,226 +1,157 @@
-"""`keras-inception tune` and `tune-report`: the search within a budget, and what it found."""
+"""`keras-inception tune` and `tune-report`: search networks within a budget, and report."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from keras_inception.cli.common import (
     INTERRUPTED,
     RUNS,
     chosen_budget,
     chosen_data,
-    chosen_recipe,
-    chosen_spec,
     console,
-    cost_line,
     errors,
     print_error,
     usage_errors,
 )
-from keras_inception.cli.options import DataName, RecipeChanges, RecipeName, SpecFile, Variant
+from keras_inception.cli.option_groups import option_groups
+from keras_inception.cli.tune_display import (
+    SearchDisplay,
+    print_accuracy,
+    print_plan,
+    print_proxy_quality,
+    print_result,
+)
+from keras_inception.cli.tune_options import (
+    DEFAULT_TRIALS,
+    BudgetOptions,
+    NetworkOptions,
+    ProcessOptions,
+    SearchOptions,
+    SpaceOptions,
+    TrainingOptions,
+    check_options,
+)
 from keras_inception.cost.budget import Budget
 from keras_inception.cost.layers import network_cost
 from keras_inception.spec.network import NetworkSpec
 
+if TYPE_CHECKING:
+    from keras_inception.cost.budget import NetworkBound
+    from keras_inception.data.splits import ImageData
+    from tuning.plan import SearchPlan
+    from tuning.space import Space
+
 _NARROW_MACS = 20_000_000
-_SHOWN = 5
 _PROXY_NETWORKS = 4
-_TRIALS = 30
+# The command of this process, in another one.
+_SAME_COMMAND = "from keras_inception.cli import main; main()"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """A search that is ready to run."""
+
+    plan: SearchPlan
+    data: ImageData
+    folder: Path
+    strategy: Any
+
+
+@option_groups
 def tune(
-    variant: Variant = "small",
-    spec_file: SpecFile = None,
-    data_name: DataName = "sample",
-    recipe_name: RecipeName = "quick",
-    changes: RecipeChanges = None,
-    budget_macs: Annotated[
-        int | None, typer.Option(help="Multiply-adds at most; default those of the network.")
-    ] = None,
-    budget_params: Annotated[int | None, typer.Option(help="Parameters at most.")] = None,
-    budget_ms: Annotated[
-        float | None, typer.Option(help="Milliseconds an image at most, measured here first.")
-    ] = None,
-    budget_batch: Annotated[
-        int | None,
-        typer.Option(min=1, help="With --budget-ms: images computed together; default 1."),
-    ] = None,
-    trials: Annotated[
-        int | None,
-        typer.Option(min=1, help="In all, or of the first round; default 30. Not of hyperband."),
-    ] = None,
-    oracle: Annotated[str, typer.Option(help="tpe, bayesian, random or hyperband.")] = "tpe",
-    step: Annotated[
-        int | None, typer.Option(min=1, help="Widths are multiples of it; default 4 or 8.")
-    ] = None,
-    depth: Annotated[bool, typer.Option("--depth", help="Search the modules of a stage.")] = False,
-    kernels: Annotated[
-        list[str] | None,
-        typer.Option(help="A set of kernel sizes to search beside the network's: 3,5,7."),
-    ] = None,
-    stem: Annotated[bool, typer.Option("--stem", help="Search the stem's width.")] = False,
-    against: Annotated[str | None, typer.Option(help="A second objective: macs or params.")] = None,
-    least_share: Annotated[
-        float, typer.Option(help="With --against: the least share of the budget to search.")
-    ] = 0.25,
-    rounds: Annotated[
-        str | None,
-        typer.Option(
-            help="Successive halving: epochs at the end of each round, as 2,6,18. For hyperband "
-            "one number, the most epochs."
-        ),
-    ] = None,
-    resolution: Annotated[
-        int | None, typer.Option(help="Train on images of this height and width.")
-    ] = None,
-    data_fraction: Annotated[float, typer.Option(help="Of the training images.")] = 1.0,
-    measure_proxy: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Networks to train both ways first, if trials are cheaper than full trainings; "
-            "0 measures nothing.",
-        ),
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
-    address: Annotated[
-        str | None, typer.Option(help="HOST:PORT on which to take workers of other machines.")
-    ] = None,
-    join: Annotated[
-        str | None, typer.Option(help="HOST:PORT of a search elsewhere, to work for.")
-    ] = None,
-    strategy: Annotated[
-        str, typer.Option(help="Of each training: auto, cpu:N, mirrored.")
-    ] = "auto",
-    seed: Annotated[int, typer.Option(min=1, help="Of the proposals.")] = 1,
-    trials_per_process: Annotated[
-        int, typer.Option(min=1, help="After so many, a worker starts anew.")
-    ] = 20,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder; default saved_models/ and a name of its own.")
-    ] = None,
+    network: NetworkOptions,
+    training: TrainingOptions,
+    budget: BudgetOptions,
+    space: SpaceOptions,
+    search: SearchOptions,
+    processes: ProcessOptions,
 ) -> None:
-    """Search the widths of a network, each candidate within the budget.
+    """Search the widths of a network, with every candidate within the budget.
 
     Trial 0 is the network itself (`design` proposes one: --spec), fitted to the budget. A sixth of
-    the training images judges the trials; the test images are not looked at. The same command with
-    the same --out goes on; it leaves best_spec.json for `train --spec`, and report.html.
+    the training images is held out to evaluate the trials; the test images are not used. The same
+    command with the same --out resumes the search. It writes best_spec.json for `train --spec`, and
+    report.html.
 
-    Exit codes: 0; 2 for a mistake; 1 after Ctrl-C, or if too many trials failed; 75 after SIGTERM.
+    Exit codes: 0; 2 for a usage error; 1 after Ctrl-C, or if too many trials failed; 75 after
+    SIGTERM: the same command resumes the search.
     """
     with usage_errors():
-        spec, recipe = chosen_spec(variant, spec_file), chosen_recipe(recipe_name, changes)
-        round_epochs = _rounds(rounds)
-        if join and budget_ms:
-            raise ValueError(
-                "Expected --budget-ms on one machine, whose times it means. Received: --join too"
-            )
-        if budget_batch and not budget_ms:
-            raise ValueError(
-                "Expected --budget-ms with --budget-batch, the batch in which it is measured. "
-                f"Received: --budget-batch {budget_batch} alone"
-            )
-        if oracle == "hyperband" and trials is not None:
-            raise ValueError(
-                "Expected no --trials for hyperband, which makes as many as --rounds asks for. "
-                f"Received: --trials {trials}"
-            )
+        check_options(budget, search, processes)
+        spec, recipe, rounds = network.spec(), training.recipe(), search.rounds()
     launched = "KERASTUNER_TUNER_ID" in os.environ
     if not launched:
         console.print("Loading TensorFlow ...")
     from keras_inception.training.strategy import make_strategy
-    from tuning.engine.launcher import end_with_launcher, free_port, launch
+    from tuning.engine.launcher import exit_with_launcher
     from tuning.plan import SearchPlan
-    from tuning.run import claim
-    from tuning.space import Space, base_network
 
-    end_with_launcher()
+    exit_with_launcher()
     with usage_errors():
-        devices = make_strategy(strategy)
-        data = chosen_data(data_name, strict=True)
-        base = base_network(_size(spec, data), len(data.class_names), spec)
-        folder = out or RUNS / f"tune-{spec.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        strategy = make_strategy(training.strategy)
+        data = chosen_data(network.data_name, strict=True)
+        folder = search.out or RUNS / f"tune-{spec.name}-{datetime.now():%Y%m%d-%H%M%S}"
         plan = SearchPlan(
-            space=Space(
-                base=base,
-                budget=_budget(
-                    base, folder, budget_macs, budget_params, budget_ms, budget_batch or 1
-                ),
-                step=step or (4 if network_cost(base).total.macs < _NARROW_MACS else 8),
-                depth=depth,
-                kernels=tuple(kernels or ()),
-                stem=stem,
-                least_share=least_share if against else 1.0,
-            ),
+            space=_space(spec, data, folder, budget, space),
             recipe=recipe,
-            oracle=oracle,  # type: ignore[arg-type]
-            max_trials=trials or _TRIALS,
-            against=against,
-            round_epochs=round_epochs,
-            resolution=resolution,
-            data_fraction=data_fraction,
-            seed=seed,
+            oracle=search.oracle,  # type: ignore[arg-type]
+            max_trials=search.trials or DEFAULT_TRIALS,
+            second_objective=space.second_objective,
+            halving_epochs=rounds,
+            resolution=training.resolution,
+            data_fraction=training.data_fraction,
+            seed=search.seed,
         )
+    job = _Job(plan=plan, data=data, folder=folder, strategy=strategy)
     if launched:
-        _run_launched(plan, data, folder, devices, trials_per_process)
-        return
-    with usage_errors():
-        claim(folder, plan.identity(data))
-    _tell_plan(plan, data, folder)
-    with _ends(folder):
-        if not join:
-            _measure(plan, data, folder, devices, measure_proxy)
-        with _Display(folder, plan.trial_count, workers) as display:
-            if workers == 1 and not address and not join:
-                with display.ticking():
-                    _run_here(plan, data, folder, devices, None)
-            else:
-                launch(
-                    [sys.executable, "-c", _AGAIN, *sys.argv[1:], "--out", str(folder)],
-                    folder=folder,
-                    workers=workers,
-                    address=join or address or f"127.0.0.1:{free_port()}",
-                    with_chief=not join,
-                    tick=display.tick,
-                )
-    if not join:
-        with usage_errors():
-            _tell_result(folder)
-
-
-# The same command in another process.
-_AGAIN = "from keras_inception.cli import main; main()"
+        _run_launched(job, processes.trials_per_process)
+    else:
+        _run(job, processes, search.measure_proxy)
 
 
 def tune_report(
-    folder: Annotated[Path, typer.Argument(help="Of a search, running or done.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a search, running or finished.")],
 ) -> None:
     """Write report.html, pictures, leaderboard.csv and TensorBoard's HParams of a search."""
     with usage_errors():
-        _tell_result(folder)
+        print_result(folder)
 
 
-def _rounds(text: str | None) -> tuple[int, ...]:
-    try:
-        return tuple(int(epochs) for epochs in text.split(",")) if text else ()
-    except ValueError:
-        raise ValueError(f"Expected --rounds such as 2,6,18. Received: {text!r}") from None
+def _space(
+    spec: NetworkSpec,
+    data: ImageData,
+    folder: Path,
+    budget: BudgetOptions,
+    options: SpaceOptions,
+) -> Space:
+    from tuning.space import Space, base_network
+
+    base = base_network(_input_shape(spec, data), len(data.class_names), spec)
+    narrow = network_cost(base).total.macs < _NARROW_MACS
+    return Space(
+        base=base,
+        budget=_budget(base, folder, budget),
+        width_divisor=options.width_divisor or (4 if narrow else 8),
+        depth=options.depth,
+        kernels=tuple(options.kernels or ()),
+        stem=options.stem,
+        min_budget_share=options.min_budget_share if options.second_objective else 1.0,
+    )
 
 
-def _size(spec: NetworkSpec, data: Any) -> tuple[int, int, int]:
+def _input_shape(spec: NetworkSpec, data: ImageData) -> tuple[int, int, int]:
     from keras_inception.training.run import fitted_to_data
 
     height, width, channels = fitted_to_data(spec, data).input_shape
@@ -232,33 +163,75 @@ def _size(spec: NetworkSpec, data: Any) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def _budget(
-    base: NetworkSpec,
-    folder: Path,
-    macs: int | None,
-    params: int | None,
-    ms: float | None,
-    batch_size: int,
-) -> Any:
+def _budget(base: NetworkSpec, folder: Path, options: BudgetOptions) -> NetworkBound:
     """The bounds that were asked for; none: the network's own multiply-adds."""
-    if ms is None:
+    macs, params = options.budget_macs, options.budget_params
+    if options.budget_ms is None:
         return chosen_budget(base, macs, params)
-    from tuning.latency import LatencyBudget, kept_latency_model
+    from tuning.latency import LatencyBudget
+    from tuning.latency_timing import load_or_measure
     from tuning.plan import LATENCY_FILE
 
     file = folder / LATENCY_FILE
     new = not file.exists()
     if new:
         console.print("Timing networks of this form on this machine ...")
-    model = kept_latency_model(file, base, batch_size=batch_size)
+    model = load_or_measure(file, base, batch_size=options.budget_batch_size or 1)
     if new:
-        console.print(f"The model of the times is off by {model.error:.1%} on networks left out.")
+        console.print(f"Mean error of the fitted model on networks left out: {model.error:.1%}.")
     others = Budget(macs=macs, params=params) if macs or params else None
-    return LatencyBudget(milliseconds=ms, model=model, budget=others)
+    return LatencyBudget(milliseconds=options.budget_ms, model=model, budget=others)
 
 
-def _run_here(plan: Any, data: Any, folder: Path, devices: Any, trials_per_process: Any) -> bool:
-    """Run the search, or this process's part of it; whether it is over."""
+def _run(job: _Job, processes: ProcessOptions, measure_proxy: int | None) -> None:
+    """Run the search in this process, or start its processes."""
+    from tuning.run import claim
+
+    with usage_errors():
+        claim(job.folder, job.plan.identity(job.data))
+    print_plan(job.plan, job.data, job.folder)
+    with _interruptions(job.folder):
+        if not processes.join:
+            _measure_proxy(job, measure_proxy)
+        with SearchDisplay(job.folder, job.plan.trial_count, processes.workers) as display:
+            if processes.workers == 1 and not processes.address and not processes.join:
+                with display.in_thread():
+                    _search(job, None)
+            else:
+                _launch(job.folder, processes, display)
+    if not processes.join:
+        with usage_errors():
+            print_result(job.folder)
+
+
+def _launch(folder: Path, processes: ProcessOptions, display: SearchDisplay) -> None:
+    from tuning.engine.launcher import free_port, launch
+
+    launch(
+        [sys.executable, "-c", _SAME_COMMAND, *sys.argv[1:], "--out", str(folder)],
+        folder=folder,
+        workers=processes.workers,
+        address=processes.join or processes.address or f"127.0.0.1:{free_port()}",
+        with_chief=not processes.join,
+        tick=display.update,
+    )
+
+
+def _run_launched(job: _Job, trials_per_process: int) -> None:
+    """Run this process's part of the search; the exit code says how it ended."""
+    from tuning.engine.launcher import RESTART
+    from tuning.run import SearchInterruptedError
+
+    try:
+        has_finished = _search(job, trials_per_process)
+    except SearchInterruptedError:
+        has_finished = False
+    if not has_finished:
+        raise typer.Exit(RESTART)
+
+
+def _search(job: _Job, trials_per_process: int | None) -> bool:
+    """Run the search, or this process's part of it; whether it has finished."""
     from tuning.engine.service import ChiefLostError
     from tuning.engine.tuner import SearchAbortedError
     from tuning.run import search
@@ -266,188 +239,71 @@ def _run_here(plan: Any, data: Any, folder: Path, devices: Any, trials_per_proce
     try:
         with usage_errors():
             return search(
-                plan, data, folder, strategy=devices, trials_per_process=trials_per_process
+                job.plan,
+                job.data,
+                job.folder,
+                strategy=job.strategy,
+                trials_per_process=trials_per_process,
             )
     except (SearchAbortedError, ChiefLostError) as error:
         print_error(str(error))
         raise typer.Exit(1 if isinstance(error, SearchAbortedError) else 2) from None
 
 
-def _run_launched(plan: Any, data: Any, folder: Path, devices: Any, trials: int) -> None:
-    """Run this process's part of the search, and tell the launcher how it ended."""
-    from tuning.engine.launcher import AGAIN
-    from tuning.run import SearchInterruptedError
+def _measure_proxy(job: _Job, networks: int | None) -> None:
+    """Measure how well cheap trainings rank networks, before the search relies on them."""
+    from keras_inception.training.loop import TrainingDivergedError
+    from tuning.proxy_quality import ProxyQuality, measure_proxy_quality
 
-    try:
-        over = _run_here(plan, data, folder, devices, trials)
-    except SearchInterruptedError:
-        over = False
-    if not over:
-        raise typer.Exit(AGAIN)
+    if networks is None:
+        networks = _PROXY_NETWORKS if job.plan.is_proxy else 0
+    quality = ProxyQuality.load(job.folder)
+    if quality is None and networks:
+        console.print(f"Training {networks} networks cheaply and in full first ...")
+        try:
+            with usage_errors():
+                quality = measure_proxy_quality(
+                    job.plan,
+                    job.data,
+                    networks=networks,
+                    strategy=job.strategy,
+                    on_result=print_accuracy,
+                )
+        except TrainingDivergedError as error:
+            print_error(str(error))
+            raise typer.Exit(2) from None
+        quality.save(job.folder)
+    if quality is not None:
+        print_proxy_quality(quality)
 
 
 class _TerminatedError(Exception):
     """SIGTERM came."""
 
 
+def _terminate(*_: Any) -> None:
+    raise _TerminatedError
+
+
 @contextmanager
-def _ends(folder: Path) -> Iterator[None]:
-    """What to say, and the exit code, when the command ends before the search does."""
+def _interruptions(folder: Path) -> Iterator[None]:
+    """Print how to resume, and set the exit code, when the command ends before the search does."""
     from keras_inception.training.loop import TrainingInterruptedError
     from tuning.engine.launcher import LaunchError
     from tuning.run import SearchInterruptedError
 
-    def terminate(*_: Any) -> None:
-        raise _TerminatedError
-
-    before = signal.signal(signal.SIGTERM, terminate)
+    stops = (KeyboardInterrupt, _TerminatedError, TrainingInterruptedError, SearchInterruptedError)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     except LaunchError as error:
         print_error(str(error))
         raise typer.Exit(1) from None
-    except (
-        KeyboardInterrupt,
-        _TerminatedError,
-        TrainingInterruptedError,
-        SearchInterruptedError,
-    ) as error:
+    except stops as error:
         errors.print(
-            f"Stopped. The same command with [bold]--out {escape(str(folder))}[/] goes on."
+            f"Stopped. The same command with [bold]--out {escape(str(folder))}[/] resumes it."
         )
         by_hand = isinstance(error, KeyboardInterrupt) or getattr(error, "by_hand", False)
         raise typer.Exit(1 if by_hand else INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _measure(plan: Any, data: Any, folder: Path, devices: Any, networks: int | None) -> None:
-    """Noise and rank correlation, before rankings of cheap trainings are trusted."""
-    from keras_inception.training.loop import TrainingDivergedError
-    from tuning.proxy_quality import Trust, measure_trust
-
-    if networks is None:
-        networks = _PROXY_NETWORKS if plan.is_proxy else 0
-    trust = Trust.load(folder)
-    if trust is None and networks:
-        console.print(f"Training {networks} networks cheaply and in full first ...")
-        try:
-            with usage_errors():
-                trust = measure_trust(
-                    plan,
-                    data,
-                    networks=networks,
-                    strategy=devices,
-                    told=lambda name, accuracy: console.print(f"  {name}: {accuracy:.2%}"),
-                )
-        except TrainingDivergedError as error:
-            print_error(str(error))
-            raise typer.Exit(2) from None
-        trust.save(folder)
-    if trust is None:
-        return
-    console.print(
-        f"Noise of one network over {len(trust.seeds)} seeds: {trust.noise:.2%}; spread over "
-        f"networks: {trust.spread:.2%}. Rank correlation of cheap and full trainings: "
-        f"[bold]{trust.rank_correlation:.2f}[/] over {len(trust.cheap)} networks."
-    )
-
-
-class _Display:
-    """A line that says how the search stands; in a log, a line for each trial that ended."""
-
-    def __init__(self, folder: Path, max_trials: int, workers: int) -> None:
-        self._folder = folder
-        self._max_trials = max_trials
-        self._workers = workers
-        self._told = 0.0
-        self._ended = -1
-        self._status = console.status("Starting ...")
-
-    def __enter__(self) -> _Display:
-        if console.is_terminal:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._status.stop()
-
-    @contextmanager
-    def ticking(self) -> Iterator[None]:
-        """Tick in a thread of its own."""
-        done = threading.Event()
-
-        def loop() -> None:
-            while not done.wait(1.0):
-                self.tick()
-
-        thread = threading.Thread(target=loop, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-
-    def tick(self) -> None:
-        """Look at the folder, once a second at most."""
-        from tuning.trials import standing
-
-        if time.monotonic() - self._told < 1:
-            return
-        self._told = time.monotonic()
-        now = standing(self._folder, max_trials=self._max_trials, workers=self._workers)
-        best = "-" if now.best is None else f"{now.best:.2%}"
-        left = "?" if now.seconds_left is None else _duration(now.seconds_left)
-        line = (
-            f"{now.done} of {self._max_trials} trials done, {now.failed} failed, {now.running} "
-            f"running; best {best}; about {left} left"
-        )
-        if console.is_terminal:
-            self._status.update(line)
-        elif now.done + now.failed != self._ended:
-            console.print(line)
-        self._ended = now.done + now.failed
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min" if minutes else f"{rest} s"
-
-
-def _tell_plan(plan: Any, data: Any, folder: Path) -> None:
-    console.print(cost_line(plan.space.spec({})))
-    count = len(plan.space.dimensions)
-    console.print(
-        f"{plan.trial_count} trials by {plan.oracle} over {count} hyperparameters, on "
-        f"{len(data.train):,} training images of {escape(data.name)}, of which "
-        f"{plan.validation_share:.0%} judge; in [bold]{escape(str(folder))}[/]."
-    )
-
-
-def _tell_result(folder: Path) -> None:
-    from tuning.report.hparams import write_hparams
-    from tuning.report.page import write_report
-    from tuning.trials import best_first, read_trials
-
-    page = write_report(folder)
-    write_hparams(folder)
-    best = best_first(read_trials(folder))
-    table = Table("trial", "accuracy", "multiply-adds", "parameters", "epochs")
-    for trial in best[:_SHOWN]:
-        epochs = "" if trial.epochs is None else str(trial.epochs)
-        table.add_row(
-            str(trial.number),
-            f"{trial.accuracy:.2%}",
-            f"{trial.macs:,}",
-            f"{trial.params:,}",
-            epochs,
-        )
-    console.print(table)
-    console.print(
-        f"The report is [bold]{escape(str(page))}[/]. Train the best with [bold]keras-inception "
-        f"train --spec {escape(str(folder / 'best_spec.json'))}[/]"
-    )

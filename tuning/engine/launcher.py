@@ -1,6 +1,6 @@
-"""Chief and workers of a search as processes of this machine; those that die are started again.
+"""Chief and workers of a search as processes of this machine, restarted when they die.
 
-A process keeps its name when it is started again, so that a worker's trial comes back to it. None
+A process keeps its name when it is restarted, so that a worker's trial comes back to it. None
 outlives the launcher.
 """
 
@@ -19,13 +19,14 @@ from typing import Any
 
 CHIEF = "chief"
 LOG_FOLDER = "logs"
-# Exit codes of a process: all is done; a mistake, which no new start mends; start me again.
-OVER, MISTAKE, AGAIN = 0, 2, 75
-# A process that died so often in a row, each time within the seconds, is given up.
-_MOST_DEATHS = 5
+# Exit codes of a process: the search has finished; a usage error, which a restart does not mend;
+# restart me.
+FINISHED, USAGE_ERROR, RESTART = 0, 2, 75
+# A process that died so often in a row, each time within the seconds, is not restarted.
+_MAX_DEATHS = 5
 _QUICK_SECONDS = 60.0
 _POLL_SECONDS = 0.2
-_FAREWELL_SECONDS = 15.0
+_STOP_SECONDS = 15.0
 _LAUNCHED = "KERAS_INCEPTION_LAUNCHED"
 
 
@@ -52,7 +53,7 @@ def launch(
     """Run a search to its end.
 
     Args:
-        command: of every process; KerasTuner's environment variables tell it what it is.
+        command: of every process, whose role is in KerasTuner's environment variables.
         folder: of the search; the processes' output goes to its `logs`.
         workers: on this machine.
         address: HOST:PORT of the chief.
@@ -60,49 +61,51 @@ def launch(
         tick: called several times a second.
 
     Raises:
-        LaunchError: a process ended by a mistake or again and again.
+        LaunchError: a process ended by a usage error, or died again and again.
     """
-    # Another launcher's workers have other names, on this machine too.
-    own = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    names = [CHIEF] * with_chief + [f"{own}-{index}" for index in range(workers)]
-    crew = {name: _Member(name, command, folder, address) for name in names}
+    # The workers of other launchers have other names. KerasTuner takes a name with "chief" in it,
+    # as a host may have, for the chief's.
+    own = secrets.token_hex(4)
+    names = [CHIEF] * with_chief + [f"worker-{own}-{index}" for index in range(workers)]
+    processes = {name: _Process(name, command, folder, address) for name in names}
     try:
-        while not _is_over(crew, with_chief):
+        while not _have_finished(processes):
             tick()
             time.sleep(_POLL_SECONDS)
     finally:
-        for member in crew.values():
-            member.end()
+        for process in processes.values():
+            process.stop()
 
 
-def end_with_launcher() -> None:
-    """In a launched process: end when the launcher ends, however that was."""
+def exit_with_launcher() -> None:
+    """In a launched process: exit when the launcher ends, for whatever reason."""
     if os.environ.get(_LAUNCHED):
-        threading.Thread(target=_wait_for_the_end, daemon=True).start()
+        threading.Thread(target=_exit_when_pipe_closes, daemon=True).start()
 
 
-def _wait_for_the_end() -> None:
+def _exit_when_pipe_closes() -> None:
     os.read(0, 1)  # the launcher writes nothing; its end closes the pipe
-    os._exit(AGAIN)
+    os._exit(RESTART)
 
 
-def _is_over(crew: dict[str, _Member], with_chief: bool) -> bool:
-    """Look after each process. Over: the chief is done, or without one here all workers are.
+def _have_finished(processes: dict[str, _Process]) -> bool:
+    """Restart what died; whether the chief has finished, or without one here all workers.
 
-    A chief that was killed after its workers had ended would wait for them: they start again too.
+    A chief that was killed after its workers had finished would wait for them: they are restarted.
     """
-    for member in crew.values():
-        if member.look_after() and member is crew.get(CHIEF):
-            for other in crew.values():
-                if other.code == OVER:
+    chief = processes.get(CHIEF)
+    for process in processes.values():
+        if process.restart_if_dead() and process is chief:
+            for other in processes.values():
+                if other.has_finished:
                     other.start()
-    if with_chief:
-        return crew[CHIEF].code == OVER
-    return all(member.code == OVER for member in crew.values())
+    if chief is not None:
+        return chief.has_finished
+    return all(process.has_finished for process in processes.values())
 
 
-class _Member:
-    """A process that is started again when it dies."""
+class _Process:
+    """A process that is restarted when it dies."""
 
     def __init__(self, name: str, command: Sequence[str], folder: Path, address: str) -> None:
         host, _, port = address.rpartition(":")
@@ -122,7 +125,7 @@ class _Member:
 
     def start(self) -> None:
         """Start the process."""
-        self.code: int | None = None
+        self.has_finished = False
         self._started = time.monotonic()
         with self._log.open("ab") as log:
             self._process: subprocess.Popen[Any] = subprocess.Popen(
@@ -134,39 +137,41 @@ class _Member:
                 start_new_session=True,  # Ctrl-C is the launcher's to pass on
             )
 
-    def look_after(self) -> bool:
-        """Start the process again if it died; whether it did."""
-        if self.code == OVER or (code := self._process.poll()) is None:
+    def restart_if_dead(self) -> bool:
+        """Restart the process if it died; whether it did."""
+        if self.has_finished or (code := self._process.poll()) is None:
             return False
-        self.code = code
         self._close_pipe()
-        if code == OVER:
+        self.has_finished = code == FINISHED
+        if self.has_finished:
             return False
-        killed = code < 0 or code == AGAIN
-        if code == MISTAKE or (self._name == CHIEF and not killed):
+        killed = code < 0 or code == RESTART
+        if code == USAGE_ERROR or (self._name == CHIEF and not killed):
             raise self._error(f"ended with code {code}")
-        quick = time.monotonic() - self._started < _QUICK_SECONDS
-        self._deaths = self._deaths + 1 if quick and code != AGAIN else 0
-        if self._deaths >= _MOST_DEATHS:
-            raise self._error(f"died {self._deaths} times in a row")
+        self._count_death(code)
         self.start()
         return True
+
+    def _count_death(self, code: int) -> None:
+        quick = time.monotonic() - self._started < _QUICK_SECONDS
+        self._deaths = self._deaths + 1 if quick and code != RESTART else 0
+        if self._deaths >= _MAX_DEATHS:
+            raise self._error(f"died {self._deaths} times in a row")
 
     def _error(self, what: str) -> LaunchError:
         lines = self._log.read_text(errors="replace").strip().splitlines()
         last = lines[-1] if lines else "nothing in its log"
         return LaunchError(f"{self._name} {what}: {last} (see {self._log})")
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Give the process a moment to end by itself, then end it."""
-        if self.code != OVER:
-            over = self._process.poll() is not None
-            if not over and self._name != CHIEF:
-                self._wait(_FAREWELL_SECONDS / 3)
+        if not self.has_finished:
+            if self._name != CHIEF:
+                self._wait(_STOP_SECONDS / 3)
             for number in (signal.SIGTERM, signal.SIGKILL):
                 if self._process.poll() is None:
                     self._process.send_signal(number)
-                    self._wait(_FAREWELL_SECONDS)
+                    self._wait(_STOP_SECONDS)
         self._close_pipe()
 
     def _close_pipe(self) -> None:

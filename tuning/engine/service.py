@@ -1,66 +1,80 @@
-"""The oracle as a service of the chief, and its client in the workers: KerasTuner's, mended."""
+"""The oracle as a service of the chief, and its client in the workers."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent import futures
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
-from keras_tuner.src import protos
-from keras_tuner.src.distribute import oracle_chief, oracle_client
 
-PATIENCE_SECONDS = 600.0
+from tuning.engine.control import TrialControl
+from tuning.engine.keras_tuner_compat import (
+    OracleClient,
+    OracleServicer,
+    add_servicer,
+    set_client_timeout,
+)
+from tuning.engine.oracle import SearchOracle
+
+RETRY_SECONDS = 600.0
 IDLE_SECONDS = 1.0
 # Time for the last answers to reach the workers.
 _GRACE_SECONDS = 2.0
 
 
 class ChiefLostError(keras_tuner.errors.FatalError):
-    """The chief does not answer, or cannot go on. Fatal: no fault of the trial."""
+    """The chief does not answer, or cannot go on. Fatal: not a failure of the trial."""
 
 
-class PatientClient(oracle_client.OracleClient):
-    """Talks to a chief that may be killed and come back.
+class RetryingClient(OracleClient):
+    """A client whose chief may be killed and restarted.
 
-    The original's call fails at once when the chief dies in the middle of it, which counts as the
-    trial's failure, and blocks for an hour when it is gone; an idle worker asks without a pause.
+    A call of KerasTuner's fails at once when the chief dies in the middle of it, which counts as
+    the trial's failure, and blocks for an hour when the chief has gone; an idle worker asks again
+    without a pause.
+
+    Args:
+        oracle: the worker's own, for its settings.
+        retry_seconds: how long a call is repeated.
     """
 
-    def __init__(self, oracle: keras_tuner.Oracle, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, oracle: SearchOracle, retry_seconds: float = RETRY_SECONDS) -> None:
         super().__init__(oracle)
-        self._patience = patience
-        oracle_client.TIMEOUT = patience  # how long each call waits for a chief
+        self._retry_seconds = retry_seconds
+        set_client_timeout(retry_seconds)
 
     def get_space(self) -> keras_tuner.HyperParameters:
         """The chief's search space."""
-        return self._patiently(super().get_space)
+        return self._retried(super().get_space)
 
     def create_trial(self, tuner_id: str) -> Trial:
         """A trial to run; waits a moment when there is none yet."""
-        trial = self._patiently(super().create_trial, tuner_id)
+        trial = self._retried(super().create_trial, tuner_id)
         if trial.status == TrialStatus.IDLE:
             time.sleep(IDLE_SECONDS)
         return trial
 
     def get_trial(self, trial_id: str) -> Trial:
-        """A trial of the chief's."""
-        return self._patiently(super().get_trial, trial_id)
+        """A trial of the chief's; also a heartbeat."""
+        return self._retried(super().get_trial, trial_id)
 
     def update_trial(self, trial_id: str, metrics: dict[str, float], step: int = 0) -> Trial:
-        """Tell results."""
-        return self._patiently(super().update_trial, trial_id, metrics, step)
+        """Send results."""
+        return self._retried(super().update_trial, trial_id, metrics, step)
 
     def end_trial(self, trial: Trial) -> None:
-        """Tell that a trial has ended."""
-        self._patiently(super().end_trial, trial)
+        """Send that a trial has ended, and why it failed."""
+        trial.hyperparameters.values |= TrialControl(error=trial.message).to_values()
+        self._retried(super().end_trial, trial)
 
-    def _patiently(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        deadline = time.monotonic() + self._patience
+    def _retried(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        deadline = time.monotonic() + self._retry_seconds
         while True:
             try:
                 return call(*arguments)
@@ -69,62 +83,74 @@ class PatientClient(oracle_client.OracleClient):
                     raise ChiefLostError(f"The chief cannot go on: {error.details()}") from error
                 if time.monotonic() > deadline:
                     raise ChiefLostError(
-                        f"No answer from the chief for {self._patience:.0f} s. Start it again, "
-                        "then this worker."
+                        f"No answer from the chief for {self._retry_seconds:.0f} s. Start it "
+                        "again, then this worker."
                     ) from error
-            time.sleep(min(IDLE_SECONDS, self._patience / 10))
+            time.sleep(min(IDLE_SECONDS, self._retry_seconds / 10))
 
 
-class _Servicer(oracle_chief.OracleServicer):
-    """Remembers what the oracle could not do."""
+class _Servicer(OracleServicer):
+    """Sends a trial's network with it, and keeps the error of a disk that cannot be written."""
 
     failure: OSError | None = None
 
     def CreateTrial(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return self._remembering(super().CreateTrial, request, context)
+        with self._failure_kept():
+            response = super().CreateTrial(request, context)
+            if response.trial.trial_id in self.oracle.trials:
+                control = TrialControl(network=self.oracle.network(response.trial.trial_id))
+                for name, text in control.to_values().items():
+                    response.trial.hyperparameters.values.values[name].string_value = text
+            return response
 
     def UpdateTrial(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return self._remembering(super().UpdateTrial, request, context)
+        with self._failure_kept():
+            return super().UpdateTrial(request, context)
 
     def EndTrial(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return self._remembering(super().EndTrial, request, context)
+        with self._failure_kept():
+            return super().EndTrial(request, context)
 
-    def _remembering(self, call: Callable[..., Any], request: Any, context: Any) -> Any:
+    @contextmanager
+    def _failure_kept(self) -> Iterator[None]:
         try:
-            return call(request, context)
+            yield
         except OSError as error:
             self.failure = error
             raise
 
 
-def serve(oracle: Any) -> None:
-    """Serve a mended oracle at KERASTUNER_ORACLE_IP and _PORT until the search is over.
+def serve(oracle: SearchOracle) -> None:
+    """Serve an oracle at KERASTUNER_ORACLE_IP and _PORT until the search has finished.
 
-    The original shares its port with any other chief, so that two searches mix; waits for ever for
-    workers that are gone; and hangs when the oracle raises.
+    KerasTuner's chief shares its port with any other, so that two searches mix; waits for ever for
+    workers that have gone; and hangs when the oracle raises.
 
     Raises:
         ValueError: the port is taken.
-        OSError: the project folder cannot be written.
+        OSError: the folder cannot be written.
     """
-    address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=1), options=(("grpc.so_reuseport", 0),)
     )
     servicer = _Servicer(oracle)
-    protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
-    try:
-        server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise ValueError(
-            f"Expected a free port. Received: {address}, which another process has: perhaps "
-            "another search. Choose another port."
-        ) from error
+    add_servicer(servicer, server)
+    _bind(server, f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}")
     server.start()
     try:
-        while not (servicer.stop_triggered and oracle.is_over()):
+        while not (servicer.stop_triggered and oracle.is_finished()):
             if servicer.failure is not None:
                 raise servicer.failure
             time.sleep(0.2)
     finally:
         server.stop(_GRACE_SECONDS).wait()
+
+
+def _bind(server: grpc.Server, address: str) -> None:
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expected a free port. Received: {address}, which another process uses: perhaps "
+            "another search. Choose another port."
+        ) from error

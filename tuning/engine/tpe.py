@@ -1,4 +1,4 @@
-"""Optuna's TPE behind a KerasTuner oracle: stateless, told everything anew at each question.
+"""Optuna's TPE as a kind of search. Stateless: each proposal is made from all trials so far.
 
 Source: Watanabe, "Tree-Structured Parzen Estimator" (arXiv 2304.11127); for two objectives Ozaki et
 al., "Multiobjective tree-structured Parzen estimator" (JAIR 2022).
@@ -13,82 +13,82 @@ import optuna
 from keras_tuner.engine import hyperparameters as kinds
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from tuning.engine.oracle import ROUND_VALUE
+from tuning.engine.control import TrialControl
+from tuning.engine.oracle import STOP, SearchOracle
 
 STARTUP_TRIALS = 10
 
 
-class TPE(keras_tuner.Oracle):
-    """Proposes by Optuna's tree-structured Parzen estimator.
+class TPEOracle(SearchOracle):
+    """Optuna's tree-structured Parzen estimator, for one objective or two.
 
     Args:
-        second: another objective, a metric of the trials; None: one objective.
-        startup_trials: random ones before the first proposal.
+        second_objective: a metric of the trials beside the objective; None: one objective.
+        startup_trials: random ones before the first that the estimator proposes.
+        settings: of `SearchOracle`.
     """
 
     def __init__(
         self,
-        *args: Any,
-        second: keras_tuner.Objective | None = None,
+        *,
+        second_objective: keras_tuner.Objective | None = None,
         startup_trials: int = STARTUP_TRIALS,
-        **kwargs: Any,
+        **settings: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
-        self._second = second
+        super().__init__(**settings)
+        self._second_objective = second_objective
         self._startup_trials = startup_trials
 
-    def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Random values at first, then what the estimator makes of all that is known."""
-        if len(self.trials) < self._startup_trials:
-            values = self._random_values()
-        else:
-            values = self._suggested()
-        status = TrialStatus.STOPPED if values is None else TrialStatus.RUNNING
-        return {"status": status, "values": values}
+    def propose(self, trial_id: str) -> dict[str, Any]:
+        """Random values at first, then those of the estimator."""
+        if len(self.trials) >= self._startup_trials:
+            return {"status": TrialStatus.RUNNING, "values": self._suggestion()}
+        values = self.random_values()
+        return STOP if values is None else {"status": TrialStatus.RUNNING, "values": values}
 
-    def _suggested(self) -> dict[str, Any]:
-        distributions = {
-            item.name: _distribution(item)
-            for item in self.hyperparameters.space
-            if not isinstance(item, kinds.Fixed)
-        }
+    def _suggestion(self) -> dict[str, Any]:
+        space = self.hyperparameters.space
+        fixed = {item.name: item.value for item in space if isinstance(item, kinds.Fixed)}
+        distributions = {item.name: _distribution(item) for item in space if item.name not in fixed}
+        study = self._study()
+        for trial in self.trials.values():
+            if (known := self._known(trial, distributions)) is not None:
+                study.add_trial(known)
+        return {**fixed, **study.ask(distributions).params}
+
+    @property
+    def _objectives(self) -> list[keras_tuner.Objective]:
+        return [self.objective, *([self._second_objective] if self._second_objective else [])]
+
+    def _study(self) -> optuna.Study:
         sampler = optuna.samplers.TPESampler(
             n_startup_trials=0,
             multivariate=True,
-            constant_liar=True,  # what runs counts as bad: no two workers get the same
+            constant_liar=True,  # running trials count as bad: no two workers get the same point
             seed=self.seed + len(self.trials),
         )
-        objectives = [self.objective, *([self._second] if self._second else [])]
         directions: list[Any] = [
-            "maximize" if item.direction == "max" else "minimize" for item in objectives
+            "maximize" if item.direction == "max" else "minimize" for item in self._objectives
         ]
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(sampler=sampler, directions=directions)
-        for trial in self.trials.values():
-            if (known := self._known(trial, distributions, objectives)) is not None:
-                study.add_trial(known)
-        fixed = {
-            item.name: item.value
-            for item in self.hyperparameters.space
-            if isinstance(item, kinds.Fixed)
-        }
-        return {**fixed, **study.ask(distributions).params}
+        return optuna.create_study(sampler=sampler, directions=directions)
 
     def _known(
-        self, trial: Trial, distributions: dict[str, Any], objectives: list[keras_tuner.Objective]
+        self, trial: Trial, distributions: dict[str, Any]
     ) -> optuna.trial.FrozenTrial | None:
         """A trial as Optuna knows it; None: failed, or trained further than the first round."""
         values = trial.hyperparameters.values
         if trial.status not in (TrialStatus.COMPLETED, TrialStatus.RUNNING):
             return None
-        if values.get(ROUND_VALUE, 0) or not set(distributions) <= set(values):
+        if TrialControl.of(values).round or not set(distributions) <= set(values):
             return None
         complete = trial.status == TrialStatus.COMPLETED
+        states = optuna.trial.TrialState
         return optuna.trial.create_trial(
-            state=optuna.trial.TrialState.COMPLETE if complete else optuna.trial.TrialState.RUNNING,
+            state=states.COMPLETE if complete else states.RUNNING,
             params={name: values[name] for name in distributions},
             distributions=distributions,
-            values=[trial.metrics.get_best_value(item.name) for item in objectives]
+            values=[trial.metrics.get_best_value(item.name) for item in self._objectives]
             if complete
             else None,
         )

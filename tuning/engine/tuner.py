@@ -1,4 +1,4 @@
-"""KerasTuner's tuner loop, mended: whoever runs trials, alone, as chief or as a worker."""
+"""The loop that runs trials: alone, as chief or as a worker."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-import keras_tuner
-from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial, TrialStatus
-from keras_tuner.src import config
 
 from keras_inception.files import only_run_in
-from tuning.engine.oracle import ERROR_VALUE
-from tuning.engine.service import PATIENCE_SECONDS, PatientClient, serve
+from tuning.engine.control import SEARCH_KEY, TrialControl
+from tuning.engine.keras_tuner_compat import TunerHooks
+from tuning.engine.oracle import SearchOracle
+from tuning.engine.service import RETRY_SECONDS, RetryingClient, serve
+from tuning.engine.trial_files import trial_files
 
-# The value of the space by which workers and chief know that they search the same.
-SEARCH_VALUE = "tuner/search"
+# Heartbeats in the time of a lease, so that some may be late.
+_HEARTBEATS = 6
 
 
 def is_chief() -> bool:
@@ -40,47 +40,46 @@ class SearchAbortedError(RuntimeError):
     """Too many trials in a row failed."""
 
 
-class MendedTuner(BaseTuner):
-    """Runs trials of a mended oracle; subclasses define `run_trial(trial)`.
+class SearchTuner(TunerHooks):
+    """Runs the trials of a `SearchOracle`; subclasses define `run_trial(trial)`.
 
-    The original wipes a project when a worker joins late with `overwrite=True`; asks without a
-    pause while it is told to wait; and keeps a state file a worker, written in place, by whose
-    presence it decides whether to go on. Here nothing is ever overwritten, and a project goes on if
-    its folder holds trials.
+    KerasTuner's tuner deletes a search when a worker joins late with `overwrite=True`; asks without
+    a pause while there is no trial; and decides to resume by a state file of the worker, written in
+    place. Here nothing is overwritten, and a search is resumed if its folder holds trials.
 
     Args:
-        oracle: a mended one, its `hyperparameters` given.
-        folder: of the project.
+        oracle: with its `hyperparameters`.
+        folder: of the search.
         search_id: the same in all processes of a search; None: not checked.
-        patience: seconds that a worker waits for a chief that does not answer.
-        trials_per_process: a worker ends after so many, to be started again: TensorFlow's memory
-            grows by about 100 MB a trial. None: any number.
+        retry_seconds: that a worker waits for a chief that does not answer.
+        trials_per_process: a worker ends after so many, to be restarted: TensorFlow's memory grows
+            by about 100 MB a trial. None: any number.
     """
 
     def __init__(
         self,
-        oracle: keras_tuner.Oracle,
+        oracle: SearchOracle,
         folder: Path,
         *,
         search_id: str | None = None,
-        patience: float = PATIENCE_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
         trials_per_process: int | None = None,
     ) -> None:
         if search_id is not None:
-            oracle.hyperparameters.Fixed(SEARCH_VALUE, search_id)
+            oracle.hyperparameters.Fixed(SEARCH_KEY, search_id)
         oracle.verbose = 0
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it goes on
+        self._own_oracle = oracle
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it resumes
             super().__init__(oracle=oracle, directory=str(folder.parent), project_name=folder.name)
-        self._beaten = time.monotonic()
-        self._lease_seconds = oracle.lease_seconds
+        self._last_heartbeat = time.monotonic()
         self._trials_per_process = trials_per_process
         if is_worker():
-            self.oracle = PatientClient(oracle, patience)
+            self.oracle = RetryingClient(oracle, retry_seconds)
             if search_id is not None:
                 self._require_same_search(search_id)
 
     def _require_same_search(self, search_id: str) -> None:
-        theirs = self.oracle.get_space().values.get(SEARCH_VALUE)
+        theirs = self.oracle.get_space().values.get(SEARCH_KEY)
         if theirs != search_id:
             raise ValueError(
                 "Expected the chief's space, budget, data and recipe. Received: others "
@@ -92,7 +91,7 @@ class MendedTuner(BaseTuner):
         """Run the search, or this process's part of it.
 
         Returns:
-            Whether the search is over; False: this worker is to be started again.
+            Whether the search has finished; False: this worker is to be restarted.
 
         Raises:
             SearchAbortedError: too many trials in a row failed.
@@ -109,8 +108,8 @@ class MendedTuner(BaseTuner):
                 self._run_trials()
         if self.oracle.aborted is not None:
             raise SearchAbortedError(
-                f"Stopped after {self.oracle.most_failures} failed trials in a row. The last "
-                f"one: {self.oracle.aborted}"
+                f"Stopped after {self.oracle.max_consecutive_failed_trials} failed trials in a "
+                f"row. The last one: {self.oracle.aborted}"
             )
         return True
 
@@ -123,45 +122,41 @@ class MendedTuner(BaseTuner):
             if trial.status == TrialStatus.IDLE:
                 continue
             self.on_trial_begin(trial)
-            self._try_run_and_update_trial(trial)
+            self.run_and_report(trial)
             self.on_trial_end(trial)
             count += 1
         return False
 
-    def _try_run_and_update_trial(self, trial: Trial, *fit_args: Any, **fit_kwargs: Any) -> None:
-        """Without the traceback that KerasTuner 1.4.8 prints: the trial keeps the reason."""
-        debug, config.DEBUG = config.DEBUG, False
-        try:
-            super()._try_run_and_update_trial(trial, *fit_args, **fit_kwargs)
-        finally:
-            config.DEBUG = debug
+    def network_of(self, trial: Trial) -> str | None:
+        """The trial's network as text: sent with it, or from its folder; None: it has none."""
+        if is_worker():
+            return TrialControl.of(trial.hyperparameters.values).network
+        return self.oracle.network(trial.trial_id)
 
     def on_trial_end(self, trial: Trial) -> None:
-        """Tell the oracle, with the message of a failure among the values."""
-        if trial.message:
-            trial.hyperparameters.values[ERROR_VALUE] = trial.message
+        """Send the end of a trial to the oracle, which saves it."""
         self.oracle.end_trial(trial)
 
-    def beat(self, trial: Trial) -> None:
-        """Renew the lease of a trial; to be called after every step, it does so seldom."""
-        if time.monotonic() - self._beaten > self._lease_seconds / 6:
+    def heartbeat(self, trial: Trial) -> None:
+        """Renew the lease of a trial; call it after every step: it seldom does anything."""
+        interval = self._own_oracle.leases.seconds / _HEARTBEATS
+        if time.monotonic() - self._last_heartbeat > interval:
             self.oracle.get_trial(trial.trial_id)
-            self._beaten = time.monotonic()
+            self._last_heartbeat = time.monotonic()
 
     def save(self) -> None:
-        """The oracle's state; there is no other."""
+        """Save the oracle's state; a tuner has none."""
         if not is_worker():
             self.oracle.save()
 
     def reload(self) -> None:
-        """Take up the project, unless the chief does."""
+        """Resume the search, unless the chief does."""
         if not is_worker():
             self.oracle.reload()
 
-    def _get_tuner_fname(self) -> str:
-        """What must be there for a project to go on."""
-        trials = sorted(Path(self.project_dir).glob("trial_*/trial.json"))
-        return str(trials[0]) if trials else self.oracle._get_oracle_fname()
+    def resume_file(self) -> Path:
+        """A trial's file, or where oracle.json would be."""
+        return next(iter(trial_files(self._own_oracle.project_folder)), self._own_oracle.state_file)
 
     def run_trial(self, trial: Trial, *fit_args: Any, **fit_kwargs: Any) -> dict[str, float]:
         """Evaluate the trial's hyperparameters."""

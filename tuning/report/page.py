@@ -1,6 +1,6 @@
-"""The report of a search: one HTML page that works offline, pictures, CSV, TensorBoard's HParams.
+"""The report of a search: an HTML page that works offline, pictures, and a CSV leaderboard.
 
-The page's pictures are Plotly's, where a point shows its network; `pictures` has them as PNG.
+The page has Plotly's figures, where a point shows its network; `pictures` has them as PNG.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
 from keras_inception.files import aside, write_text
-from tuning.proxy_quality import Trust
+from tuning.proxy_quality import ProxyQuality
 from tuning.report.pictures import BEST, draw_pictures
-from tuning.run import best_spec
+from tuning.report.template import TEMPLATE
+from tuning.run import write_best_spec
 from tuning.space import Dimension, Space
 from tuning.trials import (
     SearchedTrial,
@@ -57,13 +58,12 @@ def write_report(folder: Path) -> Path:
             f"Expected a completed trial. Received: {str(folder)!r} with {len(trials)} trials, "
             f"none of them completed.{_last_reason(trials)}"
         )
-    if (spec := best_spec(folder)) is not None:
-        write_text(folder / "best_spec.json", spec.to_json())
+    write_best_spec(folder)
     _write_leaderboard(best, folder / LEADERBOARD_FILE)
     space = Space.from_json(json.dumps(search["space"]))
     weights = importance(trials, space.dimensions)
     draw_pictures(trials, weights, folder)
-    page = _page(search, trials, weights, Trust.load(folder))
+    page = _page(search, trials, weights, ProxyQuality.load(folder))
     write_text(folder / REPORT_FILE, page)
     return folder / REPORT_FILE
 
@@ -71,7 +71,7 @@ def write_report(folder: Path) -> Path:
 def importance(
     trials: Sequence[SearchedTrial], dimensions: Sequence[Dimension]
 ) -> dict[str, float]:
-    """How much of the accuracy's variance a random forest loses when a hyperparameter is shuffled.
+    """Permutation importance of each hyperparameter in a random forest that predicts accuracy.
 
     Returns:
         By name, largest first, in shares of the sum; {} with too few trials of the first round.
@@ -116,44 +116,48 @@ def _page(
     search: dict[str, Any],
     trials: Sequence[SearchedTrial],
     weights: dict[str, float],
-    trust: Trust | None,
+    quality: ProxyQuality | None,
 ) -> str:
     best = best_first(trials)
     failed = [trial for trial in trials if trial.status == "FAILED"]
-    figures = [_progress_figure(trials), _pareto_figure(trials)]
-    if weights:
-        figures.append(_importance_figure(weights))
-    figures += _stage_figures(best[:BEST])
-    parts = [
-        to_html(figure, full_html=False, include_plotlyjs=index == 0)
-        for index, figure in enumerate(figures)
-    ]
     title = f"Search of {search['space']['base']['name']} on {search['data']['name']}"
-    return _TEMPLATE.format(
+    return TEMPLATE.format(
         title=html.escape(title),
         summary=html.escape(
             f"{len(best)} trials completed, {len(failed)} failed. Best validation accuracy "
             f"{best[0].accuracy:.2%} at {best[0].macs:,} multiply-adds, {best[0].params:,} "
             "parameters."
         ),
-        trust=html.escape(_trust_line(trust)),
-        figures="\n".join(parts),
+        proxy=html.escape(_proxy_line(quality)),
+        figures=_figures(trials, weights),
         leaderboard=_table(best),
         failures=_failures(failed),
         spec=html.escape(best[0].spec.to_json()),
     )
 
 
-def _trust_line(trust: Trust | None) -> str:
-    if trust is None:
+def _figures(trials: Sequence[SearchedTrial], weights: dict[str, float]) -> str:
+    """All figures as HTML; the first one brings Plotly's library."""
+    figures = [_progress_figure(trials), _pareto_figure(trials)]
+    if weights:
+        figures.append(_importance_figure(weights))
+    figures += _stage_figures(best_first(trials)[:BEST])
+    return "\n".join(
+        to_html(figure, full_html=False, include_plotlyjs=index == 0)
+        for index, figure in enumerate(figures)
+    )
+
+
+def _proxy_line(quality: ProxyQuality | None) -> str:
+    if quality is None:
         return (
-            "Noise and rank correlation were not measured: differences between neighbours in the "
+            "Noise and rank correlation were not measured: differences between neighbors in the "
             "leaderboard may be chance."
         )
     return (
-        f"One network over {len(trust.seeds)} seeds: standard deviation {trust.noise:.2%}; over "
-        f"networks {trust.spread:.2%}. Rank correlation of cheap and full trainings "
-        f"{trust.rank_correlation:.2f} ({len(trust.cheap)} networks)."
+        f"Standard deviation of one network over {len(quality.seeds)} seeds: {quality.noise:.2%}; "
+        f"over networks: {quality.spread:.2%}. Rank correlation of cheap and full trainings "
+        f"{quality.rank_correlation:.2f} ({len(quality.cheap)} networks)."
     )
 
 
@@ -246,47 +250,3 @@ def _failures(failed: Sequence[SearchedTrial]) -> str:
         for trial in failed
     ]
     return "\n".join(items)
-
-
-_TEMPLATE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{title}</title>
-<style>
-body {{ font-family: sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
-table {{ border-collapse: collapse; }}
-td, th {{ padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }}
-pre {{ overflow: auto; background: #f6f6f6; padding: 1rem; }}
-#shown {{ white-space: pre-line; background: #f6f6f6; padding: 1rem; min-height: 3rem; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{summary}</p>
-<p>{trust}</p>
-<p id="shown">Click a point to keep its network here.</p>
-{figures}
-<h2>Leaderboard</h2>
-<table id="leaderboard">
-<tr><th></th><th>trial</th><th>accuracy</th><th>multiply-adds</th><th>parameters</th>
-<th>epochs</th><th>seconds</th></tr>
-{leaderboard}
-</table>
-<h2>Failed trials</h2>
-{failures}
-<h2>The best network</h2>
-<pre id="best-spec">{spec}</pre>
-<script>
-for (const plot of document.querySelectorAll(".plotly-graph-div")) {{
-  plot.on("plotly_click", event => {{
-    const text = event.points[0].text;
-    if (text) {{
-      document.getElementById("shown").innerHTML = text;
-    }}
-  }});
-}}
-</script>
-</body>
-</html>
-"""

@@ -1,0 +1,136 @@
+"""What `keras-inception tune` prints: the plan, the progress, and the result."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from keras_inception.cli.common import console, cost_line
+
+if TYPE_CHECKING:
+    from keras_inception.data.splits import ImageData
+    from tuning.plan import SearchPlan
+    from tuning.proxy_quality import ProxyQuality
+    from tuning.trials import SearchProgress
+
+_LEADERBOARD = 5
+
+
+def print_plan(plan: SearchPlan, data: ImageData, folder: Path) -> None:
+    """The neutral network, the size of the search and its folder."""
+    console.print(cost_line(plan.space.spec({})))
+    console.print(
+        f"{plan.trial_count} trials by {plan.oracle} over {len(plan.space.dimensions)} "
+        f"hyperparameters, on {len(data.train):,} training images of {escape(data.name)}, "
+        f"{plan.validation_share:.0%} of them held out; in [bold]{escape(str(folder))}[/]."
+    )
+
+
+def print_proxy_quality(quality: ProxyQuality) -> None:
+    """Noise, spread and rank correlation."""
+    console.print(
+        f"Standard deviation of one network over {len(quality.seeds)} seeds: {quality.noise:.2%}; "
+        f"over {len(quality.cheap)} networks: {quality.spread:.2%}. Rank correlation of cheap and "
+        f"full trainings: [bold]{quality.rank_correlation:.2f}[/]."
+    )
+
+
+def print_result(folder: Path) -> None:
+    """Write the report of a search, and print its best trials."""
+    from tuning.report.hparams import write_hparams
+    from tuning.report.page import write_report
+    from tuning.run import BEST_SPEC_FILE
+    from tuning.trials import best_first, read_trials
+
+    page = write_report(folder)
+    write_hparams(folder)
+    table = Table("trial", "accuracy", "multiply-adds", "parameters", "epochs")
+    for trial in best_first(read_trials(folder))[:_LEADERBOARD]:
+        epochs = "" if trial.epochs is None else str(trial.epochs)
+        accuracy = f"{trial.accuracy:.2%}"
+        table.add_row(str(trial.number), accuracy, f"{trial.macs:,}", f"{trial.params:,}", epochs)
+    console.print(table)
+    console.print(
+        f"The report is [bold]{escape(str(page))}[/]. Train the best network with [bold]"
+        f"keras-inception train --spec {escape(str(folder / BEST_SPEC_FILE))}[/]"
+    )
+
+
+class SearchDisplay:
+    """One line with the progress of a search; in a log, a line for each trial that ended."""
+
+    def __init__(self, folder: Path, max_trials: int, workers: int) -> None:
+        self._folder = folder
+        self._max_trials = max_trials
+        self._workers = workers
+        self._last_update = 0.0
+        self._ended = -1
+        self._status = console.status("Starting ...")
+
+    def __enter__(self) -> SearchDisplay:
+        if console.is_terminal:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+
+    @contextmanager
+    def in_thread(self) -> Iterator[None]:
+        """Update in a thread of its own."""
+        done = threading.Event()
+
+        def loop() -> None:
+            while not done.wait(1.0):
+                self.update()
+
+        thread = threading.Thread(target=loop, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def update(self) -> None:
+        """Read the folder, once a second at most."""
+        from tuning.trials import search_progress
+
+        if time.monotonic() - self._last_update < 1:
+            return
+        self._last_update = time.monotonic()
+        now = search_progress(self._folder, max_trials=self._max_trials, workers=self._workers)
+        line = self._line(now)
+        if console.is_terminal:
+            self._status.update(line)
+        elif now.completed + now.failed != self._ended:
+            console.print(line)
+        self._ended = now.completed + now.failed
+
+    def _line(self, now: SearchProgress) -> str:
+        best = "none yet" if now.best is None else f"{now.best:.2%}"
+        left = "" if now.seconds_left is None else f"; about {_duration(now.seconds_left)} left"
+        return (
+            f"{now.completed} of {self._max_trials} trials done, {now.failed} failed, "
+            f"{now.running} running; best {best}{left}"
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{rest} s"
+
+
+def print_accuracy(name: str, accuracy: Any) -> None:
+    """One training of those that measure the proxy."""
+    console.print(f"  {name}: {accuracy:.2%}")

@@ -1,0 +1,204 @@
+"""The options of `keras-inception tune`, a dataclass for each panel of --help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_inception.cli.common import chosen_recipe, chosen_spec
+from keras_inception.cli.options import (
+    BatchSize,
+    BudgetMacs,
+    BudgetParams,
+    DataName,
+    Epochs,
+    RecipeChanges,
+    RecipeName,
+    SpecFile,
+    StrategyName,
+    Variant,
+)
+from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.recipe import Recipe
+
+DEFAULT_TRIALS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Network and data."""
+
+    variant: Variant = "small"
+    spec_file: SpecFile = None
+    data_name: DataName = "sample"
+
+    def spec(self) -> NetworkSpec:
+        """The network to search around."""
+        return chosen_spec(self.variant, self.spec_file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Training of each trial."""
+
+    recipe_name: RecipeName = "quick"
+    changes: RecipeChanges = None
+    epochs: Epochs = None
+    batch_size: BatchSize = None
+    resolution: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Height and width in pixels to train on; default the network's input."
+        ),
+    ] = None
+    data_fraction: Annotated[float, typer.Option(help="Share of the training images to use.")] = 1.0
+    strategy: StrategyName = "auto"
+
+    def recipe(self) -> Recipe:
+        """The recipe with its changes."""
+        own = {"epochs": self.epochs, "batch_size": self.batch_size}
+        return chosen_recipe(self.recipe_name, self.changes, **own)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetOptions:
+    """Budget."""
+
+    budget_macs: BudgetMacs = None
+    budget_params: BudgetParams = None
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="Most milliseconds an image, by a model that is fitted on this machine first; "
+            "default no limit."
+        ),
+    ] = None
+    budget_batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images in a batch for --budget-ms; default 1."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceOptions:
+    """Search space."""
+
+    width_divisor: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="All widths are multiples of it; default 4 below 20 million multiply-adds, "
+            "otherwise 8.",
+        ),
+    ] = None
+    depth: Annotated[
+        bool, typer.Option("--depth", help="Search the number of modules in each stage.")
+    ] = False
+    kernels: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A set of kernel sizes to search beside the network's own: 3,5,7. Repeat it for "
+            "more sets."
+        ),
+    ] = None
+    stem: Annotated[bool, typer.Option("--stem", help="Search the width of the stem.")] = False
+    second_objective: Annotated[
+        str | None,
+        typer.Option(
+            help="macs or params: minimize it beside the accuracy; default accuracy alone."
+        ),
+    ] = None
+    min_budget_share: Annotated[
+        float,
+        typer.Option(help="With --second-objective: the smallest share of the budget to search."),
+    ] = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """Search."""
+
+    oracle: Annotated[str, typer.Option(help="tpe, bayesian, random or hyperband.")] = "tpe"
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Trials in all, or in the first round; default {DEFAULT_TRIALS}. hyperband has "
+            "its own numbers.",
+        ),
+    ] = None
+    halving_epochs: Annotated[
+        str | None,
+        typer.Option(
+            help="Successive halving: epochs at the end of each round, such as 2,6,18. For "
+            "hyperband one number, the most epochs of a trial."
+        ),
+    ] = None
+    measure_proxy: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Networks to train both cheaply and in full before the search; 0 measures "
+            "nothing. Default 4 if trials are cheaper than full trainings, otherwise 0.",
+        ),
+    ] = None
+    seed: Annotated[
+        int, typer.Option(min=1, help="Seed of the proposals and of the held-out images.")
+    ] = 1
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the search; default saved_models/ and a name with the time."),
+    ] = None
+
+    def rounds(self) -> tuple[int, ...]:
+        """The epochs of --halving-epochs."""
+        text = self.halving_epochs
+        try:
+            return tuple(int(epochs) for epochs in text.split(",")) if text else ()
+        except ValueError:
+            raise ValueError(
+                f"Expected --halving-epochs such as 2,6,18. Received: {text!r}"
+            ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessOptions:
+    """Processes and machines."""
+
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes on this machine.")] = 1
+    trials_per_process: Annotated[
+        int, typer.Option(min=1, help="Trials after which a worker is restarted.")
+    ] = 20
+    address: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT on which workers of other machines may join; default none."),
+    ] = None
+    join: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of a search on another machine to work for; default none."),
+    ] = None
+
+
+def check_options(budget: BudgetOptions, search: SearchOptions, processes: ProcessOptions) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        ValueError: they do.
+    """
+    if processes.join and budget.budget_ms:
+        raise ValueError(
+            "Expected --budget-ms on one machine, whose times it means. Received: --join too"
+        )
+    if budget.budget_batch_size and not budget.budget_ms:
+        raise ValueError(
+            "Expected --budget-ms with --budget-batch-size, the batch in which it is measured. "
+            f"Received: --budget-batch-size {budget.budget_batch_size} alone"
+        )
+    if search.oracle == "hyperband" and search.trials is not None:
+        raise ValueError(
+            "Expected no --trials for hyperband, whose number of trials --halving-epochs "
+            f"determines. Received: --trials {search.trials}"
+        )
