@@ -116,15 +116,8 @@ def train_candidate(
         TrainingInterruptedError: SIGTERM or SIGINT came.
     """
     started = time.monotonic()
-<<<<<<< HEAD
-    keras.backend.clear_session()
-    gc.collect()
-    keras.utils.set_random_seed(recipe.seed)
-    total_steps = recipe.total_steps(len(data.train))
-=======
     _reset_keras(recipe.seed)
-    total_steps = len(data.train) // recipe.batch_size * recipe.epochs
->>>>>>> 07f46f3 (Tuning: one search oracle, control data at one boundary, stored specs, the field's names, a short tune command)
+    total_steps = recipe.total_steps(len(data.train))
     trainer = Trainer(
         spec, recipe, strategy or tf.distribute.get_strategy(), total_steps=total_steps
     )
