@@ -10,15 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from keras_inception.spec.kernels import kernel_sizes, kernel_text
-from keras_inception.spec.network import (
-    Branch,
-    BranchConv,
-    BranchSpec,
-    ConvSpec,
-    ModuleSpec,
-    NetworkSpec,
-    StageSpec,
-)
+from keras_inception.spec.layers import ConvSpec
+from keras_inception.spec.module import Branch, BranchConv, BranchSpec, ModuleSpec
+from keras_inception.spec.network import NetworkSpec, StageSpec
 
 Value = float | int | str
 Values = Mapping[str, Value]

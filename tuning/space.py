@@ -19,7 +19,7 @@ from typing import Any
 from keras_inception.cost.budget import Budget, NetworkBound, fit_to_budget
 from keras_inception.spec.kernels import kernel_sizes
 from keras_inception.spec.network import NetworkSpec, StageSpec
-from keras_inception.spec.validation import json_document, require_keys
+from keras_inception.spec.validation import Migrations, from_fields, json_document, tuple_of
 from keras_inception.spec.variants import BN, SMALL
 from tuning.latency import LatencyBudget, LatencyModel
 from tuning.projection import (
@@ -33,7 +33,6 @@ from tuning.projection import (
 )
 
 SCHEMA_VERSION = 2
-_RENAMED_IN_2 = {"step": "width_divisor", "least_share": "min_budget_share"}
 _SMALL_SIZE = 64
 # Largest and, negated, smallest log2 ratio of each kind of hyperparameter.
 WIDTH_RANGE = 1.0
@@ -43,6 +42,14 @@ POOL_RANGE = 1.5
 # Modules beyond those of the network that a stage may get.
 MORE_MODULES = 1
 BUDGET_SHARE = "budget/share"
+
+
+def _from_1(data: dict[str, Any]) -> dict[str, Any]:
+    renamed = {"step": "width_divisor", "least_share": "min_budget_share"}
+    return {renamed.get(name, name): value for name, value in data.items()}
+
+
+MIGRATIONS: Migrations = {1: _from_1}
 
 
 @dataclass(frozen=True)
@@ -224,32 +231,20 @@ class Space:
         Raises:
             ValueError: not JSON, a later schema version, or refused values.
         """
-        data = json_document(_migrated_text(text), "space", SCHEMA_VERSION)
-        require_keys(cls, data)
-        return cls(
-            **data
-            | {
-                "base": NetworkSpec.from_json(json.dumps(data["base"])),
-                "budget": _budget_from(data["budget"]),
-                "kernels": tuple(data["kernels"]),
-            }
+        return from_fields(
+            cls,
+            json_document(text, "space", SCHEMA_VERSION, MIGRATIONS),
+            base=_base_from,
+            budget=_budget_from,
+            kernels=tuple_of(),
         )
 
 
-def migrated(data: dict[str, Any]) -> dict[str, Any]:
-    """The JSON object of a space of schema version 1 as this version has it; others unchanged."""
-    if data.get("schema_version") != 1:
-        return data
-    renamed = {_RENAMED_IN_2.get(name, name): value for name, value in data.items()}
-    return renamed | {"schema_version": SCHEMA_VERSION}
-
-
-def _migrated_text(text: str) -> str:
-    try:
-        data = json.loads(text)
-    except ValueError:
-        return text  # `json_document` says what is wrong
-    return json.dumps(migrated(data)) if isinstance(data, dict) else text
+def current_document(document: dict[str, Any]) -> dict[str, Any]:
+    """The JSON object of a space of any version, as this version writes it."""
+    data = json_document(json.dumps(document), "space", SCHEMA_VERSION, MIGRATIONS)
+    base = json.loads(_base_from(data["base"]).to_json())
+    return {"schema_version": SCHEMA_VERSION, **data, "base": base}
 
 
 def base_network(
@@ -264,6 +259,10 @@ def base_network(
     """
     form = base or (SMALL if min(input_shape[:2]) <= _SMALL_SIZE else BN)
     return replace(form, input_shape=input_shape, classes=classes, aux=())
+
+
+def _base_from(data: Any) -> NetworkSpec:
+    return NetworkSpec.from_json(json.dumps(data))
 
 
 def _budget_from(data: dict[str, Any]) -> NetworkBound:

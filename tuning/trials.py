@@ -12,9 +12,10 @@ from typing import Any
 from keras_inception.cost.layers import network_cost
 from keras_inception.files import SPEC_FILE
 from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.recipe import Recipe
 from tuning.engine.control import TrialControl, point_of
 from tuning.engine.trial_files import trial_files
-from tuning.space import Space, Value, migrated
+from tuning.space import Space, Value, current_document
 
 SEARCH_FILE = "search.json"
 COMPLETED = "COMPLETED"  # KerasTuner's status
@@ -71,11 +72,15 @@ def read_search(folder: Path) -> dict[str, Any]:
 
 
 def _migrated_search(document: dict[str, Any]) -> dict[str, Any]:
-    """A search.json of an earlier version, with the names of this one."""
-    search = {_RENAMED.get(key, key): value for key, value in document.get("search", {}).items()}
-    return (
-        document | {"space": migrated(document["space"])} | ({"search": search} if search else {})
-    )
+    """A search.json of an earlier version, as this version writes it."""
+    current = document | {"space": current_document(document["space"])}
+    if "recipe" in document:
+        recipe = Recipe.from_json(json.dumps(document["recipe"]))
+        current["recipe"] = json.loads(recipe.to_json())
+    if "search" in document:
+        search = document["search"]
+        current["search"] = {_RENAMED.get(key, key): value for key, value in search.items()}
+    return current
 
 
 def read_trials(folder: Path) -> list[SearchedTrial]:
