@@ -27,8 +27,8 @@ class TrialControl:
         initial_epoch: those that its parent was trained for.
         round: of successive halving, from 0.
         bracket: of Hyperband.
-        network: the network to train, as text. Sent to a worker, which then does not depend on the
-            point, whose floats the protocol rounds to 32 bits.
+        network: the network to train, as text. Sent to a worker, which then trains what the chief
+            has stored, whatever its own version makes of the point.
         error: why the trial failed. Sent by a worker, as the protocol has no messages.
     """
 

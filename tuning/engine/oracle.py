@@ -183,7 +183,7 @@ class SearchOracle(OracleHooks):
     def end_trial(self, trial: Trial) -> None:
         """End a trial, once."""
         trial.message = TrialControl.of(trial.hyperparameters.values).error or trial.message
-        # A worker's copy of the values was rounded on its way.
+        # A worker's copy of the values also holds what was sent along.
         trial.hyperparameters = self.trials[trial.trial_id].hyperparameters
         if trial.trial_id not in self.end_order:
             if trial.trial_id in self.retry_queue:
