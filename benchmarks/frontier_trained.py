@@ -153,7 +153,9 @@ def networks(data_name: str = "fashion_mnist") -> Iterator[Network]:
                 return small_networks.fitted_rival(k, d, m)
 
         else:
-            fitted = fit_to_budget(spec_of(family), Budget(macs=macs), step=4, scale_stem=True)
+            fitted = fit_to_budget(
+                spec_of(family), Budget(macs=macs), width_divisor=4, scale_stem=True
+            )
 
             def build(spec: NetworkSpec = fitted) -> keras.Model:
                 return build_network(spec)

@@ -267,7 +267,7 @@ class RawTuner(BaseTuner):
     def __init__(self, have: Setting, ledger: Ledger, seconds: float, folder: Path) -> None:
         self._have = have
         self._ledger = ledger
-        self._base = fit_to_budget(table_28(), have.budget, step=4, scale_stem=True)
+        self._base = fit_to_budget(table_28(), have.budget, width_divisor=4, scale_stem=True)
         self._data = trial_data(have)
         self._left = seconds - sum(float(row["wall_seconds"]) for row in ledger.of(RAW))
         space = keras_tuner.HyperParameters()

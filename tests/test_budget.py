@@ -121,7 +121,7 @@ def _random_point(seed: int) -> tuple[NetworkSpec, Budget, dict[str, Any]]:
         spec,
         _own_budget(spec, draw.choice(["macs", "params", "both"]), share),
         {
-            "step": draw.choice([4, 8, 16]),
+            "width_divisor": draw.choice([4, 8, 16]),
             "scale_stem": scale_stem,
             "targets": {
                 name: width * math.exp(draw.uniform(-1, 1)) for name, width in widths.items()
@@ -135,12 +135,12 @@ def test_random_points_never_exceed_and_nearly_use_the_budget() -> None:
     for seed in range(320):
         spec, budget, arguments = _random_point(seed)
         fitted = fit_to_budget(spec, budget, **arguments)
-        total, step = network_cost(fitted).total, arguments["step"]
+        total, divisor = network_cost(fitted).total, arguments["width_divisor"]
         assert budget.macs is None or total.macs <= budget.macs
         assert budget.params is None or total.params <= budget.params
-        assert all(width % step == 0 for width in module_widths(fitted).values())
+        assert all(width % divisor == 0 for width in module_widths(fitted).values())
         if arguments["scale_stem"]:
-            assert all(width % step == 0 for width in _conv_widths(fitted))
+            assert all(width % divisor == 0 for width in _conv_widths(fitted))
         else:
             assert fitted.stem == spec.stem
         # Everything except the widths is unchanged.
@@ -156,7 +156,7 @@ def test_targets_set_the_proportions() -> None:
     targets = dict.fromkeys(module_widths(BN), 8.0) | {"4a_3x3": 800.0}
     fitted = module_widths(fit_to_budget(BN, _own_budget(BN, "macs"), targets=targets))
     others = [width for name, width in fitted.items() if name != "4a_3x3"]
-    # Rounding to the step of 8 and one step of spent slack keep all others together.
+    # Rounding to multiples of 8 and one 8 of spent slack keep all others together.
     assert max(others) - min(others) <= 8
     assert fitted["4a_3x3"] == pytest.approx(100 * min(others), rel=0.15)
 
@@ -176,9 +176,18 @@ def test_targets_of_the_stem_count_where_the_stem_is_scaled() -> None:
         ({"targets": {"3a_1x1": 0.0}}, "positive finite `targets`. Received: {'3a_1x1': 0.0}"),
         ({"targets": {"3a_1x1": math.nan}}, "Received: {'3a_1x1': nan}"),
         ({"targets": {"3a_1x1": math.inf}}, "Received: {'3a_1x1': inf}"),
-        ({"step": 0}, "`step` to be a positive integer. Received: step=0"),
-        ({"step": 8.0}, "`step` to be a positive integer. Received: step=8.0"),
-        ({"step": True}, "`step` to be a positive integer. Received: step=True"),
+        (
+            {"width_divisor": 0},
+            "`width_divisor` to be a positive integer. Received: width_divisor=0",
+        ),
+        (
+            {"width_divisor": 8.0},
+            "`width_divisor` to be a positive integer. Received: width_divisor=8.0",
+        ),
+        (
+            {"width_divisor": True},
+            "`width_divisor` to be a positive integer. Received: width_divisor=True",
+        ),
     ],
 )
 def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
@@ -198,15 +207,15 @@ def test_an_impossible_budget_names_the_smallest_cost() -> None:
     params = 998 + 37
     spec = tiny_spec()
     message = (
-        f"Expected a budget of at least {macs:,} MACs and {params:,} parameters, what "
-        f"'tiny_for_tests' costs with every width at 1. Received: Budget(macs={macs - 1}, "
+        f"Expected a budget of at least {macs:,} MACs and {params:,} parameters, the "
+        f"cost of 'tiny_for_tests' with every width at 1. Received: Budget(macs={macs - 1}, "
         "params=None). Raise the budget"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
-        fit_to_budget(spec, Budget(macs=macs - 1), step=1)
+        fit_to_budget(spec, Budget(macs=macs - 1), width_divisor=1)
     with pytest.raises(ValueError, match=re.escape(f"params={params - 1}")):
-        fit_to_budget(spec, Budget(macs=10**9, params=params - 1), step=1)
-    smallest = fit_to_budget(spec, Budget(macs=macs, params=params), step=1)
+        fit_to_budget(spec, Budget(macs=10**9, params=params - 1), width_divisor=1)
+    smallest = fit_to_budget(spec, Budget(macs=macs, params=params), width_divisor=1)
     assert set(module_widths(smallest).values()) == {1}
     assert network_cost(smallest).total.macs == macs
 

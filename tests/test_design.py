@@ -91,7 +91,9 @@ class TestProposedModule:
         proposal = proposed_module(MODULE, found)
         assert proposal.filters_1x1 == 0
         assert [(b.kernel_size, b.filters) for b in proposal.spatial] == [(3, 72), (5, 4)]
-        assert [b.kernel_size for b in proposed_module(MODULE, found, step=10).spatial] == [3]
+        assert [
+            b.kernel_size for b in proposed_module(MODULE, found, width_divisor=10).spatial
+        ] == [3]
         without = measurement(counts={1: 0.9, 3: 18.0, 5: 1.1}, pooled_dimension=0.5)
         assert proposed_module(MODULE, without).filters_pool_proj == 0
 
@@ -227,7 +229,9 @@ def few_images():
 def test_design_keeps_all_but_the_modules_widths(few_images):
     spec = fitted_to_data(tiny_spec(norm="bn"), few_images)
     budget = Budget(macs=3_000_000)
-    found = design(spec, build_network(spec), few_images.test, budget, DesignOptions(step=4))
+    found = design(
+        spec, build_network(spec), few_images.test, budget, DesignOptions(width_divisor=4)
+    )
     assert found.start == spec
     assert [item.module for item in found.measurements] == ["3a", "3b", "4a"]
     assert [item.channels for item in found.measurements] == [6, 11, 11]  # 2 + 3 + 4 + 2 filters
@@ -251,7 +255,7 @@ def test_layer_by_layer_each_module_is_measured_on_the_designed_ones(
     spec = fitted_to_data(tiny_spec(), few_images)
     recipe = Recipe(name="brief", epochs=1)
     budget = Budget(macs=3_000_000)
-    found = grow(spec, few_images, recipe, budget, tmp_path, DesignOptions(step=4))
+    found = grow(spec, few_images, recipe, budget, tmp_path, DesignOptions(width_divisor=4))
     specs = [spec for spec, _ in trained]
     assert [[module.name for module in s.modules] for s in specs] == [
         ["3a"], ["3a", "3b"], ["3a", "3b", "4a"]
@@ -262,7 +266,7 @@ def test_layer_by_layer_each_module_is_measured_on_the_designed_ones(
         assert step.modules[-1] == spec.modules[number]
         for item, module in zip(found.measurements, step.modules[:-1], strict=False):
             start = next(m for m in spec.modules if m.name == module.name)
-            assert module == proposed_module(start, item, step=4) != start
+            assert module == proposed_module(start, item, width_divisor=4) != start
     assert budget.used(network_cost(found.spec).total) <= 1
     assert [item.endpoint for item in found.measurements] == ["conv2", "3a", "pool3"]
 

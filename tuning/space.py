@@ -187,7 +187,7 @@ class Space:
         return fit_to_budget(
             form,
             self.budget if share == 1 else self.budget.scaled(share),
-            step=self.width_divisor,
+            width_divisor=self.width_divisor,
             targets=target_widths(form, values, stem=self.stem),
             scale_stem=self.stem,
         )

@@ -7,7 +7,7 @@ widths, then a greedy pass spends the slack left by rounding. Needs only the spe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
@@ -105,61 +105,44 @@ def fit_to_budget(
     spec: NetworkSpec,
     budget: NetworkBound,
     *,
-    step: int = 8,
+    width_divisor: int = 8,
     targets: Mapping[str, float] | None = None,
     scale_stem: bool = False,
 ) -> NetworkSpec:
     """Scale the widths of `spec` so that it uses `budget` and never exceeds it.
 
-    Widths are multiples of `step`, at least `step`. A spec whose own cost is the budget is returned
-    unchanged if its widths are multiples of `step`, as in Table 1.
+    Widths are multiples of `width_divisor`, and at least `width_divisor`. A spec whose own cost is
+    the budget is returned unchanged if its widths are such multiples, as Table 1's are of 8.
 
     Args:
         spec: the network; its classes and input shape affect the cost.
         budget: bounds on MACs, parameters, or both; or another bound (`tuning` has latency).
-        step: the grid of widths.
-        targets: target widths by layer name before the common scale, any positive numbers
-            (`tuning` varies them); the other widths are the spec's. The names are those of
-            `module_widths`, and with `scale_stem` of the stem's convolutions.
-        scale_stem: scale the stem's convolutions too. They are 30% of the paper's MACs.
+        width_divisor: what every width is a multiple of.
+        targets: target widths by layer name, any positive numbers, before the common scale; by
+            default the spec's own. The names are those of `module_widths`, and with `scale_stem`
+            those of the stem's convolutions.
+        scale_stem: also scale the stem's convolutions. They are 30% of the paper's MACs.
 
     Raises:
-        ValueError: the smallest network of this form costs more than the budget; a `step` below
-            1; unknown names or refused numbers in `targets`.
+        ValueError: the smallest network of this form costs more than the budget; a
+            `width_divisor` below 1; unknown names or refused numbers in `targets`.
     """
-    wished = _wished_widths(spec, targets or {}, scale_stem)
-    if not is_integer(step) or step < 1:
-        raise ValueError(f"Expected `step` to be a positive integer. Received: step={step!r}")
-
-    def build(widths: Mapping[str, int]) -> NetworkSpec:
-        return _with_stem_widths(with_module_widths(spec, widths), widths)
-
-    def fits(widths: Mapping[str, int]) -> bool:
-        return budget.admits(network_cost(build(widths)))
-
-    def rounded(scale: float) -> dict[str, int]:
-        return {
-            name: max(step, step * int(width * scale / step + 0.5))
-            for name, width in wished.items()
-        }
-
-    if not fits(rounded(0.0)):
-        price = budget.price(network_cost(build(rounded(0.0))))
+    if not is_integer(width_divisor) or width_divisor < 1:
         raise ValueError(
-            f"Expected a budget of at least {price}, what {spec.name!r} costs with every width at "
-            f"{step}. Received: {budget}. "
-            "Raise the budget, or take fewer modules, a smaller step or a smaller stem."
+            "Expected `width_divisor` to be a positive integer. "
+            f"Received: width_divisor={width_divisor!r}"
         )
-    low, high = 0.0, 1.0
-    while fits(rounded(high)):
-        low, high = high, 2 * high
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if fits(rounded(middle)) else (low, middle)
-    return build(_spend_slack(rounded(low), wished, low, step, fits))
+    scaling = _Scaling(
+        spec=spec,
+        budget=budget,
+        divisor=width_divisor,
+        targets=_target_widths(spec, targets or {}, scale_stem),
+    )
+    scaling.require_a_fitting_network()
+    return scaling.build(scaling.with_slack_spent(scaling.largest_scale()))
 
 
-def _wished_widths(
+def _target_widths(
     spec: NetworkSpec, targets: Mapping[str, float], scale_stem: bool
 ) -> dict[str, float]:
     """Return the widths to scale: those of the spec, replaced by `targets` where given."""
@@ -178,6 +161,60 @@ def _wished_widths(
     return {**own, **targets}
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Scaling:
+    """Target widths of a network, times a common scale, rounded to multiples of the divisor."""
+
+    spec: NetworkSpec
+    budget: NetworkBound
+    divisor: int
+    targets: Mapping[str, float]
+
+    def rounded(self, scale: float) -> dict[str, int]:
+        divisor = self.divisor
+        return {
+            name: max(divisor, divisor * int(width * scale / divisor + 0.5))
+            for name, width in self.targets.items()
+        }
+
+    def build(self, widths: Mapping[str, int]) -> NetworkSpec:
+        return _with_stem_widths(with_module_widths(self.spec, widths), widths)
+
+    def fits(self, widths: Mapping[str, int]) -> bool:
+        return self.budget.admits(network_cost(self.build(widths)))
+
+    def require_a_fitting_network(self) -> None:
+        smallest = self.rounded(0.0)
+        if self.fits(smallest):
+            return
+        price = self.budget.price(network_cost(self.build(smallest)))
+        raise ValueError(
+            f"Expected a budget of at least {price}, the cost of {self.spec.name!r} with every "
+            f"width at {self.divisor}. Received: {self.budget}. Raise the budget, or take fewer "
+            "modules, a smaller width divisor or a smaller stem."
+        )
+
+    def largest_scale(self) -> float:
+        """The largest scale within the budget, by bisection."""
+        low, high = 0.0, 1.0
+        while self.fits(self.rounded(high)):
+            low, high = high, 2 * high
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.fits(self.rounded(middle)) else (low, middle)
+        return low
+
+    def with_slack_spent(self, scale: float) -> dict[str, int]:
+        """Widen by one divisor each width that still fits, largest rounding remainder first."""
+        widths = self.rounded(scale)
+        remainder = {name: self.targets[name] * scale - width for name, width in widths.items()}
+        for name in sorted(widths, key=lambda name: -remainder[name]):
+            wider = widths | {name: widths[name] + self.divisor}
+            if self.fits(wider):
+                widths = wider
+        return widths
+
+
 def _with_stem_widths(spec: NetworkSpec, widths: Mapping[str, int]) -> NetworkSpec:
     layers = tuple(
         replace(layer, filters=widths.get(layer.name, layer.filters))
@@ -186,19 +223,3 @@ def _with_stem_widths(spec: NetworkSpec, widths: Mapping[str, int]) -> NetworkSp
         for layer in spec.stem
     )
     return replace(spec, stem=layers)
-
-
-def _spend_slack(
-    widths: dict[str, int],
-    wished: Mapping[str, float],
-    scale: float,
-    step: int,
-    fits: Callable[[Mapping[str, int]], bool],
-) -> dict[str, int]:
-    """Add one step to each width that still fits, largest rounding remainder first."""
-    remainder = {name: wished[name] * scale - width for name, width in widths.items()}
-    for name in sorted(widths, key=lambda name: -remainder[name]):
-        wider = widths | {name: widths[name] + step}
-        if fits(wider):
-            widths = wider
-    return widths

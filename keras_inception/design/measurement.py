@@ -32,13 +32,13 @@ class DesignOptions:
     Attributes:
         kernel_sizes: odd kernel sizes that can cover a cluster; always include 1.
         threshold: mean |correlation| within a cluster.
-        step: the grid of widths.
+        width_divisor: divisor of every proposed width.
         seed: seed of the subset of channels (if there are too many to cluster) and of the null.
     """
 
     kernel_sizes: tuple[int, ...] = (1, 3, 5)
     threshold: float = DEFAULT_THRESHOLD
-    step: int = 8
+    width_divisor: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -54,7 +54,7 @@ def design(
     """
     options = options or DesignOptions()
     measurements = measure(model, module_inputs(spec), _passes(images, spec), options)
-    proposal = propose(spec, measurements, budget, step=options.step)
+    proposal = propose(spec, measurements, budget, width_divisor=options.width_divisor)
     return Design(start=spec, spec=proposal, measurements=measurements, threshold=options.threshold)
 
 
@@ -91,9 +91,9 @@ def grow(
         run = train(step, data, recipe, folder / module, callbacks=callbacks)
         found = measure(run.model, {module: endpoint}, _passes(data.test, step), options)
         measurements += found
-        changed = proposed_module(step.modules[-1], found[0], step=options.step)
+        changed = proposed_module(step.modules[-1], found[0], width_divisor=options.width_divisor)
         grown = grown.map_modules({module: changed})
-    proposal = propose(spec, measurements, budget, step=options.step)
+    proposal = propose(spec, measurements, budget, width_divisor=options.width_divisor)
     return Design(
         start=spec, spec=proposal, measurements=tuple(measurements), threshold=options.threshold
     )

@@ -11,22 +11,22 @@ from keras_inception.spec.network import BranchSpec, ModuleSpec, NetworkSpec
 
 
 def proposed_module(
-    module: ModuleSpec, measurement: ModuleMeasurement, *, step: int = 8
+    module: ModuleSpec, measurement: ModuleMeasurement, *, width_divisor: int = 8
 ) -> ModuleSpec:
     """Return a module with widths from a measurement, before they are scaled to a budget.
 
     The module keeps its number of output channels. They are split in proportion to the clusters of
     each kernel and the dimension of the pooled map. A reduction is as wide as its patch's dimension
     per position, and never wider than the filters that it feeds (as in Table 1). A branch that
-    would get fewer filters than half a step is omitted, and so is the pooling branch if the module
-    has none.
+    would get fewer filters than half of `width_divisor` is omitted, and so is the pooling branch if
+    the module has none.
     """
     outputs = module.output_filters(measurement.channels)
     pool = 0.0 if module.filters_pool_proj == 0 else measurement.pooled_dimension
     scale = outputs / (sum(measurement.counts.values()) + pool)
 
     def filters(count: float) -> int:
-        return round(count * scale) if count * scale >= step / 2 else 0
+        return round(count * scale) if count * scale >= width_divisor / 2 else 0
 
     widths = {size: filters(count) for size, count in measurement.counts.items()}
     spatial = tuple(
@@ -51,7 +51,7 @@ def propose(
     measurements: Sequence[ModuleMeasurement],
     budget: Budget,
     *,
-    step: int = 8,
+    width_divisor: int = 8,
 ) -> NetworkSpec:
     """Return `spec` with modules of the measured proportions, scaled to the budget.
 
@@ -60,7 +60,8 @@ def propose(
     """
     modules = {module.name: module for module in spec.modules}
     changed = {
-        item.module: proposed_module(modules[item.module], item, step=step) for item in measurements
+        item.module: proposed_module(modules[item.module], item, width_divisor=width_divisor)
+        for item in measurements
     }
     proposal = replace(spec.map_modules(changed), name=f"{spec.name}_designed")
-    return fit_to_budget(proposal, budget, step=step)
+    return fit_to_budget(proposal, budget, width_divisor=width_divisor)
