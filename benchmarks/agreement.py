@@ -10,17 +10,14 @@ as `keras-inception export` does, with int8 calibrated on 200 training images, a
 import csv
 import sys
 import tempfile
+from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from keras_inception.data.sources import open_data
-from keras_inception.exporters.calibration import Images
-from keras_inception.exporters.job import available_formats, export_model
-from keras_inception.runtimes.keras_model import Scores, load_keras
-from keras_inception.runtimes.load import load_network
+from keras_inception import available_formats, export, load, open_data
 
 RESULTS = Path(__file__).parent / "results" / "agreement.csv"
 COLUMNS = ("format", "same_first_class", "accuracy", "largest_difference", "images", "bytes")
@@ -30,13 +27,12 @@ def main(run: Path) -> None:
     """Export, predict, compare, write the table."""
     data = open_data("tfds:fashion_mnist")
     pixels, truth = data.test.images, np.asarray(data.test.labels)
-    images = Images(calibration=data.train.images[:200], check=pixels[:500], truth=truth[:500])
-    model = load_keras(run / "model.keras")
     with tempfile.TemporaryDirectory() as folder:
-        exported = export_model(model, Path(folder), available_formats(), images=images)
-        scores = {"keras": all_scores(load_network(run).scores, pixels)}
+        images = data.train.images[:200]
+        exported = export(run, Path(folder), available_formats(), images=images)
+        scores = {"keras": all_scores(load(run).network.scores, pixels)}
         for row in exported[1:]:
-            scores[row.kind] = all_scores(load_network(row.path).scores, pixels)
+            scores[row.kind] = all_scores(load(row.path).network.scores, pixels)
     sizes = {row.kind: row.size for row in exported}
     about = (version("tensorflow-cpu"), version("openvino"), date.today().isoformat())
     with RESULTS.open("w", newline="") as file:
@@ -51,7 +47,7 @@ def main(run: Path) -> None:
             print(f"{kind}: {same:.2%} the same, accuracy {accuracy:.2%}")
 
 
-def all_scores(scores: Scores, pixels: np.ndarray) -> np.ndarray:
+def all_scores(scores: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
     """Return the scores of all images, computed in batches of 100."""
     batches = (pixels[start : start + 100] for start in range(0, len(pixels), 100))
     return np.concatenate([scores(batch.astype(np.float32)) for batch in batches])

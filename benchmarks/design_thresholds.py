@@ -20,11 +20,16 @@ import keras
 import tensorflow as tf
 from machine import device
 
-from keras_inception import Budget, NetworkSpec, Recipe, network_cost
-from keras_inception.data.sample import load_sample
-from keras_inception.design.measurement import DesignOptions
-from keras_inception.design.procedure import design
-from keras_inception.training.run import train
+from keras_inception import (
+    Budget,
+    DesignOptions,
+    NetworkSpec,
+    Recipe,
+    design_network,
+    network_cost,
+    open_data,
+    train,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "design_thresholds.csv"
@@ -40,12 +45,12 @@ def main() -> None:
     start = NetworkSpec.from_json((arguments.run / "spec.json").read_text(encoding="utf-8"))
     recipe = Recipe.from_json((arguments.run / "recipe.json").read_text(encoding="utf-8"))
     model = keras.models.load_model(arguments.run / "model.keras", compile=False)
-    data = load_sample()
+    data = open_data("sample")
     budget = Budget(macs=network_cost(start).total.macs)
     rows = [row("the start", start, arguments.run)]
     for threshold in THRESHOLDS:
         options = DesignOptions(threshold=threshold)
-        spec = design(start, model, data.test, budget, options).spec
+        spec = design_network(start, model, data.test, budget, options).spec
         folder = arguments.out / f"threshold-{threshold}"
         if not (folder / "metrics.json").exists():
             train(spec, data, recipe, folder)

@@ -35,9 +35,7 @@ from machine import device
 from matplotlib.figure import Figure
 from pictures import cost_axis
 
-from keras_inception import model_cost
-from keras_inception.exporters.inference_graph import fold_batch_norm
-from keras_inception.exporters.saved_model import constant_function
+from keras_inception import constant_function, fold_batch_norm, model_cost
 
 RESULTS = Path(__file__).parent / "results" / "frontier_imagenet.csv"
 HEADLINE = RESULTS.with_name("frontier_headline.csv")

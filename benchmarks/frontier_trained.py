@@ -53,18 +53,21 @@ from scipy.stats import spearmanr
 from keras_inception import (
     VARIANTS,
     Budget,
+    ImageData,
     NetworkSpec,
     Recipe,
+    Split,
     build_network,
+    compile_model,
+    constant_function,
+    evaluation_batches,
     fit_to_budget,
+    fold_batch_norm,
+    merge_parallel_convs,
     model_cost,
+    open_data,
+    training_batches,
 )
-from keras_inception.data.sources import open_data
-from keras_inception.data.splits import ImageData, Split
-from keras_inception.data.stream import evaluation_batches, training_batches
-from keras_inception.exporters.inference_graph import fold_batch_norm, merge_parallel_convs
-from keras_inception.exporters.saved_model import constant_function
-from keras_inception.training.keras_fit import compile_model
 
 RESULTS = Path(__file__).parent / "results"
 TRAINED, LATENCY = RESULTS / "frontier_trained.csv", RESULTS / "frontier_latency.csv"

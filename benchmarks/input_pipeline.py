@@ -19,6 +19,7 @@ throughput.
 
 import csv
 import io
+import math
 import os
 import statistics
 import subprocess
@@ -92,10 +93,7 @@ def measure(name: str, folder: Path) -> float:
 
 def ours(folder: Path) -> Iterator[object]:
     """Yield batches of this package."""
-    from keras_inception import VARIANTS
-    from keras_inception.data.sources import open_data
-    from keras_inception.data.stream import training_batches
-    from keras_inception.spec.recipe import Recipe
+    from keras_inception import VARIANTS, Recipe, open_data, training_batches
 
     recipe = Recipe(name="benchmark", epochs=1, batch_size=BATCH, shift=0, crop="paper")
     split = open_data(f"dir:{folder}").train
@@ -124,20 +122,23 @@ def torchvision_batches(folder: Path) -> Iterator[object]:
 
 
 def pillow(folder: Path) -> Iterator[object]:
-    """Yield batches made with only Pillow and NumPy, with this package's crops."""
+    """Yield batches made with only Pillow and NumPy."""
     import numpy as np
     from PIL import Image
-
-    from keras_inception.images.geometry import random_window
 
     random = np.random.default_rng(0)
     contents = [path.read_bytes() for path in sorted((folder / "train").rglob("*.jpg"))]
 
     def image() -> np.ndarray:
         opened = Image.open(io.BytesIO(contents[random.integers(len(contents))]))
-        top, left, height, width = random_window(
-            opened.height, opened.width, random.random(22).tolist()
-        )
+        # The paper's crop, of 8 to 100% of the area and a shape of 3/4 to 4/3; cut off where it is
+        # larger than the image.
+        area = random.uniform(0.08, 1) * opened.width * opened.height
+        shape = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+        width = min(opened.width, round(math.sqrt(area * shape)))
+        height = min(opened.height, round(math.sqrt(area / shape)))
+        left = int(random.integers(opened.width - width + 1))
+        top = int(random.integers(opened.height - height + 1))
         box = (left, top, left + width, top + height)
         resized = opened.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
         pixels = np.asarray(resized, np.float32)

@@ -128,9 +128,6 @@ def our_runs(folder: Path, runs: dict[tuple[str, int], tuple[Run, int]]) -> None
     import tensorflow as tf
 
     import keras_inception
-    from keras_inception.exporters.formats import FILES, write_format
-    from keras_inception.exporters.saved_model import export_saved_model
-    from keras_inception.runtimes.load import load_network
 
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
@@ -153,25 +150,20 @@ def our_runs(folder: Path, runs: dict[tuple[str, int], tuple[Run, int]]) -> None
                 )
                 if available(package)
             ] + ["litert", "litert-int8"]
-        for kind in kinds:
-            path = folder / variant / FILES[kind]  # type: ignore[index]
-            path.parent.mkdir(exist_ok=True)
+        for row in keras_inception.export(model, folder / variant, kinds, images=images)[1:]:
+            kind, path = row.kind, row.path
+            started = time.perf_counter()
+            network = keras_inception.load(path).network
             if kind.startswith("saved_model"):
-                precision = "bfloat16" if kind.endswith("bfloat16") else "float32"
-                export_saved_model(model, path, samples=images, precision=precision)  # type: ignore[arg-type]
-                started = time.perf_counter()
-                network = load_network(path)
                 print(
                     f"{variant} {kind}: load to first answer {time.perf_counter() - started:.2f} s"
                 )
-            else:
-                write_format(model, path, kind, calibration=images)  # type: ignore[arg-type]
-                network = load_network(path)
             for batch in BATCHES:
                 pixels = random.uniform(0, 255, (batch, 224, 224, 3)).astype(np.float32)
                 # LiteRT plans its memory for one batch size, so each batch size needs its own
                 # network.
-                scores = load_network(path).scores if "litert" in kind else network.scores
+                own = "litert" in kind
+                scores = keras_inception.load(path).network.scores if own else network.scores
                 runs[f"{variant}: {kind}", batch] = (lambda s=scores, p=pixels: s(p), macs)
         for batch in BATCHES:
             inputs = random.uniform(-1, 1, (batch, 224, 224, 3)).astype(np.float32)

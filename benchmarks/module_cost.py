@@ -12,9 +12,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from keras_inception import VARIANTS, network_cost
-from keras_inception.cost.growth import growth_by_depth, growth_by_width
-from keras_inception.spec.variants import naive_module
+from keras_inception import (
+    VARIANTS,
+    growth_by_depth,
+    growth_by_width,
+    naive_module,
+    network_cost,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPTHS, SCALES = 8, (0.25, 0.5, 1.0, 1.5, 2.0)

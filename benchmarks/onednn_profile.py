@@ -70,14 +70,13 @@ def main() -> None:
     """Export, profile and write the table."""
     from importlib.metadata import version
 
-    from keras_inception import GoogLeNet
-    from keras_inception.exporters.saved_model import export_saved_model
+    from keras_inception import GoogLeNet, export
 
     about = (device(), version("tensorflow-cpu"), date.today().isoformat())
     with tempfile.TemporaryDirectory() as parent, RESULTS.open("w", newline="") as file:
         folder = Path(parent) / "saved_model"
         samples = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
-        export_saved_model(GoogLeNet(weights=None, variant="bn"), folder, samples=samples)
+        export(GoogLeNet(weights=None, variant="bn"), parent, images=samples)
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("batch", "what", "ms_a_call", "runs_a_call", "device", "tensorflow", "date"))
         for batch in (1, 16):

@@ -18,9 +18,7 @@ import keras
 import tensorflow as tf
 from machine import device
 
-from keras_inception import RECIPES, VARIANTS, AuxSpec, LRNSpec
-from keras_inception.data.sources import open_data
-from keras_inception.training.run import train
+from keras_inception import RECIPES, VARIANTS, AuxSpec, LRNSpec, open_data, train
 
 RESULTS = Path(__file__).parent / "results" / "paper_from_scratch.csv"
 EPOCHS = 6

@@ -22,9 +22,7 @@ import numpy as np
 import tensorflow as tf
 from machine import device
 
-from keras_inception import GoogLeNet
-from keras_inception.exporters.inference_graph import fold_batch_norm
-from keras_inception.exporters.saved_model import constant_function
+from keras_inception import GoogLeNet, constant_function, fold_batch_norm
 
 RESULTS = Path(__file__).parent / "results" / "sibling_merge.csv"
 COLUMNS = (

@@ -11,9 +11,17 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_inception import VARIANTS, NetworkSpec, model_cost
-from keras_inception.spec.network import BranchSpec, ConvSpec, ModuleSpec, PoolSpec, StageSpec
-from keras_inception.spec.variants import naive_module
+from keras_inception import (
+    VARIANTS,
+    BranchSpec,
+    ConvSpec,
+    ModuleSpec,
+    NetworkSpec,
+    PoolSpec,
+    StageSpec,
+    model_cost,
+    naive_module,
+)
 
 
 def table_28() -> NetworkSpec:

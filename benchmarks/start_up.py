@@ -19,8 +19,7 @@ import numpy as np
 import tensorflow as tf
 from machine import device
 
-from keras_inception import GoogLeNet
-from keras_inception.exporters.saved_model import export_saved_model
+from keras_inception import GoogLeNet, export
 
 RESULTS = Path(__file__).parent / "results" / "start_up.csv"
 ROUNDS = 7
@@ -52,7 +51,7 @@ def main() -> None:
         folder = Path(parent) / "saved_model"
         model = GoogLeNet(weights=None, variant="bn")
         samples = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
-        export_saved_model(model, folder, samples=samples)
+        export(model, parent, images=samples)
         for _ in range(ROUNDS):
             for what, script in SCRIPTS.items():
                 command = [sys.executable, "-c", script, str(folder)]

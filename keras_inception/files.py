@@ -1,11 +1,10 @@
-"""Files and folders that are whole or not there, folders that can be written, and their lock.
+"""Files and folders that are complete or absent, and checks of folders to write to.
 
-What is written is written aside, flushed to the disk, and renamed. Standard library only.
+Files are written under a temporary name, flushed to the disk, and renamed. Standard library only.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,17 +20,16 @@ SPEC_FILE = "spec.json"
 RECIPE_FILE = "recipe.json"
 SNAPSHOT_FOLDER = "snapshots"
 
-LOCK_FILE = ".lock"
-# How names of files and folders that are not complete begin.
+# Prefix of the names of incomplete files and folders.
 PARTIAL = ".partial-"
 
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it gets the name of `path` only when all went well.
+    """Yield a temporary path beside `path`; it is renamed to `path` only if the block succeeds.
 
-    A file takes the place of one that was there, a folder only an empty one's. What was written is
-    on the disk before it gets its name, and the name is on the disk after.
+    A file replaces an existing file, a folder only an empty one. The contents are flushed to the
+    disk before the rename, the name after it.
     """
     beside = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")  # two processes, two names
     try:
@@ -45,14 +43,14 @@ def aside(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file aside and rename it."""
+    """Write a text file under a temporary name and rename it."""
     with aside(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def contents_aside(folder: Path) -> Iterator[Path]:
-    """A hidden folder in `folder` to write to; what is in it moves up only when all went well."""
+    """Yield a hidden folder in `folder`; its contents move up only if the block succeeds."""
     with TemporaryDirectory(dir=folder, prefix=PARTIAL) as name:
         beside = Path(name)
         yield beside
@@ -63,11 +61,25 @@ def contents_aside(folder: Path) -> Iterator[Path]:
         _flush(folder)
 
 
-def require_empty(folder: Path) -> None:
-    """Refuse a folder that holds files; hidden ones, which a killed process left, do not count.
+def keras_file(path: Path) -> Path:
+    """The .keras file of a run's folder, or the file itself.
 
     Raises:
-        ValueError: it does, or it is a file.
+        ValueError: neither.
+    """
+    file = path / MODEL_FILE if path.is_dir() else path
+    if file.suffix != ".keras" or not file.is_file():
+        raise ValueError(
+            f"Expected a folder that holds {MODEL_FILE}, or a .keras file. Received: {str(path)!r}"
+        )
+    return file
+
+
+def require_empty(folder: Path) -> None:
+    """Check that a folder is new or empty; hidden files, left by a killed process, do not count.
+
+    Raises:
+        ValueError: it holds files, or it is a file.
     """
     if folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir()):
         return
@@ -79,10 +91,10 @@ def require_empty(folder: Path) -> None:
 
 
 def make_writable(folder: Path) -> None:
-    """Make a folder, or see that the one that is there can be written.
+    """Create a folder, or check that an existing one can be written.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +108,10 @@ def make_writable(folder: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    windows = os.name == "nt"
+    if windows and path.is_dir():  # folders cannot be opened there
+        return
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -108,22 +123,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def only_run_in(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder; the system lets go of it when the process ends.
-
-    Raises:
-        ValueError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"Expected a folder in which no other run is going on. Received: {str(folder)!r}, "
-                "which a running process has locked. Wait for it, or choose another folder."
-            ) from None
-        yield

@@ -32,9 +32,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import keras_inception
-from keras_inception.data.sources import open_data
-from keras_inception.inference.predictor import Predictor
-from keras_inception.training.run import fitted_to_data, train
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
@@ -76,11 +73,11 @@ for name, tensor in features.output.items():
 # training configuration as data.
 
 # %%
-data = open_data("sample")
-spec = fitted_to_data(keras_inception.VARIANTS["nano"], data)
+data = keras_inception.open_data("sample")
+spec = keras_inception.fitted_to_data(keras_inception.VARIANTS["nano"], data)
 recipe = replace(keras_inception.RECIPES["quick"], epochs=4)
 run = Path(tempfile.mkdtemp()) / "run"
-result = train(spec, data, recipe, run)
+result = keras_inception.train(spec, data, recipe, run)
 print(f"{result.metrics['top_1']:.1%} of {result.metrics['images']:,} held-out images are correct")
 print("files in the folder:", sorted(path.name for path in run.iterdir()))
 
@@ -88,7 +85,7 @@ print("files in the folder:", sorted(path.name for path in run.iterdir()))
 # ## Predict
 
 # %%
-predictor = Predictor.load(run)
+predictor = keras_inception.load(run)
 pixels, labels = data.test.images[:8], data.test.labels[:8]
 figure, axes = plt.subplots(1, 8, figsize=(14, 2.4))
 for axis, image, label, ranked in zip(

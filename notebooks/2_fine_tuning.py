@@ -33,12 +33,16 @@ import keras
 import numpy as np
 from PIL import Image
 
-from keras_inception import RECIPES, VARIANTS
-from keras_inception.data.sample import load_sample
-from keras_inception.data.sources import open_data
-from keras_inception.data.splits import ImageData, Split
-from keras_inception.inference.predictor import Predictor
-from keras_inception.training.run import fitted_to_data, train
+import keras_inception
+from keras_inception import (
+    RECIPES,
+    VARIANTS,
+    ImageData,
+    Split,
+    fitted_to_data,
+    open_data,
+    train,
+)
 
 WORK = Path(tempfile.mkdtemp())
 
@@ -52,7 +56,7 @@ logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 # %%
 NEW = ("Coat", "Sandal", "Sneaker")
-sample = load_sample()
+sample = open_data("sample")
 OWN = WORK / "my images"
 for name in NEW:
     (OWN / name).mkdir(parents=True)
@@ -120,7 +124,7 @@ for name, result in (("fine-tuned", tuned), ("from scratch", scratch)):
 
 # %%
 for name in ("tuned", "scratch"):
-    predictor = Predictor.load(WORK / name)
+    predictor = keras_inception.load(WORK / name)
     rows = np.flatnonzero(np.isin(np.array(sample.class_names)[sample.test.labels], NEW))
     answers = predictor.answers(sample.test.images[rows], top=1)
     truth = np.array(sample.class_names)[sample.test.labels[rows]]
@@ -144,5 +148,5 @@ for name in ("conv1_conv", "3a_3x3_bn", "4a_3x3_conv"):
 
 # %%
 picture = next((OWN / "Sandal").iterdir())
-for label, score in Predictor.load(WORK / "tuned").predict(picture, top=3):
+for label, score in keras_inception.load(WORK / "tuned").predict(picture, top=3):
     print(f"{label:10} {score:.3f}")

@@ -32,10 +32,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from keras_inception import RECIPES, VARIANTS, Budget, network_cost
-from keras_inception.data.sample import load_sample
-from tuning import SearchPlan, Space, best_first, read_trials, search
-from tuning.report.page import write_report
+from keras_inception import RECIPES, VARIANTS, Budget, network_cost, open_data
+from tuning import SearchPlan, Space, best_first, read_trials, search, write_report
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
@@ -68,7 +66,7 @@ folder = Path(tempfile.mkdtemp()) / "search"
 plan = SearchPlan(
     space=space, recipe=replace(RECIPES["quick"], epochs=2), max_trials=5, data_fraction=0.1
 )
-search(plan, load_sample(), folder)
+search(plan, open_data("sample"), folder)
 
 trials = read_trials(folder)
 print(f"{'trial':>5} {'accuracy':>9} {'multiply-adds':>14} {'parameters':>11}")

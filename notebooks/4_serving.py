@@ -40,14 +40,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from keras_inception import RECIPES, VARIANTS
-from keras_inception.data.sample import load_sample
-from keras_inception.training.run import train
+from keras_inception import RECIPES, VARIANTS, open_data, train
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 # %%
-data = load_sample()
+data = open_data("sample")
 run = Path(tempfile.mkdtemp()) / "run"
 train(VARIANTS["nano"], data, replace(RECIPES["quick"], epochs=3), run)
 SAVED = run / "saved_model"

@@ -14,7 +14,7 @@
 # # What a GoogLeNet sees
 #
 # Class activation maps, the branches of a module at their scales, images that maximize a filter,
-# and DeepDream, which was first shown on a GoogLeNet. `visualize` works with any network of the
+# and DeepDream, which was first shown on a GoogLeNet. These functions work with any network of the
 # family. This notebook uses one trained on the bundled sample for a minute; the same calls accept
 # `GoogLeNet()` with ImageNet weights.
 
@@ -33,16 +33,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from keras_inception import RECIPES, VARIANTS
-from keras_inception.data.sample import load_sample
-from keras_inception.evaluation import visualize
-from keras_inception.images.decode import read_image
-from keras_inception.training.run import train
+import keras_inception
+from keras_inception import RECIPES, VARIANTS, open_data, read_image, train
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 # %%
-data = load_sample()
+data = open_data("sample")
 run = Path(tempfile.mkdtemp()) / "run"
 result = train(VARIANTS["tiny"], data, replace(RECIPES["quick"], epochs=4), run)
 model = result.model
@@ -59,7 +56,7 @@ print(f"{result.metrics['top_1']:.1%} of the held-out images are correct")
 # %%
 SHOWN = [int(np.flatnonzero(data.test.labels == label)[0]) for label in range(10)]
 pixels = data.test.images[SHOWN]
-maps = visualize.class_activation_maps(model, pixels)
+maps = keras_inception.class_activation_maps(model, pixels)
 logits = maps.mean(axis=(1, 2)) + model.get_layer("predictions_logits").get_weights()[1]
 print(f"maps: {maps.shape}, images x grid x classes")
 
@@ -89,8 +86,8 @@ plt.show()
 
 # %%
 image = data.test.images[SHOWN[7]]
-names = [name for name in visualize.branch_names(model) if name.startswith("3a_")]
-found = visualize.activations(model, image[None], names)
+names = [name for name in keras_inception.branch_names(model) if name.startswith("3a_")]
+found = keras_inception.activations(model, image[None], names)
 figure, axes = plt.subplots(len(names), 7, figsize=(10, 1.5 * len(names)))
 for row, (name, answers) in zip(axes, found.items(), strict=True):
     row[0].imshow(image[..., 0], cmap="gray")
@@ -112,10 +109,10 @@ plt.show()
 # training images.
 
 # %%
-ascent = visualize.Ascent(steps=16, octaves=3, jitter=4)
+ascent = keras_inception.Ascent(steps=16, octaves=3, jitter=4)
 figure, axes = plt.subplots(4, 8, figsize=(12, 6.4))
 for row, endpoint in zip(axes, ("3a_3x3", "4a_3x3", "4b_3x3", "4b_5x5"), strict=True):
-    images = visualize.feature_images(model, endpoint, range(8), 84, ascent)
+    images = keras_inception.feature_images(model, endpoint, range(8), 84, ascent)
     for axis, picture in zip(row, images, strict=True):
         axis.imshow(picture[..., 0], cmap="gray")
         axis.axis("off")
@@ -126,7 +123,7 @@ plt.show()
 # The same for the class scores before the softmax:
 
 # %%
-images = visualize.feature_images(model, "predictions", range(10), 56, ascent)
+images = keras_inception.feature_images(model, "predictions", range(10), 56, ascent)
 figure, axes = plt.subplots(1, 10, figsize=(15, 1.9))
 for axis, picture, name in zip(axes, images, data.class_names, strict=True):
     axis.imshow(picture[..., 0], cmap="gray")
@@ -144,7 +141,7 @@ plt.show()
 photo = Path(str(resources.files("keras_inception") / "assets" / "photos" / "cat.jpg"))
 cat = read_image(photo, height=180, width=240, channels=1)
 dreams = {"": cat} | {
-    endpoint: visualize.deep_dream(model, cat, endpoint, visualize.Ascent(steps=10))
+    endpoint: keras_inception.deep_dream(model, cat, endpoint, keras_inception.Ascent(steps=10))
     for endpoint in ("3a", "4b")
 }
 figure, axes = plt.subplots(1, 3, figsize=(14, 3.8))

@@ -7,11 +7,13 @@ the order in which TensorFlow Datasets 3.0.1 stores them (already shuffled). The
 part is thus disjoint from the training set. Expected: about 3.2 MB, ten classes.
 """
 
+from pathlib import Path
+
 import numpy as np
 import tensorflow_datasets as tfds
 
-from keras_inception.data.sample import SAMPLE_PATH
-
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE_PATH = ROOT / "keras_inception" / "assets" / "fashion_mnist_sample.npz"
 TRAIN, TEST = 6_000, 1_500
 
 

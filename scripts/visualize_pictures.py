@@ -17,12 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from keras_inception import RECIPES, VARIANTS
-from keras_inception.data.sample import load_sample
-from keras_inception.data.splits import ImageData
-from keras_inception.evaluation import visualize
-from keras_inception.images.decode import read_image
-from keras_inception.training.run import train
+import keras_inception
+from keras_inception import RECIPES, VARIANTS, ImageData, open_data, read_image, train
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 PHOTO = Path(str(resources.files("keras_inception") / "assets" / "photos" / "cat.jpg"))
@@ -32,7 +28,7 @@ ENDPOINTS = ("3a_3x3", "4a_3x3", "4b_3x3", "4b_5x5")
 
 def main() -> None:
     """Train the network and draw all four pictures."""
-    data = load_sample()
+    data = open_data("sample")
     with TemporaryDirectory() as folder:
         model = train(VARIANTS["small"], data, RECIPES["quick"], Path(folder) / "run").model
     first = [int(np.flatnonzero(data.test.labels == label)[0]) for label in range(10)]
@@ -43,7 +39,7 @@ def main() -> None:
 
 
 def _class_maps(model: keras.Model, data: ImageData, pixels: np.ndarray) -> None:
-    maps = visualize.class_activation_maps(model, pixels)
+    maps = keras_inception.class_activation_maps(model, pixels)
     bias = model.get_layer("predictions_logits").get_weights()[1]
     answers = (maps.mean(axis=(1, 2)) + bias).argmax(axis=1)
     figure = Figure(figsize=(12, 2.7), layout="constrained")
@@ -65,8 +61,8 @@ def _class_maps(model: keras.Model, data: ImageData, pixels: np.ndarray) -> None
 
 
 def _branches(model: keras.Model, image: np.ndarray) -> None:
-    names = [name for name in visualize.branch_names(model) if name.startswith("3a_")]
-    found = visualize.activations(model, image[None], names)
+    names = [name for name in keras_inception.branch_names(model) if name.startswith("3a_")]
+    found = keras_inception.activations(model, image[None], names)
     figure = Figure(figsize=(8, 5), layout="constrained")
     for row, (name, answers) in zip(figure.subplots(len(names), 7), found.items(), strict=True):
         row[0].imshow(image[..., 0], cmap="gray")
@@ -80,10 +76,10 @@ def _branches(model: keras.Model, image: np.ndarray) -> None:
 
 
 def _feature_images(model: keras.Model) -> None:
-    ascent = visualize.Ascent(steps=24, octaves=3, jitter=4)
+    ascent = keras_inception.Ascent(steps=24, octaves=3, jitter=4)
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     for row, endpoint in zip(figure.subplots(len(ENDPOINTS), 8), ENDPOINTS, strict=True):
-        pictures = visualize.feature_images(model, endpoint, range(8), 84, ascent)
+        pictures = keras_inception.feature_images(model, endpoint, range(8), 84, ascent)
         for axes, picture in zip(row, pictures, strict=True):
             axes.imshow(picture[..., 0], cmap="gray")
             axes.axis("off")
@@ -95,8 +91,8 @@ def _deep_dream(model: keras.Model) -> None:
     cat = read_image(PHOTO, height=240, width=320, channels=1)
     figure = Figure(figsize=(9, 2.5), layout="constrained")
     for axes, endpoint in zip(figure.subplots(1, 3), (None, "3a", "4b"), strict=True):
-        ascent = visualize.Ascent(steps=10)
-        picture = visualize.deep_dream(model, cat, endpoint, ascent) if endpoint else cat
+        ascent = keras_inception.Ascent(steps=10)
+        picture = keras_inception.deep_dream(model, cat, endpoint, ascent) if endpoint else cat
         axes.imshow(picture[..., 0], cmap="gray")
         axes.set_title(endpoint or "the photo", fontsize=9)
         axes.axis("off")

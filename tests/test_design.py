@@ -24,9 +24,9 @@ from keras_inception.design.measurement import (
     measure,
     module_inputs,
 )
-from keras_inception.design.procedure import Design, design, grow, truncated
+from keras_inception.design.procedure import Design, design_network, grow_network, truncated
 from keras_inception.design.proposal import propose, proposed_module
-from keras_inception.design.report import width_rows, write_report
+from keras_inception.design.report import width_rows, write_design_report
 from keras_inception.design.statistics import CorrelationDecay
 from keras_inception.network.build import build_network
 from keras_inception.spec.network import BranchSpec, ModuleSpec, NetworkSpec
@@ -229,7 +229,7 @@ def few_images():
 def test_design_keeps_all_but_the_modules_widths(few_images):
     spec = fitted_to_data(tiny_spec(norm="bn"), few_images)
     budget = Budget(macs=3_000_000)
-    found = design(
+    found = design_network(
         spec, build_network(spec), few_images.test, budget, DesignOptions(width_divisor=4)
     )
     assert found.start == spec
@@ -255,7 +255,7 @@ def test_layer_by_layer_each_module_is_measured_on_the_designed_ones(
     spec = fitted_to_data(tiny_spec(), few_images)
     recipe = Recipe(name="brief", epochs=1)
     budget = Budget(macs=3_000_000)
-    found = grow(spec, few_images, recipe, budget, tmp_path, DesignOptions(width_divisor=4))
+    found = grow_network(spec, few_images, recipe, budget, tmp_path, DesignOptions(width_divisor=4))
     specs = [spec for spec, _ in trained]
     assert [[module.name for module in s.modules] for s in specs] == [
         ["3a"], ["3a", "3b"], ["3a", "3b", "4a"]
@@ -281,7 +281,7 @@ def found():
 
 class TestReport:
     def test_files(self, found, tmp_path):
-        write_report(found, tmp_path / "new")
+        write_design_report(found, tmp_path / "new")
         names = {path.name for path in (tmp_path / "new").iterdir()}
         assert names == {
             "spec.json", "measurements.json", "report.md",
@@ -298,7 +298,7 @@ class TestReport:
                 assert f"({name})" in (tmp_path / "new" / "report.md").read_text(encoding="utf-8")
 
     def test_text(self, found, tmp_path):
-        write_report(found, tmp_path)
+        write_design_report(found, tmp_path)
         text = (tmp_path / "report.md").read_text(encoding="utf-8")
         macs = network_cost(found.spec).total.macs
         assert f"| paper_designed | {macs:,} |" in text
@@ -374,7 +374,7 @@ class TestCommand:
         def refused(spec, model, images, budget, options):
             raise ValueError(f"{budget} {options.threshold}")
 
-        monkeypatch.setattr("keras_inception.design.procedure.design", refused)
+        monkeypatch.setattr("keras_inception.design.procedure.design_network", refused)
         folder = tmp_path / "run"
         folder.mkdir()
         build_network(NANO).save(folder / "model.keras")
@@ -399,7 +399,7 @@ class TestCommand:
     )
     def test_mistakes(self, monkeypatch, run_folder, tmp_path, arguments, message):
         monkeypatch.setattr(
-            "keras_inception.design.procedure.design", None
+            "keras_inception.design.procedure.design_network", None
         )  # told before anything is done
         command = ["design", "--model", str(run_folder), "--out", str(tmp_path / "new")]
         result = CliRunner().invoke(app, [*command, *arguments])

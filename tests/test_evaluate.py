@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 import sklearn.metrics
 
-from keras_inception.evaluation.scores import evaluate, evaluate_scores
+from keras_inception.evaluation.scores import evaluate_batches, evaluate_scores
 
 
 def random_scores(images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +95,7 @@ def test_evaluate_runs_the_model_over_all_batches():
     model = keras.Model(inputs, keras.layers.Softmax()(inputs))
     logits = np.random.default_rng(0).normal(size=(10, 7)).astype(np.float32)
     labels = np.arange(10) % 7
-    result = evaluate(model, [(logits[:6], labels[:6]), (logits[6:], labels[6:])])
+    result = evaluate_batches(model, [(logits[:6], labels[:6]), (logits[6:], labels[6:])])
     scores = scipy.special.softmax(logits.astype(np.float64), axis=1)
     assert result.images == 10
     assert result.top_1 == sklearn.metrics.accuracy_score(labels, logits.argmax(axis=1))
@@ -108,4 +108,4 @@ def test_evaluate_wants_images():
     inputs = keras.Input((7,))
     model = keras.Model(inputs, keras.layers.Softmax()(inputs))
     with pytest.raises(ValueError, match="at least one batch"):
-        evaluate(model, [])
+        evaluate_batches(model, [])

@@ -1,5 +1,6 @@
 """The other formats, each run by its own runtime, and the job that writes, times and chooses."""
 
+import sys
 from pathlib import Path
 
 import keras
@@ -10,10 +11,11 @@ from conftest import lean_spec, tiny_spec
 from keras_inception.data.sample import load_sample
 from keras_inception.exporters.calibration import Images, folder_images, sample_images
 from keras_inception.exporters.formats import FORMATS, require_packages, write_format
-from keras_inception.exporters.job import export_model
+from keras_inception.exporters.job import export
 from keras_inception.exporters.saved_model import export_saved_model, write_saved_model
 from keras_inception.network.build import build_network
-from keras_inception.runtimes.load import load_network, require_package
+from keras_inception.packages import MissingPackageError
+from keras_inception.runtimes.load import load_network
 
 LABELS = ("a", "b", "c", "d", "e")
 NEEDS = {"onnx": "tf2onnx", "openvino": "openvino", "openvino-bfloat16": "openvino"}
@@ -40,7 +42,7 @@ def test_each_format_gives_the_model_s_scores(kind: str, images: Images, tmp_pat
         pytest.importorskip(NEEDS[kind])
     model = network()
 
-    rows = export_model(model, tmp_path / "out", [kind], images=images, labels=LABELS)
+    rows = export(model, tmp_path / "out", [kind], images=images, labels=LABELS)
 
     assert [row.kind for row in rows] == ["keras", kind]
     loaded = load_network(rows[1].path)
@@ -64,7 +66,7 @@ def test_merged_branches_are_written(kind: str, images: Images, tmp_path: Path) 
     """Larger by the zeros around the smaller kernels, and checked as every export is."""
     model = build_network(lean_spec())
     sizes = [
-        export_model(model, tmp_path / str(merge), [kind], images=images, merge=merge)[1].size
+        export(model, tmp_path / str(merge), [kind], images=images, merge=merge)[1].size
         for merge in (False, True)
     ]
     assert sizes[1] > sizes[0]
@@ -78,7 +80,7 @@ def test_fastest_keeps_the_format_that_answers_soonest(
         lambda runs, image: {"keras": 1.0, "litert": 9.0, "litert-float16": 5.0},
     )
 
-    rows = export_model(
+    rows = export(
         network(),
         tmp_path / "out",
         ["litert", "litert-float16"],
@@ -110,7 +112,7 @@ def test_fastest_passes_over_what_does_not_agree(
         write_format(other, path, kind, calibration=calibration)
 
     monkeypatch.setattr("keras_inception.exporters.job.write_format", write)
-    rows = export_model(
+    rows = export(
         network(), tmp_path / "out", ["litert", "litert-float16"], images=images, fastest=True
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.tflite"]
@@ -131,13 +133,15 @@ def test_a_format_that_differs_is_refused_and_removed(
 
     monkeypatch.setattr(f"keras_inception.exporters.{step}", wrong)
     with pytest.raises(ValueError, match="litert: expected scores within 1e-05"):
-        export_model(network(), tmp_path / "out", ["litert"], images=images, merge=merge)
+        export(network(), tmp_path / "out", ["litert"], images=images, merge=merge)
     assert not any((tmp_path / "out").iterdir())
 
 
-def test_a_missing_package_is_one_line() -> None:
-    with pytest.raises(ValueError, match=r"not installed: pip install \"keras-inception\[onnx\]\""):
-        require_package("a_package_that_nobody_has", "onnx")
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    message = r"'onnxruntime'. It is not installed: pip install \"keras-inception\[onnx\]\""
+    with pytest.raises(MissingPackageError, match=message):
+        require_packages("onnx")
 
 
 def test_an_unknown_format_is_refused() -> None:
@@ -198,7 +202,7 @@ def test_fastest_passes_over_a_saved_model_that_does_not_agree(
         "keras_inception.exporters.job._interleaved_times",
         lambda runs, image: {"keras": 3.0, "saved_model-bfloat16": 1.0, "litert": 2.0},
     )
-    rows = export_model(
+    rows = export(
         network(), tmp_path / "out", ["saved_model-bfloat16", "litert"], images=images, fastest=True
     )
     assert [row.path for row in rows] == [None, None, tmp_path / "out" / "model.tflite"]
@@ -210,7 +214,7 @@ def test_a_refusal_says_which_formats_are_kept(
 ) -> None:
     monkeypatch.setattr("keras_inception.exporters.job.write_saved_model", disagreeing)
     with pytest.raises(ValueError, match=r"out': litert\.$"):
-        export_model(network(), tmp_path / "out", ["saved_model-bfloat16", "litert"], images=images)
+        export(network(), tmp_path / "out", ["saved_model-bfloat16", "litert"], images=images)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.tflite"]
 
 
@@ -224,9 +228,9 @@ def test_an_export_that_ends_early_leaves_nothing_and_can_be_asked_again(
     with monkeypatch.context() as context:
         context.setattr("keras_inception.exporters.job._table", fail)
         with pytest.raises(type(error)):
-            export_model(network(), tmp_path, ["litert"], images=images, labels=LABELS)
+            export(network(), tmp_path, ["litert"], images=images, labels=LABELS)
     assert not any(tmp_path.iterdir())
-    export_model(network(), tmp_path, ["litert"], images=images, labels=LABELS)
+    export(network(), tmp_path, ["litert"], images=images, labels=LABELS)
     assert {path.name for path in tmp_path.iterdir()} == {"labels.txt", "model.tflite"}
 
 
@@ -248,10 +252,10 @@ def test_another_backend_is_refused(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    for export in (
-        lambda: export_model(network(), tmp_path / "x", ["litert"], images=images),
+    for refused in (
+        lambda: export(network(), tmp_path / "x", ["litert"], images=images),
         lambda: export_saved_model(network(), tmp_path / "x", samples=images.check[:2]),
     ):
         with pytest.raises(ValueError, match="Expected KERAS_BACKEND=tensorflow"):
-            export()
+            refused()
     assert not any(tmp_path.iterdir())

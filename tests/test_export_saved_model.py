@@ -18,7 +18,7 @@ from conftest import tiny_spec
 from keras_inception.data.sample import load_sample
 from keras_inception.exporters.calibration import Images
 from keras_inception.exporters.inference_graph import fold_batch_norm
-from keras_inception.exporters.job import export_model
+from keras_inception.exporters.job import export
 from keras_inception.exporters.parity import agreement, require_agreement
 from keras_inception.exporters.saved_model import export_saved_model
 from keras_inception.images.conventions import preprocess_input
@@ -280,7 +280,7 @@ def test_the_pixel_convention_of_the_weights_is_in_the_graph(tmp_path, conventio
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     inputs = _in_convention(pixels.astype(np.float32), convention)
 
-    export_model(model, tmp_path / "x", ["saved_model", "litert"], images=Images(pixels, pixels))
+    export(model, tmp_path / "x", ["saved_model", "litert"], images=Images(pixels, pixels))
 
     expected = model.predict_on_batch(inputs)
     for name in ("saved_model", "model.tflite"):

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_inception.files import aside, only_run_in, write_text
+from keras_inception.files import aside, write_text
+from keras_inception.locks import only_run_in
 from keras_inception.training.snapshot import KEPT, Snapshot, Snapshots
 
 

@@ -3,6 +3,7 @@ from .latency import LatencyBudget as LatencyBudget
 from .latency import LatencyModel as LatencyModel
 from .latency_timing import measure_latency_model as measure_latency_model
 from .plan import SearchPlan as SearchPlan
+from .report.page import write_report as write_report
 from .run import best_spec as best_spec
 from .run import search as search
 from .space import Space as Space

@@ -1,8 +1,8 @@
-"""The command line: the only room that prints. `keras-inception --help` lists the commands.
+"""The command line: the only code that prints. `keras-inception --help` lists the commands.
 
-Exit codes: 0; 2 for a mistake in what was asked (one line, no traceback); 1 for anything else.
-One module a command; each imports what it needs inside the command, so that mistakes in the
-arguments are answered before TensorFlow starts to work.
+Exit codes: 0; 2 for a usage error (one line, no traceback); 1 for anything else.
+One module a command; each imports what it needs inside the command, so that usage errors
+are reported before TensorFlow is imported.
 """
 
 from keras_inception.cli import (

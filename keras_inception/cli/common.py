@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from keras_inception.cost.budget import Budget
 from keras_inception.cost.layers import network_cost
-from keras_inception.files import MODEL_FILE
+from keras_inception.packages import MissingPackageError, explained_imports, is_installed
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import RECIPES, Recipe
 from keras_inception.spec.variants import variant_spec
@@ -30,7 +30,7 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Commands(TyperGroup):
-    """The commands. A mistake in the arguments is told as any other; Ctrl-C ends with 1."""
+    """The commands. Usage errors and missing packages are one line; Ctrl-C exits with 1."""
 
     def main(
         self,
@@ -44,9 +44,13 @@ class Commands(TyperGroup):
         """Run a command and end the process; no arguments ask for help."""
         words = list(sys.argv[1:] if args is None else args)
         try:
-            code = super().main(
-                words or ["--help"], _PROGRAM, complete_var, False, windows_expand_args, **extra
-            )
+            with explained_imports():
+                code = super().main(
+                    words or ["--help"], _PROGRAM, complete_var, False, windows_expand_args, **extra
+                )
+        except MissingPackageError as error:
+            print_error(str(error))
+            sys.exit(2)
         except typer.TyperException as error:
             context = getattr(error, "ctx", None)
             help_of = context.command_path if context else _PROGRAM
@@ -76,7 +80,7 @@ app = typer.Typer(
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Turn what the user can mend into one line and exit code 2."""
+    """Print errors that the user can correct in one line, and exit with code 2."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -155,20 +159,6 @@ def file_text(path: Path) -> str:
     raise ValueError(f"Expected a JSON file. Received: {str(path)!r} ({reason})")
 
 
-def model_path(path: Path) -> Path:
-    """The .keras file of a run's folder, or the file itself.
-
-    Raises:
-        ValueError: neither.
-    """
-    file = path / MODEL_FILE if path.is_dir() else path
-    if file.suffix != ".keras" or not file.is_file():
-        raise ValueError(
-            f"Expected a folder that holds model.keras, or a .keras file. Received: {str(path)!r}"
-        )
-    return file
-
-
 def cost_line(spec: NetworkSpec) -> str:
     """What a network costs, in one line."""
     total = network_cost(spec).total
@@ -196,6 +186,12 @@ def chosen_data(name: str, *, strict: bool = False) -> ImageData:
             bar.update(bar.task_ids[0], completed=done, total=total)
 
         return open_data(name, strict=strict, progress=looked if errors.is_terminal else None)
+
+
+def print_missing_pictures() -> None:
+    """Say that pictures were left out, and how to install what draws them."""
+    if not is_installed("matplotlib"):
+        errors.print(f"No pictures were drawn. {escape(str(MissingPackageError('matplotlib')))}")
 
 
 # Files that cannot be read are listed up to so many.

@@ -21,7 +21,6 @@ from keras_inception.cli.common import (
     chosen_spec,
     console,
     cost_line,
-    model_path,
     print_error,
     print_unreadable,
     usage_errors,
@@ -29,7 +28,7 @@ from keras_inception.cli.common import (
 from keras_inception.cli.display import TrainingDisplay
 from keras_inception.cli.options import DataName, RecipeChanges, RecipeName, SpecFile, Variant
 from keras_inception.cost.budget import fit_to_budget
-from keras_inception.files import SPEC_FILE, require_empty
+from keras_inception.files import SPEC_FILE, keras_file, require_empty
 from keras_inception.spec.kernels import kernel_sizes
 
 
@@ -72,7 +71,7 @@ def design(
     """
     with usage_errors():
         if model_folder:
-            model_path(model_folder)
+            keras_file(model_folder)
         spec = chosen_spec(variant, spec_file or (model_folder and model_folder / SPEC_FILE))
         folder = out or RUNS / f"design-{datetime.now():%Y%m%d-%H%M%S}"
         _check(folder, model_folder, layer_by_layer)
@@ -80,9 +79,8 @@ def design(
         recipe = chosen_recipe(recipe_name, changes, epochs=epochs)
     console.print("Loading TensorFlow ...")
     from keras_inception.design.measurement import DesignOptions
-    from keras_inception.design.procedure import design as design_network
-    from keras_inception.design.procedure import grow
-    from keras_inception.design.report import REPORT_FILE, width_rows, write_report
+    from keras_inception.design.procedure import design_network, grow_network
+    from keras_inception.design.report import REPORT_FILE, width_rows, write_design_report
     from keras_inception.runtimes.keras_model import load_keras
     from keras_inception.training.run import fitted_to_data, train
 
@@ -100,14 +98,14 @@ def design(
         callbacks = [display.callback]
         if layer_by_layer:
             grown = folder / "grown"
-            found = grow(spec, data, recipe, budget, grown, options, callbacks=callbacks)
+            found = grow_network(spec, data, recipe, budget, grown, options, callbacks=callbacks)
         elif model_folder:
-            model = load_keras(model_path(model_folder))
+            model = load_keras(keras_file(model_folder))
             found = design_network(spec, model, data.test, budget, options)
         else:
             model = train(spec, data, recipe, folder / "measured", callbacks=callbacks).model
             found = design_network(spec, model, data.test, budget, options)
-        write_report(found, folder)
+        write_design_report(found, folder)
     console.print(cost_line(found.spec))
     table = Table("module", "start", "proposal")
     for row in width_rows(found):

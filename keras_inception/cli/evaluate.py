@@ -16,11 +16,10 @@ from rich.table import Table
 from keras_inception.cli.common import (
     chosen_data,
     console,
-    model_path,
     print_unreadable,
     usage_errors,
 )
-from keras_inception.files import METRICS_FILE, aside, make_writable, write_text
+from keras_inception.files import METRICS_FILE, aside, keras_file, make_writable, write_text
 from keras_inception.images.geometry import Crops
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def evaluate(
     """Top-1 and top-5 of a model, and of all given models together, in the layout of Table 3."""
     with usage_errors():
         chosen = [_crops(name) for name in crops or ["whole"]]
-        paths = [model_path(model) for model in models]
+        paths = [keras_file(model) for model in models]
         if out is not None:
             _check_out(out)
     from keras_inception.evaluation import plots

@@ -30,10 +30,10 @@ def serve(
         if not model.exists():
             raise ValueError(f"Expected a model. Received, and not found: {str(model)!r}")
     from keras_inception.inference.server import Limits, build_app
-    from keras_inception.runtimes.load import require_package
+    from keras_inception.packages import require_package
 
     with usage_errors():
-        require_package("uvicorn", "serve")
+        require_package("uvicorn")
         app = build_app(
             model,
             Limits(

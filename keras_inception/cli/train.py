@@ -22,8 +22,8 @@ from keras_inception.cli.common import (
     console,
     cost_line,
     errors,
-    model_path,
     print_error,
+    print_missing_pictures,
     print_unreadable,
     usage_errors,
 )
@@ -40,7 +40,7 @@ from keras_inception.cli.options import (
     Strict,
     Variant,
 )
-from keras_inception.files import METRICS_FILE, MODEL_FILE, SNAPSHOT_FOLDER
+from keras_inception.files import METRICS_FILE, MODEL_FILE, SNAPSHOT_FOLDER, keras_file
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
 
@@ -121,7 +121,7 @@ def train(
         spec = chosen_spec(variant, spec_file)
         fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
         recipe = chosen_recipe(recipe_name, changes, **fields, freeze_until=freeze_until)
-        init = None if init is None else model_path(init)
+        init = None if init is None else keras_file(init)
         devices = _devices(strategy)
         data = chosen_data(data_name, strict=strict)
         spec = _fitted_spec(spec, data, input_size)
@@ -186,6 +186,7 @@ def _print_job(spec: NetworkSpec, data: ImageData, recipe: Recipe) -> None:
 def _print_result(folder: Path, metrics: dict[str, Any]) -> None:
     if "top_1" not in metrics:  # only the chief evaluates
         return
+    print_missing_pictures()
     console.print(
         f"Held-out accuracy [bold]{metrics['top_1']:.2%}[/] "
         f"(top-5 {metrics['top_5']:.2%}) after {metrics['seconds']:.0f} s."

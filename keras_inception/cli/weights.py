@@ -78,16 +78,13 @@ def convert(
         from keras_inception.network.googlenet import GoogLeNet
         from keras_inception.network.imagenet import class_names
 
-        try:
-            model = GoogLeNet(
-                weights=source,
-                variant=variant,
-                auxiliary=auxiliary,
-                classes=classes,
-                include_preprocessing=include_preprocessing,
-            )
-        except ImportError as error:  # of the package that reads this format
-            raise ValueError(str(error)) from error
+        model = GoogLeNet(
+            weights=source,
+            variant=variant,
+            auxiliary=auxiliary,
+            classes=classes,
+            include_preprocessing=include_preprocessing,
+        )
         with aside(to) as partial:
             if to.suffix == ".keras":
                 model.save(partial)

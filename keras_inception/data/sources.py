@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from keras_inception.data.folder import open_folder
 from keras_inception.data.sample import load_sample
 from keras_inception.data.splits import ImageData
-from keras_inception.data.tfds import open_tfds
+from keras_inception.packages import explained_imports
 
 _MOST_LISTED = 10
 
@@ -38,8 +37,14 @@ def open_data(
     if name == "sample":
         data = load_sample()
     elif kind == "dir" and rest:
+        with explained_imports():
+            from keras_inception.data.folder import open_folder
+
         data = open_folder(Path(rest).expanduser(), progress)
     elif kind == "tfds" and rest:
+        with explained_imports():
+            from keras_inception.data.tfds import open_tfds
+
         data = open_tfds(rest, progress)
     else:
         raise ValueError(f'Expected data "sample", "dir:PATH" or "tfds:NAME". Received: {name!r}')

@@ -36,7 +36,7 @@ class Design:
     threshold: float
 
 
-def design(
+def design_network(
     spec: NetworkSpec,
     model: keras.Model,
     images: AnySplit,
@@ -58,7 +58,7 @@ def design(
     return Design(start=spec, spec=proposal, measurements=measurements, threshold=options.threshold)
 
 
-def grow(
+def grow_network(
     spec: NetworkSpec,
     data: ImageData,
     recipe: Recipe,

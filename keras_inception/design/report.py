@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ REPORT_FILE = "report.md"
 _KERNEL_COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756")
 
 
-def write_report(found: Design, folder: Path) -> None:
+def write_design_report(found: Design, folder: str | os.PathLike[str]) -> None:
     """Write spec.json, measurements.json, report.md and its pictures into a folder.
 
     Args:
-        found: what `design` or `grow` gave.
+        found: what `design_network` or `grow_network` returned.
         folder: is made if it does not exist.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / SPEC_FILE, found.spec.to_json())
     numbers = {item.module: _numbers(item) for item in found.measurements}

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 # A matrix of more classes than this is drawn without names and numbers, which nobody could read.
 _MOST_LABELLED = 30
-# Longer names are cut, so that they leave the matrix its room.
+# Longer names are cut, so that the matrix keeps its size.
 _LONGEST_NAME = 24
 
 
@@ -24,6 +22,9 @@ def training_curve(history: Mapping[str, Sequence[float]], path: Path) -> None:
             auxiliary classifiers "main_loss" too, which is what "val_loss" is to be compared with.
         path: of the PNG.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, key, title in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), ("Loss", "Top-1 accuracy"), strict=True
@@ -41,6 +42,8 @@ def training_curve(history: Mapping[str, Sequence[float]], path: Path) -> None:
 
 def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], path: Path) -> None:
     """Counts by true class (row) and predicted class (column), shaded by the share of the row."""
+    from matplotlib.figure import Figure
+
     count = len(class_names)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     side = 2.5 + 0.5 * min(count, _MOST_LABELLED)

@@ -5,18 +5,19 @@ Returns numbers, prints nothing. Section 7 of the paper lays out crops and ensem
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
-from sklearn.metrics import confusion_matrix
 
-from keras_inception.data.splits import AnySplit
+from keras_inception.data.splits import AnySplit, ImageData
 from keras_inception.evaluation.testing_crops import crop_views
 from keras_inception.images.geometry import Crops
-from keras_inception.runtimes.keras_model import image_shape, network_input
+from keras_inception.network.nested import flat_classifier
+from keras_inception.runtimes.keras_model import image_shape, load_keras, network_input
 
 _CROP_COUNTS: dict[Crops, int] = {"whole": 1, "1": 1, "10": 10, "144": 144}
 
@@ -55,7 +56,34 @@ class Evaluation:
         }
 
 
-def evaluate(model: keras.Model, batches: Iterable[tuple[Any, Any]]) -> Evaluation:
+def evaluate(
+    model: keras.Model | str | os.PathLike[str],
+    data: ImageData | AnySplit,
+    *,
+    crops: Crops = "whole",
+    batch_size: int = 64,
+) -> Evaluation:
+    """Evaluate a classifier on held-out images: top-1, top-5, loss, confusion.
+
+    Args:
+        model: a network of this package or a classifier around one, a run's folder, or a .keras
+            file.
+        data: whose test images to take, or the images themselves; the classes in the order of the
+            model's.
+        crops: "whole", or the "1", "10" or "144" crops of the paper's section 7.
+        batch_size: crops that the model sees at once.
+
+    Raises:
+        ValueError: not a model, an input that is not a fixed square, or labels that the model
+            does not have.
+    """
+    network = model if isinstance(model, keras.Model) else load_keras(model)
+    split = data.test if isinstance(data, ImageData) else data
+    scores = crop_scores(flat_classifier(network), split, crops, batch_size=batch_size)
+    return evaluate_scores(scores, np.asarray(split.labels))
+
+
+def evaluate_batches(model: keras.Model, batches: Iterable[tuple[Any, Any]]) -> Evaluation:
     """Evaluate a model of one output, N x classes of probabilities.
 
     Args:
@@ -96,7 +124,9 @@ def evaluate_scores(scores: np.ndarray, labels: np.ndarray) -> Evaluation:
         top_1=float(np.mean(as_high < 1)),
         top_5=float(np.mean(as_high < 5)),
         loss=float(-np.mean(np.log(np.maximum(own[:, 0], tiny)))),
-        confusion=confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(classes)),
+        confusion=np.bincount(
+            labels.astype(np.int64) * classes + scores.argmax(axis=1), minlength=classes**2
+        ).reshape(classes, classes),
     )
 
 

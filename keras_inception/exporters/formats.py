@@ -16,8 +16,9 @@ import tensorflow as tf
 
 from keras_inception.exporters.inference_graph import fold_batch_norm
 from keras_inception.exporters.saved_model import constant_function
+from keras_inception.packages import require_package
 from keras_inception.runtimes.keras_model import image_shape, network_input
-from keras_inception.runtimes.load import OPENVINO_PRECISION, require_package
+from keras_inception.runtimes.load import OPENVINO_PRECISION
 
 Format = Literal[
     "saved_model",
@@ -54,16 +55,17 @@ _ONNX_OPSET = 15
 
 
 def require_packages(kind: Format) -> None:
-    """Tell what a format needs before work begins.
+    """Check a format's name and packages before work begins.
 
     Raises:
-        ValueError: an optional package is missing, or an unknown format.
+        MissingPackageError: an optional package is missing.
+        ValueError: an unknown format.
     """
     if kind not in FORMATS:
         raise ValueError(f"Expected a format among {', '.join(FORMATS)}. Received: {kind!r}")
     extra = kind.removesuffix("-bfloat16")
     for package in {"onnx": ("tf2onnx", "onnxruntime"), "openvino": ("openvino",)}.get(extra, ()):
-        require_package(package, extra)
+        require_package(package)
 
 
 def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: np.ndarray) -> None:

@@ -1,19 +1,19 @@
-"""The export as a job: formats written aside, checked, timed side by side, the fastest chosen."""
+"""Export to several formats: write, check against the model, time in turns, keep the fastest."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 
 import keras
 import numpy as np
 
-from keras_inception.exporters.calibration import Images
+from keras_inception.exporters.calibration import Images, folder_images, sample_images
 from keras_inception.exporters.formats import (
     FILES,
     FORMATS,
@@ -29,9 +29,18 @@ from keras_inception.exporters.inference_graph import (
 )
 from keras_inception.exporters.parity import Agreement, agreement, require_agreement
 from keras_inception.exporters.saved_model import require_same_answers, write_saved_model
-from keras_inception.files import LABELS_FILE, contents_aside, make_writable, require_empty
-from keras_inception.network.build import inference_model
-from keras_inception.runtimes.keras_model import Scores, network_input
+from keras_inception.files import (
+    LABELS_FILE,
+    RECIPE_FILE,
+    SPEC_FILE,
+    contents_aside,
+    keras_file,
+    make_writable,
+    require_empty,
+)
+from keras_inception.network.nested import flat_classifier
+from keras_inception.packages import MissingPackageError
+from keras_inception.runtimes.keras_model import Scores, image_shape, load_keras, network_input
 from keras_inception.runtimes.load import load_network
 
 _TIMED_CALLS = 15
@@ -60,68 +69,63 @@ class Exported:
     milliseconds: float
 
 
-def export_model(
-    model: keras.Model,
-    folder: Path,
-    kinds: Sequence[Format],
+@dataclass(frozen=True)
+class _Job:
+    """What is exported: the model, and what goes with it."""
+
+    model: keras.Model
+    images: Images
+    labels: Sequence[str] | None
+    features: Sequence[str]
+    documents: Mapping[str, str]
+
+
+def export(
+    model: keras.Model | str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    formats: Sequence[Format] = ("saved_model",),
     *,
-    images: Images,
+    images: Images | np.ndarray | str | os.PathLike[str] | None = None,
     labels: Sequence[str] | None = None,
     features: Sequence[str] = ("avg_pool",),
-    documents: Mapping[str, str] = MappingProxyType({}),
     fastest: bool = False,
     merge: bool = False,
 ) -> list[Exported]:
-    """Write the model in each of the formats, each checked against the Python model.
+    """Write a model in each of the formats, each checked against the Python model.
 
     Args:
-        model: a trained model of this package.
+        model: a trained model of this package, a run's folder, or a .keras file. Beside a file,
+            labels.txt names the classes, and spec.json and recipe.json go into each SavedModel.
         folder: a new or empty folder for the results, and for a labels.txt.
-        kinds: the formats.
-        images: for calibration and check.
-        labels: the names of the classes; default their numbers.
+        formats: see `available_formats`.
+        images: for the check and for int8's calibration: uint8 N x h x w x C of the model's size,
+            or a folder of image files; default the embedded sample.
+        labels: the names of the classes; default those beside the model, or their numbers.
         features: endpoints of the SavedModel's signature `features`.
-        documents: texts to lie beside each SavedModel, by file name.
-        fastest: keep only the format that answers one image soonest on this machine, of those
-            that agree with the model.
+        fastest: keep only the format with the lowest latency of one image on this machine, of
+            those that agree with the model.
         merge: apply `merge_parallel_convs`.
 
     Returns:
         A row for the Python model ("keras", in graph mode), then one for each format.
 
     Raises:
-        ValueError: another backend than TensorFlow, the folder holds files, a missing package, or
-            a format that differs too much: nothing of that format is left.
+        MissingPackageError: a format needs an optional package.
+        ValueError: another backend than TensorFlow, the folder holds files, or a format that
+            differs too much: nothing of that format is left.
     """
     require_tensorflow("export")
+    folder = Path(folder)
     require_empty(folder)
-    for kind in kinds:
+    for kind in formats:
         require_packages(kind)
-    model = inference_model(model)
+    job = _job(model, images, labels, features)
     make_writable(folder)
     with contents_aside(folder) as beside:
-        served = merge_parallel_convs(model) if merge else model
-        if labels is not None:
-            (beside / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
-        for kind in kinds:
-            path = beside / FILES[kind]
-            if kind in _SAVED_MODELS:
-                write_saved_model(
-                    served,
-                    path,
-                    samples=images.check,
-                    labels=labels,
-                    features=features,
-                    documents=documents,
-                    precision=_SAVED_MODELS[kind],
-                )
-            else:
-                write_format(served, path, kind, calibration=images.calibration)
-        rows = _table(model, beside, kinds, images)
-        refusals = {row.kind: _refusal(row, model, images, labels) for row in rows}
-        kept = [row for row in rows[1:] if not refusals[row.kind]]
-        if fastest and kept:
-            kept = [min(kept, key=lambda row: row.milliseconds)]
+        _write(job, beside, formats, merge)
+        rows = _table(job.model, beside, formats, job.images)
+        refusals = {row.kind: _refusal(row, job) for row in rows}
+        kept = _kept(rows, refusals, fastest)
         for row in rows:
             if row not in kept and row.path is not None:
                 _remove(row.path)
@@ -137,13 +141,69 @@ def export_model(
     ]
 
 
+def _job(
+    model: keras.Model | str | os.PathLike[str],
+    images: Images | np.ndarray | str | os.PathLike[str] | None,
+    labels: Sequence[str] | None,
+    features: Sequence[str],
+) -> _Job:
+    documents: dict[str, str] = {}
+    if isinstance(model, keras.Model):
+        network = flat_classifier(model)
+    else:
+        path = keras_file(Path(model))
+        texts = {name: _text_beside(path, name) for name in (LABELS_FILE, SPEC_FILE, RECIPE_FILE)}
+        network, names = load_keras(path), texts.pop(LABELS_FILE)
+        labels = names.splitlines() if labels is None and names is not None else labels
+        documents = {name: text for name, text in texts.items() if text is not None}
+    shape = image_shape(network)
+    if images is None:
+        images = sample_images(shape, labels)
+    elif isinstance(images, np.ndarray):
+        images = Images(images, images)
+    elif not isinstance(images, Images):
+        images = folder_images(Path(images), shape, labels)
+    return _Job(network, images, labels, features, documents)
+
+
+def _text_beside(path: Path, name: str) -> str | None:
+    file = path.with_name(name)
+    return file.read_text(encoding="utf-8") if file.is_file() else None
+
+
+def _write(job: _Job, folder: Path, formats: Sequence[Format], merge: bool) -> None:
+    served = merge_parallel_convs(job.model) if merge else job.model
+    if job.labels is not None:
+        (folder / LABELS_FILE).write_text("\n".join(job.labels) + "\n", encoding="utf-8")
+    for kind in formats:
+        if kind not in _SAVED_MODELS:
+            write_format(served, folder / FILES[kind], kind, calibration=job.images.calibration)
+            continue
+        write_saved_model(
+            served,
+            folder / FILES[kind],
+            samples=job.images.check,
+            labels=job.labels,
+            features=job.features,
+            documents=job.documents,
+            precision=_SAVED_MODELS[kind],
+        )
+
+
+def _kept(
+    rows: Sequence[Exported], refusals: Mapping[str, ValueError | None], fastest: bool
+) -> list[Exported]:
+    kept = [row for row in rows[1:] if not refusals[row.kind]]
+    return [min(kept, key=lambda row: row.milliseconds)] if fastest and kept else kept
+
+
 def available_formats() -> tuple[Format, ...]:
     """The formats whose packages are installed."""
     found = []
     for kind in FORMATS:
         try:
             require_packages(kind)
-        except ValueError:
+        except MissingPackageError:
             continue
         found.append(kind)
     return tuple(found)
@@ -173,15 +233,14 @@ def _table(
     return rows
 
 
-def _refusal(
-    row: Exported, model: keras.Model, images: Images, labels: Sequence[str] | None
-) -> ValueError | None:
+def _refusal(row: Exported, job: _Job) -> ValueError | None:
     """Why a format is not kept, if it is not."""
     precision = PRECISIONS.get(row.kind, "float32")  # type: ignore[call-overload]
     try:
         require_agreement(row.agreement, row.kind, precision)
         if row.kind in _SAVED_MODELS and row.path:
-            require_same_answers(model, row.path, images.check, labels, _SAVED_MODELS[row.kind])
+            precision = _SAVED_MODELS[row.kind]
+            require_same_answers(job.model, row.path, job.images.check, job.labels, precision)
     except ValueError as error:
         return error
     return None
@@ -193,13 +252,13 @@ def _all_scores(scores: Scores, images: np.ndarray) -> np.ndarray:
 
 
 def _interleaved_times(runs: dict[str, Scores], image: np.ndarray) -> dict[str, float]:
-    """Median milliseconds of a call; one call of each in turn, so that all share the weather."""
+    """Median milliseconds of a call; in turns, so that background load affects all alike."""
     times: dict[str, list[float]] = {kind: [] for kind in runs}
     for turn in range(_TIMED_CALLS + 3):
         for kind, scores in runs.items():
             started = time.perf_counter()
             scores(image)
-            if turn >= 3:  # the first calls prepare
+            if turn >= 3:  # the first calls allocate and compile
                 times[kind].append((time.perf_counter() - started) * 1e3)
     return {kind: statistics.median(values) for kind, values in times.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,21 @@ import numpy as np
 from keras_inception.images.decode import read_image
 from keras_inception.runtimes.keras_model import Network
 from keras_inception.runtimes.load import load_network
+
+
+def load(path: str | os.PathLike[str]) -> Predictor:
+    """Load a saved network of any format: `load("RUN").predict("photo.jpg", top=5)`.
+
+    Args:
+        path: a run's folder, a .keras file, a SavedModel's folder, or a .tflite, .onnx or .xml
+            (OpenVINO) file of `export`. Class names come from the labels.txt beside it.
+
+    Raises:
+        MissingPackageError: the format needs an optional package.
+        ValueError: not a classifier of this package with a fixed input size, or labels that are
+            not as many as its classes.
+    """
+    return Predictor(load_network(path))
 
 
 class Answer(NamedTuple):
@@ -31,7 +47,7 @@ class Predictor:
     network: Network
 
     @classmethod
-    def load(cls, path: Path) -> Predictor:
+    def load(cls, path: str | os.PathLike[str]) -> Predictor:
         """Load what `load_network` does: .keras, SavedModel, LiteRT, ONNX, OpenVINO.
 
         Raises:
@@ -40,13 +56,13 @@ class Predictor:
         """
         return cls(load_network(path))
 
-    def predict(self, image: Path, top: int) -> list[tuple[str, float]]:
+    def predict(self, image: str | os.PathLike[str], top: int = 5) -> list[tuple[str, float]]:
         """The `top` most probable (label, score) of an image file, best first.
 
         Raises:
             ValueError: a file that is not an image.
         """
-        return self.answers(self._read(image)[None], top)[0]
+        return self.answers(self._read(Path(image))[None], top)[0]
 
     def answers(self, pixels: np.ndarray, top: int) -> list[list[tuple[str, float]]]:
         """The same for pixels: uint8 N x h x w x C of the network's size."""

@@ -19,8 +19,8 @@ from keras_inception.evaluation.visualize import branch_names
 from keras_inception.images.decode import read_image
 from keras_inception.inference.predictor import Predictor
 from keras_inception.network.endpoints import feature_extractor
+from keras_inception.packages import require_package
 from keras_inception.runtimes.keras_model import is_channels_first, network_input
-from keras_inception.runtimes.load import require_package
 
 PAGE = Path(__file__).with_name("page.html")
 _MAP_PIXELS = 64  # an activation map is shown at least this large
@@ -86,9 +86,10 @@ def build_app(path: Path, limits: Limits | None = None) -> Any:
         limits: of uploads.
 
     Raises:
-        ValueError: FastAPI is not installed, or the model cannot be loaded.
+        MissingPackageError: FastAPI is not installed.
+        ValueError: the model cannot be loaded.
     """
-    require_package("fastapi", "serve")
+    require_package("fastapi")
     from fastapi import FastAPI, HTTPException, Query, Request
     from fastapi.responses import HTMLResponse
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_inception.files import keras_file
 from keras_inception.images.conventions import model_preprocessing, preprocess_input
 from keras_inception.network.nested import flat_classifier
 
@@ -66,8 +68,8 @@ def is_channels_first(model: keras.Model) -> bool:
     return any(getattr(layer, "data_format", None) == "channels_first" for layer in model.layers)
 
 
-def load_keras(path: Path) -> keras.Model:
-    """The classifier of a `.keras` file: a network of this package, or a model around one.
+def load_keras(path: str | os.PathLike[str]) -> keras.Model:
+    """The classifier of a run's folder or `.keras` file: a network of this package or around one.
 
     Returns:
         One flat graph (`flat_classifier`).
@@ -75,6 +77,7 @@ def load_keras(path: Path) -> keras.Model:
     Raises:
         ValueError: not one, or not a classifier of a fixed input size.
     """
+    path = keras_file(Path(path))
     model = flat_classifier(load_any_keras(path))
     if None in image_shape(model) or len(model.output_shape) != 2:
         raise ValueError(

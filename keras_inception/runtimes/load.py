@@ -1,4 +1,4 @@
-"""Any exported network behind one face: pixels in, scores out. Optional packages inside functions.
+"""Load any saved network: pixels in, scores out. Optional packages are imported inside functions.
 
 A `.keras` file, a SavedModel of this package, LiteRT, ONNX and OpenVINO. Decodes no images.
 """
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from keras_inception.files import LABELS_FILE, MODEL_FILE
+from keras_inception.packages import require_package
 from keras_inception.runtimes.keras_model import (
     Network,
     Scores,
@@ -21,7 +21,7 @@ from keras_inception.runtimes.keras_model import (
     load_keras,
 )
 
-# Where in a file of OpenVINO it stands in what it is to compute: "f32" or "bf16".
+# Key of an OpenVINO file's runtime information: the compute precision, "f32" or "bf16".
 OPENVINO_PRECISION = ["keras_inception", "inference_precision"]
 
 
@@ -31,13 +31,15 @@ EXPECTED = (
 )
 
 
-def load_network(path: Path) -> Network:
+def load_network(path: str | os.PathLike[str]) -> Network:
     """Load a network from a file or folder; the labels from the `labels.txt` with it.
 
     Raises:
-        ValueError: nothing of a known kind, not a classifier of this package, a missing optional
-            package, or labels that are not as many as the classes.
+        MissingPackageError: the format needs an optional package.
+        ValueError: nothing of a known kind, not a classifier of this package, or labels that are
+            not as many as the classes.
     """
+    path = Path(path)
     if path.is_dir() and (path / MODEL_FILE).is_file():
         path = path / MODEL_FILE
     if path.suffix == ".keras" and path.is_file():
@@ -55,21 +57,6 @@ def load_network(path: Path) -> Network:
     return Network(scores, shape, _labels(beside, classes))
 
 
-def require_package(name: str, extra: str) -> None:
-    """One clear line where an optional package is missing.
-
-    Raises:
-        ValueError: it is, with the extra that brings it.
-    """
-    from importlib.util import find_spec
-
-    if find_spec(name) is None:
-        raise ValueError(
-            f"Expected the package {name!r}. It is not installed: "
-            f'pip install "keras-inception[{extra}]"'
-        )
-
-
 def _labels(path: Path, classes: int) -> tuple[str, ...]:
     if not path.is_file():
         return tuple(str(index) for index in range(classes))
@@ -83,9 +70,8 @@ def _labels(path: Path, classes: int) -> tuple[str, ...]:
 
 
 def _opened(load: Callable[[Path], tuple[Scores, Any]], path: Path) -> tuple[Scores, Any]:
-    """Load what another runtime reads; each has errors of its own for a damaged file."""
-    if path.suffix in _PACKAGES:
-        require_package(*_PACKAGES[path.suffix])
+    """Load with another runtime; each has its own errors for a damaged file."""
+    require_package(_PACKAGES.get(path.suffix, "tensorflow"))
     try:
         return load(path)
     except Exception as error:
@@ -96,6 +82,8 @@ def _opened(load: Callable[[Path], tuple[Scores, Any]], path: Path) -> tuple[Sco
 
 
 def _saved_model(path: Path) -> tuple[Scores, Any]:
+    import tensorflow as tf
+
     loaded = tf.saved_model.load(str(path))
     serve = loaded.signatures.get("images")
     if serve is None:
@@ -113,6 +101,8 @@ def _saved_model(path: Path) -> tuple[Scores, Any]:
 
 
 def _litert(path: Path) -> tuple[Scores, Any]:
+    import tensorflow as tf
+
     interpreter = tf.lite.Interpreter(str(path), num_threads=os.cpu_count())
     source = interpreter.get_input_details()[0]["index"]
     target = interpreter.get_output_details()[0]["index"]
@@ -158,5 +148,5 @@ _LOADERS: dict[str, Callable[[Path], tuple[Scores, Any]]] = {
 }
 
 
-# What these need, and the extra that brings it.
-_PACKAGES = {".onnx": ("onnxruntime", "onnx"), ".xml": ("openvino", "openvino")}
+# What other formats than TensorFlow's need.
+_PACKAGES = {".onnx": "onnxruntime", ".xml": "openvino"}

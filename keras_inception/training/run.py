@@ -8,10 +8,11 @@ after a kill is in the folder's snapshots.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,10 @@ from keras_inception.cost.layers import network_cost
 from keras_inception.data.splits import ImageData
 from keras_inception.data.stream import evaluation_batches, sample_pixels
 from keras_inception.evaluation import plots
-from keras_inception.evaluation.scores import evaluate
+from keras_inception.evaluation.scores import evaluate_batches
 from keras_inception.exporters.saved_model import export_saved_model
 from keras_inception.files import (
     LABELS_FILE,
-    LOCK_FILE,
     METRICS_FILE,
     MODEL_FILE,
     PARTIAL,
@@ -37,13 +37,14 @@ from keras_inception.files import (
     SPEC_FILE,
     aside,
     make_writable,
-    only_run_in,
     require_empty,
     write_text,
 )
 from keras_inception.images.conventions import preprocess_input
+from keras_inception.locks import LOCK_FILE, only_run_in
 from keras_inception.network.build import build_network
 from keras_inception.network.endpoints import freeze_until
+from keras_inception.packages import is_installed
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
 from keras_inception.training import keras_fit
@@ -76,21 +77,22 @@ def train(
     spec: NetworkSpec,
     data: ImageData,
     recipe: Recipe,
-    folder: Path,
+    folder: str | os.PathLike[str],
     *,
     strategy: tf.distribute.Strategy | None = None,
-    init: Path | None = None,
+    init: str | os.PathLike[str] | None = None,
     snapshot_steps: int | None = None,
     snapshot_minutes: float | None = 10.0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> TrainResult:
     """Train the network of `spec` on `data` and write the run's folder.
 
-    After each epoch the folder holds `model.keras` as it is then (with the averaged weights, if
-    the recipe averages, and `unaveraged.keras` beside it) and `history.csv`; at the end also the
-    SavedModel, `spec.json`, `recipe.json`, `labels.txt`, `metrics.json`, `training_curve.png` and
-    `confusion_matrix.png`. Called again with the folder of a run that did not end, it goes on from
-    the newest snapshot: on one CPU device to the very weights of a run that was never stopped.
+    After each epoch the folder holds `model.keras` with the weights of then (averaged if the
+    recipe averages, and `unaveraged.keras` beside it) and `history.csv`; at the end also the
+    SavedModel, `spec.json`, `recipe.json`, `labels.txt`, `metrics.json`, and, if matplotlib is
+    installed, `training_curve.png` and `confusion_matrix.png`. Called again with the folder of an
+    unfinished run, it resumes from the newest snapshot: on one CPU device to the very weights of a
+    run that was never stopped.
 
     Args:
         spec: the architecture; its auxiliary classifiers, if any, are trained along and left out
@@ -115,6 +117,7 @@ def train(
         TrainingDivergedError: a loss or a weight is not finite.
         OSError: the folder cannot be written.
     """
+    folder, init = Path(folder), None if init is None else Path(init)
     strategy = strategy or tf.distribute.get_strategy()
     prepare_run(spec, data, recipe, folder, strategy=strategy)
     chief = is_chief(strategy)
@@ -244,7 +247,8 @@ def _finish(
     model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
     batches = evaluation_batches(data.test, spec, recipe.batch_size)
     # JAX takes no tensors of TensorFlow.
-    evaluation = evaluate(model, ((np.asarray(images), labels) for images, labels in batches))
+    arrays = ((np.asarray(images), labels) for images, labels in batches)
+    evaluation = evaluate_batches(model, arrays)
     shutil.rmtree(folder / "saved_model", ignore_errors=True)  # of a process killed right here
     if keras.backend.backend() == "tensorflow":
         samples = sample_pixels(data.test, spec, _PARITY_IMAGES)
@@ -257,10 +261,11 @@ def _finish(
             labels=data.class_names,
             documents={SPEC_FILE: spec.to_json(), RECIPE_FILE: recipe.to_json()},
         )
-    with aside(folder / "training_curve.png") as path:
-        plots.training_curve(progress.history, path)
-    with aside(folder / "confusion_matrix.png") as path:
-        plots.confusion_matrix(evaluation.confusion, data.class_names, path)
+    if is_installed("matplotlib"):
+        with aside(folder / "training_curve.png") as path:
+            plots.training_curve(progress.history, path)
+        with aside(folder / "confusion_matrix.png") as path:
+            plots.confusion_matrix(evaluation.confusion, data.class_names, path)
     cost = network_cost(spec).total
     metrics = {
         **evaluation.summary(data.class_names),
@@ -270,6 +275,7 @@ def _finish(
         "history": progress.history,
     }
     write_text(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
-    (folder / LOCK_FILE).unlink()  # whoever opens a new one finds the metrics and leaves
+    with suppress(PermissionError):  # Windows keeps a file that is open
+        (folder / LOCK_FILE).unlink()  # a later run finds the metrics and stops
     shutil.rmtree(folder / SNAPSHOT_FOLDER)
     return TrainResult(model, folder, metrics)

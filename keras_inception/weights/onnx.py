@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_inception.packages import explained_imports
 from keras_inception.spec.network import (
     Branch,
     ConvSpec,
@@ -32,7 +33,7 @@ def read(path: Path) -> Arrays:
     """All floating-point initializers and constants of rank 1 or more, under their names.
 
     Raises:
-        ImportError: onnx is not installed.
+        MissingPackageError: onnx is not installed.
         ValueError: not an ONNX model.
     """
     graph = _Graph(path, _parse(path))
@@ -65,14 +66,10 @@ def _pools(spec: NetworkSpec) -> list[PoolSpec]:
 
 
 def _parse(path: Path) -> Any:
-    try:
+    from google.protobuf import message
+
+    with explained_imports():
         import onnx
-        from google.protobuf import message
-    except ImportError as error:
-        raise ImportError(
-            f"Expected the package 'onnx', to read {str(path)!r}. Received: it is not installed. "
-            "Install it: pip install onnx"
-        ) from error
     try:
         graph = onnx.load(path).graph
     except (message.DecodeError, onnx.checker.ValidationError, OSError) as error:

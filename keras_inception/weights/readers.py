@@ -25,7 +25,7 @@ def read_source(path: Path, spec: NetworkSpec | None = None, classes: int | None
         classes: 1001 keeps the background of a TF-Slim checkpoint, which is dropped otherwise.
 
     Raises:
-        ImportError: a format whose package is not installed.
+        MissingPackageError: the format needs an optional package.
         ValueError: no such file, an unknown format, a damaged file, or another network.
     """
     if not path.exists() and not _index(path).is_file():

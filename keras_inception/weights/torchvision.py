@@ -12,6 +12,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+from keras_inception.packages import explained_imports
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import TORCHVISION
 from keras_inception.weights.source import Arrays, Source, pair_units, with_classes, with_heads_of
@@ -30,7 +31,7 @@ def read(path: Path) -> Arrays:
     """All arrays of a state dict, without the counters of batches.
 
     Raises:
-        ImportError: torch, or safetensors, is not installed.
+        MissingPackageError: torch, or safetensors, is not installed.
         ValueError: not a state dict, or more in it than tensors.
     """
     read = _read_safetensors if path.suffix.lower() == ".safetensors" else _read_torch
@@ -71,10 +72,8 @@ def name_map(spec: NetworkSpec) -> dict[str, str]:
 
 
 def _read_torch(path: Path) -> Arrays:
-    try:
+    with explained_imports():
         import torch
-    except ImportError as error:
-        raise _needs("torch", path) from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
@@ -91,21 +90,12 @@ def _read_torch(path: Path) -> Arrays:
 
 
 def _read_safetensors(path: Path) -> Arrays:
-    try:
+    with explained_imports():
         import safetensors
         import safetensors.numpy
-    except ImportError as error:
-        raise _needs("safetensors", path) from error
     try:
         return safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"Expected a file of safetensors. Received: {str(path)!r} ({error})"
         ) from error
-
-
-def _needs(package: str, path: Path) -> ImportError:
-    return ImportError(
-        f"Expected the package {package!r}, to read {str(path)!r}. Received: it is not installed. "
-        'Install it: pip install "keras-inception[torch]"'
-    )

@@ -11,7 +11,7 @@ from typing import Any
 
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from keras_inception.files import only_run_in
+from keras_inception.locks import only_run_in
 from tuning.engine.control import SEARCH_KEY, TrialControl
 from tuning.engine.keras_tuner_compat import TunerHooks
 from tuning.engine.oracle import SearchOracle
