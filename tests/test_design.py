@@ -1,4 +1,4 @@
-"""Measured design: from activations to widths within a budget, and its report."""
+"""Design from statistics: from activations to widths within a budget, and the report."""
 
 import json
 import re
@@ -63,7 +63,7 @@ def measurement(module="3a", channels=50, **changes):
     return ModuleMeasurement(**values | changes)
 
 
-def test_each_module_sees_what_is_below_it():
+def test_each_module_is_measured_at_its_input():
     inputs = module_inputs(PAPER)
     assert inputs == {
         "3a": "pool2", "3b": "3a", "4a": "pool3", "4b": "4a", "4c": "4b", "4d": "4c", "4e": "4d",
@@ -73,19 +73,19 @@ def test_each_module_sees_what_is_below_it():
 
 
 class TestProposedModule:
-    def test_outputs_are_shared_out_by_clusters_and_pooled_dimension(self):
+    def test_outputs_are_split_by_clusters_and_pooled_dimension(self):
         # 100 outputs over 10 + 6 + 4 clusters and a dimension of 5: 4 filters each.
         assert proposed_module(MODULE, measurement()) == ModuleSpec(
             name="3a",
             filters_1x1=40,
             spatial=(
                 BranchSpec(kernel_size=3, reduce=12, filters=24),
-                BranchSpec(kernel_size=5, reduce=16, filters=16),  # no wider than its filters
+                BranchSpec(kernel_size=5, reduce=16, filters=16),  # not wider than its filters
             ),
             filters_pool_proj=20,
         )
 
-    def test_a_branch_of_less_than_half_a_step_is_left_out(self):
+    def test_a_branch_of_less_than_half_a_step_is_omitted(self):
         # 100 outputs over 25: .9 clusters are 3.6 filters, 1.1 are 4.4.
         found = measurement(counts={1: 0.9, 3: 18.0, 5: 1.1})
         proposal = proposed_module(MODULE, found)
@@ -115,7 +115,7 @@ class TestProposedModule:
         proposal = proposed_module(MODULE, found)
         assert proposal.spatial == (BranchSpec(kernel_size=7, reduce=1, filters=60),)
 
-    def test_a_module_of_nothing_keeps_a_branch(self):
+    def test_an_empty_module_keeps_a_branch(self):
         module = replace(MODULE, filters_1x1=1, spatial=(), filters_pool_proj=0)
         proposal = proposed_module(module, measurement(counts={1: 1.0, 3: 1.0, 5: 1.0}))
         assert (proposal.filters_1x1, proposal.spatial) == (1, ())
@@ -152,7 +152,7 @@ class TestMeasure:
         model = planted_network(self.groups)
         return measure(model, {"3b": "3a"}, lambda: batches, DesignOptions(**options))[0]
 
-    def test_what_was_planted_is_measured(self):
+    def test_planted_structure_is_measured(self):
         found = self.measured(planted(self.groups))
         assert (found.module, found.endpoint) == ("3b", "3a")
         assert (found.grid, found.channels) == ((12, 12), 13)
@@ -179,7 +179,7 @@ class TestMeasure:
         found = self.measured(planted(self.groups), kernel_sizes=(1, 3), threshold=0.5)
         assert sorted(found.counts) == sorted(found.dimensions) == [1, 3]
         assert len(found.extents) == len(found.decay.itself) == 3
-        # A maximum over 3 x 3 is alike at neighbours: fewer numbers than the map itself.
+        # A maximum over 3 x 3 is similar at neighbours, so its dimension is lower than the map's.
         assert 0 < found.pooled_dimension < found.dimensions[3]
 
     def test_no_images(self):
@@ -226,7 +226,7 @@ def few_images():
     return ImageData(name="few", train=split, test=split, class_names=tuple("abcde"))
 
 
-def test_design_keeps_all_but_the_modules_widths(few_images):
+def test_design_changes_only_the_modules_widths(few_images):
     spec = fitted_to_data(tiny_spec(norm="bn"), few_images)
     budget = Budget(macs=3_000_000)
     found = design_network(
@@ -261,7 +261,7 @@ def test_layer_by_layer_each_module_is_measured_on_the_designed_ones(
         ["3a"], ["3a", "3b"], ["3a", "3b", "4a"]
     ]  # fmt: skip
     assert [folder for _, folder in trained] == [tmp_path / name for name in ("3a", "3b", "4a")]
-    # The newest module is still the start's, those below it are designed.
+    # The newest module is still that of the start; those below it are designed.
     for number, step in enumerate(specs):
         assert step.modules[-1] == spec.modules[number]
         for item, module in zip(found.measurements, step.modules[:-1], strict=False):
@@ -322,7 +322,7 @@ class TestReport:
 
 @pytest.fixture(autouse=True)
 def small_sample(monkeypatch):
-    """The command's sample is of 100 images."""
+    """The command's sample has 100 images."""
     whole = load_sample()
     cut = Split(whole.test.images[:100], whole.test.labels[:100])
     sample = replace(whole, train=cut, test=cut)
@@ -331,7 +331,7 @@ def small_sample(monkeypatch):
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    """What `measure` needs of a run: an untrained tiny network and its spec."""
+    """The files of a run that `measure` needs: an untrained tiny network and its spec."""
     folder = tmp_path_factory.mktemp("run")
     spec = fitted_to_data(tiny_spec(norm="bn"), load_sample())
     build_network(spec).save(folder / "model.keras")
@@ -370,7 +370,7 @@ class TestCommand:
         text = (tmp_path / "designed" / "spec.json").read_text(encoding="utf-8")
         assert 18_000 < network_cost(NetworkSpec.from_json(text)).total.params <= 20_000
 
-    def test_the_budget_is_the_starts_own_unless_one_is_given(self, monkeypatch, tmp_path):
+    def test_the_budget_defaults_to_the_cost_of_the_start(self, monkeypatch, tmp_path):
         def refused(spec, model, images, budget, options):
             raise ValueError(f"{budget} {options.threshold}")
 
@@ -400,7 +400,7 @@ class TestCommand:
     def test_mistakes(self, monkeypatch, run_folder, tmp_path, arguments, message):
         monkeypatch.setattr(
             "keras_inception.design.procedure.design_network", None
-        )  # told before anything is done
+        )  # reported before any work is done
         command = ["design", "--model", str(run_folder), "--out", str(tmp_path / "new")]
         result = CliRunner().invoke(app, [*command, *arguments])
         assert result.exit_code == 2

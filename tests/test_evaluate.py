@@ -1,4 +1,4 @@
-"""Numbers against scikit-learn and against examples worked out by hand."""
+"""Metrics against scikit-learn and hand-computed examples."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from keras_inception.evaluation.scores import evaluate_batches, evaluate_scores
 
 
 def random_scores(images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities without ties, better than chance, and labels of which every class occurs."""
+    """Probabilities without ties, better than chance, and labels that include every class."""
     random = np.random.default_rng(classes)
     labels = np.arange(images) % classes
     logits = random.normal(size=(images, classes))
@@ -37,7 +37,7 @@ def test_against_scikit_learn(classes):
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
-def test_among_five_classes_or_fewer_the_first_five_are_all(classes):
+def test_with_five_classes_or_fewer_top_5_includes_all(classes):
     scores, labels = random_scores(60, classes)
     result = evaluate_scores(scores, labels)
     assert result.top_5 == 1
@@ -45,7 +45,7 @@ def test_among_five_classes_or_fewer_the_first_five_are_all(classes):
 
 
 def test_by_hand():
-    """Labels 0, 1, 2, 1: right, right, wrong (0), wrong (2)."""
+    """Labels 0, 1, 2, 1: correct, correct, wrong (0), wrong (2)."""
     scores = np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.6, 0.0, 0.4], [0.1, 0.4, 0.5]])
     result = evaluate_scores(scores, np.array([0, 1, 2, 1]))
     assert result.top_1 == 0.5
@@ -63,20 +63,20 @@ def test_ties_count_against_the_label():
     assert result.top_5 == 0.5
 
 
-def test_scores_that_are_not_numbers_gain_nothing():
+def test_scores_that_are_nan_count_as_wrong():
     scores = np.full((3, 6), np.nan)
     result = evaluate_scores(scores, np.array([0, 1, 2]))
     assert (result.top_1, result.top_5) == (0, 0)
     assert math.isnan(result.loss)
 
 
-def test_a_score_of_zero_costs_much_but_not_infinity():
+def test_a_score_of_zero_has_a_finite_loss():
     """The smallest normal float64 is 2^-1022."""
     result = evaluate_scores(np.array([[1.0, 0.0]]), np.array([1]))
     assert result.loss == pytest.approx(1022 * math.log(2))
 
 
-def test_a_class_without_images_is_none_in_the_json():
+def test_a_class_without_images_is_null_in_the_json():
     result = evaluate_scores(np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1]]), np.array([0, 0]))
     summary = json.loads(json.dumps(result.summary(("a", "b", "c")), allow_nan=False))
     assert summary["per_class"] == {"a": 0.5, "b": None, "c": None}
@@ -104,7 +104,7 @@ def test_evaluate_runs_the_model_over_all_batches():
     )
 
 
-def test_evaluate_wants_images():
+def test_evaluate_needs_images():
     inputs = keras.Input((7,))
     model = keras.Model(inputs, keras.layers.Softmax()(inputs))
     with pytest.raises(ValueError, match="at least one batch"):

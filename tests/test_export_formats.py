@@ -1,4 +1,4 @@
-"""The other formats, each run by its own runtime, and the job that writes, times and chooses."""
+"""The other formats, each run in its own runtime, and the job that writes, times and selects."""
 
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ NEEDS = {"onnx": "tf2onnx", "openvino": "openvino", "openvino-bfloat16": "openvi
 
 
 def network(norm: str = "lrn") -> keras.Model:
-    """An LRN network with one clear first class for each image."""
+    """An LRN network with one clear first class per image."""
     keras.utils.set_random_seed(1)
     model = build_network(tiny_spec(norm=norm))
     logits = model.get_layer("predictions_logits")
@@ -63,7 +63,7 @@ def test_each_format_gives_the_model_s_scores(kind: str, images: Images, tmp_pat
 
 @pytest.mark.parametrize("kind", ["saved_model", "litert"])
 def test_merged_branches_are_written(kind: str, images: Images, tmp_path: Path) -> None:
-    """Larger by the zeros around the smaller kernels, and checked as every export is."""
+    """The file is larger by the zeros around smaller kernels, and is checked like any export."""
     model = build_network(lean_spec())
     sizes = [
         export(model, tmp_path / str(merge), [kind], images=images, merge=merge)[1].size
@@ -72,7 +72,7 @@ def test_merged_branches_are_written(kind: str, images: Images, tmp_path: Path) 
     assert sizes[1] > sizes[0]
 
 
-def test_fastest_keeps_the_format_that_answers_soonest(
+def test_fastest_keeps_the_format_with_the_lowest_latency(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -97,7 +97,7 @@ def test_fastest_keeps_the_format_that_answers_soonest(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model_float16.tflite"]
 
 
-def test_fastest_passes_over_what_does_not_agree(
+def test_fastest_skips_formats_that_do_not_agree(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -149,13 +149,13 @@ def test_an_unknown_format_is_refused() -> None:
         require_packages("x")  # type: ignore[arg-type]
 
 
-def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_is_not_a_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(ValueError, match=r"Expected a run's folder.*Received: .*notes.txt"):
         load_network(tmp_path / "notes.txt")
 
 
-def test_sample_images_know_the_truth_of_the_sample_s_classes_only() -> None:
+def test_sample_images_have_labels_only_for_the_sample_s_classes() -> None:
     data = load_sample()
 
     own = sample_images((28, 28, 1), data.class_names)
@@ -165,7 +165,7 @@ def test_sample_images_know_the_truth_of_the_sample_s_classes_only() -> None:
     assert sample_images((28, 28, 1), LABELS).truth is None
 
 
-def test_folders_named_after_classes_tell_the_truth(tmp_path: Path) -> None:
+def test_folders_named_after_classes_give_the_labels(tmp_path: Path) -> None:
     for index, label in enumerate(LABELS[:2]):
         (tmp_path / label).mkdir()
         for number in range(3):
@@ -188,13 +188,13 @@ def test_folders_named_after_classes_tell_the_truth(tmp_path: Path) -> None:
 
 
 def disagreeing(model: keras.Model, path: Path, **others: object) -> None:
-    """What writes another network than it was given."""
+    """A writer that writes another network than the given one."""
     other = network()
     other.set_weights([weight * -1 for weight in model.get_weights()])
     write_saved_model(other, path, **others)  # type: ignore[arg-type]
 
 
-def test_fastest_passes_over_a_saved_model_that_does_not_agree(
+def test_fastest_skips_a_saved_model_that_does_not_agree(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("keras_inception.exporters.job.write_saved_model", disagreeing)
@@ -209,7 +209,7 @@ def test_fastest_passes_over_a_saved_model_that_does_not_agree(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.tflite"]
 
 
-def test_a_refusal_says_which_formats_are_kept(
+def test_a_refusal_lists_the_kept_formats(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("keras_inception.exporters.job.write_saved_model", disagreeing)
@@ -219,7 +219,7 @@ def test_a_refusal_says_which_formats_are_kept(
 
 
 @pytest.mark.parametrize("error", [ValueError("no such endpoint"), KeyboardInterrupt()])
-def test_an_export_that_ends_early_leaves_nothing_and_can_be_asked_again(
+def test_an_interrupted_export_leaves_no_files_and_can_be_repeated(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -235,7 +235,7 @@ def test_an_export_that_ends_early_leaves_nothing_and_can_be_asked_again(
 
 
 @pytest.mark.parametrize("name", ["torn.onnx", "torn.xml", "torn.tflite", "saved_model"])
-def test_a_torn_file_of_another_runtime_is_one_clear_error(tmp_path: Path, name: str) -> None:
+def test_a_truncated_file_of_another_runtime_is_one_error(tmp_path: Path, name: str) -> None:
     if name.endswith((".onnx", ".xml")):
         pytest.importorskip("onnxruntime" if name.endswith(".onnx") else "openvino")
     path = tmp_path / name

@@ -1,4 +1,4 @@
-"""The SavedModel as a stranger finds it: in a process without Keras, by its own tools, in C."""
+"""The SavedModel outside this package: without Keras, with TensorFlow's tools, in C."""
 
 import json
 import re
@@ -30,7 +30,7 @@ LABELS = ("zero", "one, with a comma", "zwei", "three", "four")
 
 
 def trained_like(model: keras.Model) -> keras.Model:
-    """Statistics and gammas as training would leave them: none is 0 or 1."""
+    """Set statistics and gammas as after training: none is 0 or 1."""
     random = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -71,7 +71,7 @@ def expected(model: keras.Model) -> np.ndarray:
     return model.predict_on_batch(inputs)["main"]
 
 
-def test_images_gives_the_model_s_scores(folder: Path, expected: np.ndarray) -> None:
+def test_images_returns_the_model_s_scores(folder: Path, expected: np.ndarray) -> None:
     serve = tf.saved_model.load(str(folder)).signatures["images"]
 
     for count in (1, 6):
@@ -79,7 +79,7 @@ def test_images_gives_the_model_s_scores(folder: Path, expected: np.ndarray) -> 
         np.testing.assert_allclose(received, expected[:count], atol=1e-5)
 
 
-def test_features_gives_the_model_s_endpoints(model: keras.Model, folder: Path) -> None:
+def test_features_returns_the_model_s_endpoints(model: keras.Model, folder: Path) -> None:
     inputs = preprocess_input(real_images(), convention="tf")
     serve = tf.saved_model.load(str(folder)).signatures["features"]
 
@@ -92,8 +92,8 @@ def test_features_gives_the_model_s_endpoints(model: keras.Model, folder: Path) 
 
 
 def without_keras_and_package(program: str, *arguments: str) -> Any:
-    """What a program prints as JSON in a process that can import neither Keras nor this package."""
-    # None in sys.modules: an import fails, and the package is found nowhere.
+    """Return the JSON that a program prints in a process without Keras and this package."""
+    # None in sys.modules makes an import fail, and the package is not on the path.
     block = "import sys\nsys.modules['keras'] = sys.modules['keras_inception'] = None\n"
     done = subprocess.run(
         [sys.executable, "-c", block + program, *arguments],
@@ -117,7 +117,7 @@ print(json.dumps({key: value if isinstance(value, list) else value.tolist()
 """
 
 
-def test_files_are_served_where_there_is_neither_keras_nor_this_package(
+def test_files_are_served_without_keras_and_this_package(
     folder: Path, expected: np.ndarray, tmp_path: Path
 ) -> None:
     paths = [tmp_path / "good.png", tmp_path / "bad.png", tmp_path / "good2.png"]
@@ -138,7 +138,7 @@ def test_files_are_served_where_there_is_neither_keras_nor_this_package(
     assert answer["scores"][1] == [0, 0, 0]
 
 
-def test_what_lies_beside_the_graph(folder: Path) -> None:
+def test_files_in_addition_to_the_graph(folder: Path) -> None:
     steps = json.loads((folder / "preprocessing.json").read_text())
 
     assert (folder / "assets" / "labels.txt").read_text().splitlines() == list(LABELS)
@@ -215,7 +215,7 @@ def test_the_c_api_loads_and_runs_it(folder: Path, expected: np.ndarray, tmp_pat
 
 
 def _graph_names(folder: Path, signature: str, key: str, output: str) -> tuple[str, str]:
-    """Names of an input and of an output in the graph, as the signature maps them."""
+    """Return the names of an input and an output in the graph, as mapped by the signature."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
@@ -223,7 +223,7 @@ def _graph_names(folder: Path, signature: str, key: str, output: str) -> tuple[s
     return mapped.inputs[key].name.split(":")[0], mapped.outputs[output].name
 
 
-def test_labels_of_another_number_are_refused(model: keras.Model, tmp_path: Path) -> None:
+def test_a_wrong_number_of_labels_for_export_is_refused(model: keras.Model, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Expected 5 labels"):
         export_saved_model(model, tmp_path / "x", samples=real_images(), labels=["one"])
     assert not any(tmp_path.iterdir())
@@ -239,7 +239,7 @@ def test_an_existing_folder_is_refused(model: keras.Model, tmp_path: Path) -> No
         export_saved_model(model, tmp_path, samples=real_images())
 
 
-def test_a_difference_leaves_nothing_behind(
+def test_a_difference_leaves_no_files(
     model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wrong(model: keras.Model, precision: str) -> keras.Model:
@@ -264,7 +264,7 @@ def test_bfloat16_agrees_on_the_first_class(model: keras.Model, tmp_path: Path) 
 
 
 def _in_convention(pixels: np.ndarray, convention: str) -> np.ndarray:
-    """BVLC's and inception5h's as their sources say; the others by keras.applications."""
+    """Preprocess for BVLC and inception5h as in their sources, otherwise with keras.applications."""
     if convention == "caffe":
         return pixels[..., ::-1] - np.float32([104, 117, 123])
     if convention == "inception5h":
@@ -274,7 +274,7 @@ def _in_convention(pixels: np.ndarray, convention: str) -> np.ndarray:
 
 @pytest.mark.parametrize("convention", ["caffe", "tf", "torch", "inception5h"])
 def test_the_pixel_convention_of_the_weights_is_in_the_graph(tmp_path, convention) -> None:
-    """On pixels of three colours, for the SavedModel and for a file of another runtime."""
+    """Uses pixels of three colours, with the SavedModel and a file of another runtime."""
     keras.utils.set_random_seed(0)
     model = trained_like(build_network(replace(tiny_spec(norm="bn"), pixels=convention)))
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
@@ -316,7 +316,7 @@ def test_a_grey_lrn_network_serves_colour_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()])
-def test_an_interrupted_export_leaves_nothing(
+def test_an_interrupted_export_leaves_no_files(
     model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def load(folder: str) -> None:
@@ -329,7 +329,7 @@ def test_an_interrupted_export_leaves_nothing(
     assert not any(tmp_path.iterdir())
 
 
-def test_scores_that_are_no_numbers_leave_nothing(tmp_path: Path) -> None:
+def test_non_finite_scores_leave_no_files(tmp_path: Path) -> None:
     model = build_network(tiny_spec())
     model.get_layer("predictions_logits").bias.assign([np.nan] * 5)
     with pytest.raises(ValueError, match="a difference of nan"):
@@ -358,7 +358,7 @@ def test_agreement_counts_first_classes_and_the_largest_difference() -> None:
         require_agreement(found, "It", "int8")
 
 
-def test_scores_that_are_no_numbers_are_refused() -> None:
+def test_non_finite_scores_are_refused() -> None:
     found = agreement(np.ones((2, 2)), np.full((2, 2), np.nan))
 
     for precision in ("float32", "int8"):

@@ -1,4 +1,4 @@
-"""Snapshots: kept, flushed, readable after kills in the middle of a write, damaged ones told."""
+"""Snapshots: retention, durability, kills in the middle of a write, detection of damage."""
 
 import multiprocessing
 import random
@@ -15,11 +15,11 @@ from keras_inception.training.snapshot import KEPT, Snapshot, Snapshots
 
 
 def some_snapshot(step: int) -> Snapshot:
-    """Every array and the document say the step."""
+    """A snapshot in which every array and the document contain the step."""
     return Snapshot({"step": step}, {"a/0": np.full(1000, step), "b": np.float32(step)})
 
 
-def test_a_snapshot_comes_back(tmp_path):
+def test_a_snapshot_round_trips(tmp_path):
     snapshots = Snapshots(tmp_path / "snapshots")
     assert snapshots.newest() is None
     state = {"model/0": np.float32([[1.5, -2]]), "optimizer/0": np.int32(7)}
@@ -32,7 +32,7 @@ def test_a_snapshot_comes_back(tmp_path):
         assert arrays[name].dtype == values.dtype
 
 
-def test_two_are_kept_and_the_newest_is_taken(tmp_path):
+def test_two_are_kept_and_the_newest_is_used(tmp_path):
     snapshots = Snapshots(tmp_path)
     for step in (9, 10, 1000):
         snapshots.save(step, some_snapshot(step))
@@ -55,7 +55,7 @@ def test_when_a_snapshot_is_due(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("where", [0.0, 0.01, 0.3, 0.6, 0.95, 0.999])
-def test_one_flipped_byte_is_found(tmp_path, where):
+def test_one_flipped_byte_is_detected(tmp_path, where):
     snapshots = Snapshots(tmp_path)
     for step in (1, 2):
         snapshots.save(step, some_snapshot(step))
@@ -65,14 +65,14 @@ def test_one_flipped_byte_is_found(tmp_path, where):
     damaged.write_bytes(content)
     with pytest.warns(UserWarning, match=r"step-000000002\.npz cannot be read"):
         assert snapshots.newest().document == {"step": 1}
-    # It is set aside: what is saved next is the newest again, and step 1 is kept beside it.
+    # It is set aside; the next one saved is the newest again, and step 1 is kept.
     snapshots.save(2, some_snapshot(2))
     assert snapshots.newest().document == {"step": 2}
     assert (tmp_path / "step-000000001.npz").exists()
 
 
 @pytest.mark.parametrize("length", [0, 100, -1])
-def test_a_cut_off_snapshot_is_found(tmp_path, length):
+def test_a_truncated_snapshot_is_detected(tmp_path, length):
     snapshots = Snapshots(tmp_path)
     for step in (1, 2):
         snapshots.save(step, some_snapshot(step))
@@ -82,7 +82,7 @@ def test_a_cut_off_snapshot_is_found(tmp_path, length):
         assert snapshots.newest().document == {"step": 1}
 
 
-def test_none_readable_is_an_error_however_often_one_asks(tmp_path):
+def test_no_readable_snapshot_is_an_error_every_time(tmp_path):
     for step in (1, 2):
         (tmp_path / f"step-00000000{step}.npz").write_bytes(b"rubbish")
     for _ in range(2):
@@ -91,7 +91,7 @@ def test_none_readable_is_an_error_however_often_one_asks(tmp_path):
 
 
 def write_on(folder: Path, ready: Any) -> None:
-    """Read the newest snapshot, see that it is whole, and write the next ones until killed."""
+    """Check that the newest snapshot is intact, and write the next ones until killed."""
     snapshots = Snapshots(folder)
     found = snapshots.newest()
     step = found.document["step"] if found else 0
@@ -105,10 +105,10 @@ def write_on(folder: Path, ready: Any) -> None:
 
 @pytest.mark.slow
 def test_twenty_kills_in_a_loop_of_writes(tmp_path):
-    """Each new process reads what the killed one left, finds it whole, and writes on."""
+    """Each new process finds an intact snapshot of the killed one and continues."""
     moments = random.Random(0)
     in_the_middle, last = 0, 0
-    processes = multiprocessing.get_context("forkserver")  # the imports once, not twenty times
+    processes = multiprocessing.get_context("forkserver")  # import once, not twenty times
     processes.set_forkserver_preload(["keras_inception.training.snapshot"])
     for _ in range(20):
         ready = processes.Event()
@@ -127,7 +127,7 @@ def test_twenty_kills_in_a_loop_of_writes(tmp_path):
     assert in_the_middle >= 5, "the kills came between the writes, not within them"
 
 
-def test_what_fails_leaves_the_old_file(tmp_path):
+def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "text"
     write_text(path, "old")
 
