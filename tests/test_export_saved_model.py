@@ -264,7 +264,7 @@ def test_bfloat16_agrees_on_the_first_class(model: keras.Model, tmp_path: Path) 
 
 
 def _in_convention(pixels: np.ndarray, convention: str) -> np.ndarray:
-    """Preprocess for BVLC and inception5h as in their sources, otherwise with keras.applications."""
+    """Preprocess as in the sources of BVLC and inception5h, or else with keras.applications."""
     if convention == "caffe":
         return pixels[..., ::-1] - np.float32([104, 117, 123])
     if convention == "inception5h":

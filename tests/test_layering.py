@@ -1,4 +1,4 @@
-"""Who may import whom (docs/design.md), read from the sources: a folder imports from below only.
+"""Import rules (docs/design.md), read from the sources: a folder imports only from lower layers.
 
 A new folder is added to `LAYERS`, with the packages that it may import.
 """
@@ -125,7 +125,7 @@ def test_every_layer_exists() -> None:
 
 
 @pytest.mark.parametrize("layer", ["packages", "files", "spec", "cost"])
-def test_architecture_and_accounting_need_the_standard_library_only(layer: str) -> None:
+def test_specs_and_costs_need_the_standard_library_only(layer: str) -> None:
     assert LAYERS[f"keras_inception.{layer}"] == set()
 
 
@@ -163,11 +163,11 @@ K = "keras_inception"
         ("spec.network", f"from {K} import __version__", 0),
     ],
 )
-def test_violations_are_seen(module: str, source: str, count: int) -> None:
+def test_violations_are_detected(module: str, source: str, count: int) -> None:
     assert len(violations(f"{K}.{module}", source)) == count
 
 
-def test_the_root_takes_nothing_at_import() -> None:
+def test_the_root_imports_nothing_at_import() -> None:
     assert len(violations(K, f"from {K}.network.googlenet import GoogLeNet")) == 1
 
 

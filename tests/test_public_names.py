@@ -1,4 +1,4 @@
-"""The public names: what documents, notebooks, benchmarks and scripts import, and what it costs."""
+"""The public names: imports of documents, notebooks, benchmarks and scripts, and lazy imports."""
 
 import ast
 import json
@@ -24,7 +24,7 @@ COMMAND_LINE = "keras_inception.cli"
 
 
 def python_texts() -> Iterator[tuple[str, str]]:
-    """Sources that use the package as its users do: (name, text)."""
+    """Return sources that use only the public API: (name, text)."""
     for folder in ("notebooks", "benchmarks", "scripts"):
         for path in sorted((ROOT / folder).glob("*.py")):
             yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
@@ -36,7 +36,7 @@ def python_texts() -> Iterator[tuple[str, str]]:
 
 
 def not_public(text: str) -> list[str]:
-    """What a source imports of the two packages, or reads of them, that is not a public name."""
+    """Return the names of the two packages that a source uses and that are not public."""
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -57,7 +57,7 @@ def not_public(text: str) -> list[str]:
 
 
 TEXTS = dict(python_texts())
-# The search benchmark replaces parts of a search by others.
+# The search benchmark replaces parts of a search.
 del TEXTS["benchmarks/search.py"]
 
 
@@ -83,7 +83,7 @@ def test_the_sources_are_found() -> None:
         ("import tuning\ntuning.engine", ["tuning.engine"]),
     ],
 )
-def test_deeper_names_are_seen(text: str, found: list[str]) -> None:
+def test_deeper_names_are_detected(text: str, found: list[str]) -> None:
     assert not_public(text) == found
 
 
@@ -94,13 +94,13 @@ def test_every_public_name_can_be_imported(package: str) -> None:
     assert [name for name in root.__all__ if not hasattr(root, name)] == []
 
 
-def test_what_users_reach_for_is_public() -> None:
+def test_common_tasks_are_public() -> None:
     wanted = {"GoogLeNet", "train", "evaluate", "load", "export", "open_data", "network_cost"}
     assert wanted <= set(keras_inception.__all__)
 
 
 def run_python(code: str, **environment: str) -> str:
-    """What a fresh process prints."""
+    """Return the output of a new process."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,
@@ -127,7 +127,7 @@ def test_imports_are_lazy_and_need_neither_keras_nor_fcntl() -> None:
 
 
 def test_a_folder_is_locked_without_fcntl(tmp_path: Path) -> None:
-    """Where the system has no `flock`, the lock is a file that says whose it is."""
+    """Without `flock`, the lock is a file that names its owner."""
     printed = run_python(
         f"""
         import sys
@@ -150,10 +150,10 @@ def test_a_folder_is_locked_without_fcntl(tmp_path: Path) -> None:
     assert again == "again"
 
 
-def test_without_tensorflow_networks_are_built_and_the_rest_is_one_clear_line(
+def test_without_tensorflow_networks_build_and_the_rest_is_a_one_line_error(
     tmp_path: Path,
 ) -> None:
-    """Under JAX: what needs TensorFlow says so, with the command that installs it."""
+    """Under JAX, features that need TensorFlow raise an error with the install command."""
     saved = tmp_path / "saved"
     saved.mkdir()
     (saved / "saved_model.pb").touch()
@@ -192,7 +192,7 @@ def test_without_tensorflow_networks_are_built_and_the_rest_is_one_clear_line(
 
 
 def test_each_missing_package_is_one_line_with_its_extra(tmp_path: Path) -> None:
-    """All optional packages but TensorFlow are missing at once."""
+    """All optional packages except TensorFlow are missing."""
     for name in ("model.onnx", "model.xml", "a.pth", "a.safetensors", "b.onnx"):
         (tmp_path / name).write_text("x")
     printed = run_python(

@@ -1,4 +1,4 @@
-"""`keras-inception tune`: mistakes in one line, and what a search leaves and says."""
+"""`keras-inception tune`: one-line usage errors, and the files and output of a search."""
 
 import importlib
 import signal
@@ -70,7 +70,7 @@ def test_a_search_its_report_and_another_budget(
 
 
 def test_trials_that_all_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer than would end the search: the last reason is told all the same."""
+    """Fewer than would end the search; the last reason is still printed."""
 
     def failing(*_: Any, **__: Any) -> Any:
         raise FloatingPointError("Received: a loss of nan")
@@ -84,12 +84,12 @@ def test_trials_that_all_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(("by_hand", "code"), [(True, 1), (False, 75)])
-def test_a_signal_while_rankings_are_measured(
+def test_a_signal_while_proxy_quality_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_hand: bool, code: int
 ) -> None:
     def signalled(*_: Any, **__: Any) -> Any:
         if by_hand:
-            raise KeyboardInterrupt  # SIGINT itself is ignored in a shell's background
+            raise KeyboardInterrupt  # background processes of a shell ignore SIGINT
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr("tuning.proxy_quality.train_candidate", signalled)
@@ -98,7 +98,7 @@ def test_a_signal_while_rankings_are_measured(
     assert result.stderr.startswith("Stopped. The same command with --out")
 
 
-def test_a_network_that_diverges_while_rankings_are_measured(
+def test_a_network_that_diverges_while_proxy_quality_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def diverging(*_: Any, **__: Any) -> Any:
@@ -111,7 +111,7 @@ def test_a_network_that_diverges_while_rankings_are_measured(
 
 
 def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model by which the network takes 2 ms: 1.4 of that leave 70% of its multiply-adds."""
+    """The model predicts 2 ms for the network, so 1.4 ms allow 70% of its multiply-adds."""
     macs = network_cost(NANO).total.macs
     measured = []
 
@@ -152,8 +152,8 @@ def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_a_worker_from_elsewhere(tmp_path: Path) -> None:
-    """A chief that takes workers at an address; another command with its own folder joins."""
+def test_a_worker_on_another_machine(tmp_path: Path) -> None:
+    """A chief accepts workers at an address; another command with its own folder joins."""
     address = f"127.0.0.1:{free_ports(1)[0]}"
     command = [sys.executable, "-c", "from keras_inception.cli import main; main()", *QUICK]
 
@@ -172,7 +172,7 @@ def test_a_worker_from_elsewhere(tmp_path: Path) -> None:
         assert process.returncode == 0, output
     assert len(list((tmp_path / "here").glob("trial_*/trial.json"))) == 6
     logs = [path for name in ("here", "there") for path in (tmp_path / name).glob("logs/*.log")]
-    assert len(logs) == 3  # the chief and a worker here, a worker there
+    assert len(logs) == 3  # the chief and one worker in one folder, one worker in the other
     assert (tmp_path / "here" / "best_spec.json").exists()
 
 

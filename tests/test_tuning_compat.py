@@ -1,4 +1,4 @@
-"""What is private in KerasTuner: used in one module, checked at import, and its lock released."""
+"""KerasTuner's private API: used in one module, checked at import, and its lock released."""
 
 import ast
 import threading
@@ -16,7 +16,7 @@ KERAS_TUNER = Path(keras_tuner.__file__).parent
 
 
 def private_uses(source: str) -> set[str]:
-    """Imports of KerasTuner's source folder, and attributes that only its classes have."""
+    """Return imports of KerasTuner's source folder, and attributes that only its classes have."""
     names = {use.name for use in USES if use.name.startswith("_")}
     found = set()
     for node in ast.walk(ast.parse(source)):
@@ -29,7 +29,7 @@ def private_uses(source: str) -> set[str]:
     return found
 
 
-def test_private_names_stand_in_one_module() -> None:
+def test_private_names_are_used_in_one_module() -> None:
     others = [path for path in TUNING.rglob("*.py") if path != COMPAT]
     assert len(others) > 20
     assert {str(path): private_uses(path.read_text()) for path in others} == {
@@ -41,20 +41,20 @@ def test_private_names_stand_in_one_module() -> None:
 
 
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.name)
-def test_each_use_is_at_its_line_of_the_source(use: Use) -> None:
-    """In the version that is installed, which is the one that they were seen in."""
+def test_each_use_names_its_line_of_the_source(use: Use) -> None:
+    """In the installed version, which is the one that the comments name."""
     name, _, line = use.source.removeprefix("keras_tuner/").partition(":")
     assert use.name in (KERAS_TUNER / name).read_text().splitlines()[int(line) - 1]
 
 
-def test_what_is_gone_is_one_line_at_import() -> None:
+def test_a_missing_private_name_is_one_line_at_import() -> None:
     gone = Use(keras_tuner.Oracle, "_no_such_method", "oracle.py:1", "queue lost trials again")
     with pytest.raises(ImportError, match=r"Expected KerasTuner with '_no_such_method'.*1\.4\.8"):
         require_private_api([*USES, gone])
 
 
 def test_a_call_that_raises_does_not_block_the_next(tmp_path: Path) -> None:
-    """KerasTuner's own decorator leaves the lock held: any other thread waits for ever."""
+    """KerasTuner's own decorator does not release the lock, so other threads wait forever."""
 
     def blocks(kind: type) -> bool:
         oracle = kind(

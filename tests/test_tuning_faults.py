@@ -1,6 +1,6 @@
-"""Searches of real processes that are killed with -9: what KerasTuner does, and what ours does.
+"""Searches of real processes killed with -9: behaviour of KerasTuner and of this package.
 
-Each search evaluates tiny functions (tuning_search.py), which log every begin and end of a trial.
+Each search evaluates tiny functions (tuning_search.py) that log the start and end of each trial.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ Process = subprocess.Popen[str]
 
 
 class Search:
-    """The processes of one search, all ended when it is closed."""
+    """The processes of one search, which are all terminated when it is closed."""
 
     def __init__(self, kind: str, folder: Path, **options: Any) -> None:
         self.kind = kind
@@ -55,7 +55,7 @@ class Search:
         return process
 
     def counts(self, word: str) -> Counter[str]:
-        """How often each trial began or ended."""
+        """Return how often each trial started or ended."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return Counter(line.split()[1] for line in lines if line.startswith(word))
 
@@ -70,7 +70,7 @@ class Search:
         return int(line.split()[2])
 
     def trials(self) -> dict[str, str]:
-        """Status by trial, from the project's files."""
+        """Return the status of each trial, from the project's files."""
         files = sorted(self.folder.glob("trial_*/trial.json"))
         states = [json.loads(file.read_text()) for file in files]
         return {state["trial_id"]: state["status"] for state in states}
@@ -111,7 +111,7 @@ ONCE = dict.fromkeys(ALL_SIX, 1)
 
 
 def test_a_worker_killed_in_a_trial(search) -> None:
-    """Plain: its trial is never run again. Ours: another runs it."""
+    """Plain: its trial is never run again. Ours: another worker runs it."""
     for kind in ("plain", "ours"):
         one = search(kind, seconds=1.0)
         chief, first, second = (one.start(name) for name in ("chief", "first", "second"))
@@ -130,7 +130,7 @@ def test_a_worker_killed_in_a_trial(search) -> None:
             assert one.trials() == ALL_SIX
 
 
-def test_a_worker_that_comes_back_under_its_name_takes_up_its_trial(search) -> None:
+def test_a_worker_restarted_under_its_name_resumes_its_trial(search) -> None:
     one = search("ours", seconds=1.0, lease=60.0)
     chief, worker = one.start("chief"), one.start("worker")
     one.wait(lambda: one.counts("begin")["2"])
@@ -140,7 +140,7 @@ def test_a_worker_that_comes_back_under_its_name_takes_up_its_trial(search) -> N
 
 
 def test_the_chief_killed_and_restarted(search) -> None:
-    """Plain: the running trial runs twice. Ours: the worker waits and goes on."""
+    """Plain: the running trial runs twice. Ours: the worker waits and continues."""
     for kind in ("plain", "ours"):
         one = search(kind, seconds=3.0, trials=3, lease=20.0)
         chief, first, second = (one.start(name) for name in ("chief", "first", "second"))
@@ -157,7 +157,7 @@ def test_the_chief_killed_and_restarted(search) -> None:
 
 @pytest.mark.parametrize("names", [("chief", "first", "second"), ("",)])
 def test_everything_killed_and_restarted(search, names: tuple[str, ...]) -> None:
-    """What was completed is kept and not run again, the rest is run."""
+    """Completed trials are kept and not run again; the others are run."""
     one = search("ours", seconds=0.5)
     begun: dict[str, int] = {}
     for completed in (1, 3):
@@ -174,7 +174,7 @@ def test_everything_killed_and_restarted(search, names: tuple[str, ...]) -> None
 
 
 def test_the_chief_never_comes_back(search) -> None:
-    """Plain: the worker waits an hour. Ours: it ends after its patience, and says so."""
+    """Plain: the worker waits an hour. Ours: it exits after its timeout with an error."""
     for kind in ("plain", "ours"):
         one = search(kind, seconds=1.0, patience=4.0)
         chief, worker = one.start("chief"), one.start("worker")
@@ -190,7 +190,7 @@ def test_the_chief_never_comes_back(search) -> None:
 
 
 def test_a_late_worker_told_to_overwrite(search) -> None:
-    """Plain: it deletes the others' results. Ours cannot be told to."""
+    """Plain: it deletes the others' results. Ours: workers cannot overwrite."""
     one = search("plain", seconds=1.0)
     one.start("chief")
     one.start("early")
@@ -206,11 +206,11 @@ def test_a_late_worker_told_to_overwrite(search) -> None:
     succeed(chief, early, late)
     assert ours.trials() == ALL_SIX
     assert ours.counts("end") == ONCE
-    assert len({ours.pid_of(trial) for trial in ALL_SIX}) == 2  # the late one had its share
+    assert len({ours.pid_of(trial) for trial in ALL_SIX}) == 2  # the late worker ran some trials
 
 
 def test_three_failed_trials_in_a_row(search) -> None:
-    """Plain: the worker dies of a gRPC error, the chief hangs. Ours: both end, with the reason."""
+    """Plain: the worker dies of a gRPC error, the chief hangs. Ours: both exit with the reason."""
     for kind in ("plain", "ours"):
         one = search(kind, fails=[1, 2, 3])
         chief, worker = one.start("chief"), one.start("worker")
@@ -228,7 +228,7 @@ def test_three_failed_trials_in_a_row(search) -> None:
 
 
 def test_a_second_chief(search) -> None:
-    """Plain: it binds to the port of the first. Ours: refused, as is one in the same folder."""
+    """Plain: it binds to the port of the first. Ours: refused, as is a chief in the same folder."""
     plain = search("plain", seconds=1.0)
     plain.start("chief")
     with pytest.raises(subprocess.TimeoutExpired):
@@ -248,7 +248,7 @@ def test_a_second_chief(search) -> None:
 
 
 def test_a_worker_of_another_search(search) -> None:
-    """Plain: it runs the chief's trials in its own way. Ours: refused."""
+    """Plain: it runs the chief's trials with its own settings. Ours: refused."""
     plain = search("plain")
     plain.start("chief")
     succeed(plain.start("stranger", high=2.0))
@@ -264,7 +264,7 @@ def test_a_worker_of_another_search(search) -> None:
 
 
 def test_a_full_disk(search, small_disk: Path, tmp_path: Path) -> None:
-    """Plain: half a file, and the project cannot be read. Ours: as it was, and it goes on."""
+    """Plain: a truncated file makes the project unreadable. Ours: files are intact; it resumes."""
     for kind in ("plain", "ours"):
         one = search(kind, seconds=0.5, log=str(tmp_path / f"{kind}.log"))
         one.folder = small_disk / kind
@@ -287,8 +287,8 @@ def test_a_full_disk(search, small_disk: Path, tmp_path: Path) -> None:
             assert one.trials() == ALL_SIX
 
 
-def test_the_launcher_brings_a_deadly_trial_to_its_end(tmp_path: Path) -> None:
-    """Trial 1 kills whatever runs it: its worker is started again, and the third time it failed."""
+def test_the_launcher_ends_a_trial_that_kills_its_workers(tmp_path: Path) -> None:
+    """Trial 1 kills its worker, which is restarted; after the third time the trial has failed."""
     folder = tmp_path / "search"
     options = ["trials=3", 'dies={"1": 9}', "lease=60", f'log="{tmp_path}/log"']
     launch(

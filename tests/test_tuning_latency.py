@@ -1,4 +1,4 @@
-"""Latency budgets: the model finds what made the times, and what it admits is as fast."""
+"""Latency budgets: the model fits the measured times, and admitted networks are fast enough."""
 
 import random
 from dataclasses import replace
@@ -23,8 +23,11 @@ from tuning.space import Space
 
 
 def made_up(cost: NetworkCost) -> float:
-    """A machine: .2 ms a network, .01 a convolution, .05 a million multiply-adds, 1 a million
-    elements pooled."""
+    """A simulated machine.
+
+    .2 ms per network, .01 per convolution, .05 per million multiply-adds, 1 per million pooled
+    elements.
+    """
     convolutions = [layer for layer in cost.layers if layer.kind == "convolution"]
     pooled = sum(layer.activations for layer in cost.layers if layer.kind == "pool")
     macs = sum(layer.macs for layer in convolutions)
@@ -46,7 +49,7 @@ def networks(count: int) -> list[NetworkCost]:
     return found
 
 
-def test_the_fit_predicts_networks_that_it_did_not_see() -> None:
+def test_the_fit_predicts_held_out_networks() -> None:
     costs = networks(24)
     model = fit_latency(costs, [made_up(cost) for cost in costs], held_out=6)
     assert model.error < 0.01
@@ -55,8 +58,8 @@ def test_the_fit_predicts_networks_that_it_did_not_see() -> None:
     assert LatencyModel.from_json(model.to_json()) == model
 
 
-def test_the_error_is_that_of_the_networks_left_out() -> None:
-    """The last two took twice as long as the others would say: wrong by half."""
+def test_the_error_is_that_of_the_held_out_networks() -> None:
+    """The last two took twice as long as the others predict: an error of one half."""
     costs = networks(12)
     times = [made_up(cost) for cost in costs]
     times[-2:] = [2 * value for value in times[-2:]]
@@ -93,7 +96,7 @@ def test_refusals() -> None:
         unknown.milliseconds(costs[0])
 
 
-def test_a_search_that_goes_on_keeps_its_model(
+def test_a_resumed_search_keeps_its_latency_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = fit_latency(networks(12), [1.0] * 12, held_out=4, batch_size=64)
@@ -112,7 +115,7 @@ def test_a_search_that_goes_on_keeps_its_model(
         load_or_measure(file, SMALL)
 
 
-def test_what_is_timed_has_its_batch_normalization_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timed_networks_have_folded_batch_normalization(monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[keras.Model] = []
 
     def function(model: keras.Model) -> Any:
@@ -128,8 +131,8 @@ def test_what_is_timed_has_its_batch_normalization_folded(monkeypatch: pytest.Mo
 
 @pytest.mark.slow
 def test_the_model_against_real_timings() -> None:
-    """Fitted on this machine: right within a quarter on networks that it did not see, and it
-    orders a network of half the size behind."""
+    """Fitted on this machine: within a quarter on held-out networks, and a network of half the size
+    is predicted to be faster."""
     model = measure_latency_model(SMALL, batch_size=16)
     assert model.error < 0.25
     half = Space(base=SMALL, budget=Budget(macs=6_000_000), width_divisor=4).spec({})

@@ -1,4 +1,4 @@
-"""The launcher: who is started again, under which name, and that nobody outlives it."""
+"""The launcher: restarts of processes and their names; no process outlives it."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from tuning.engine.launcher import LaunchError, launch
 
 
 def command(folder: Path, orders: dict[str, list[str]], tail: str = "") -> list[str]:
-    """A command whose processes do what `orders` say by the role, start by start.
+    """A command whose processes follow `orders` by role and number of starts.
 
     "wait 3" waits for the third start of the worker, "pause" for a second; "kill", "exit 0".
     """
@@ -52,20 +52,20 @@ def run(folder: Path, orders: dict[str, list[str]], workers: int = 1) -> None:
     launch(command(folder, orders), folder=folder, workers=workers, address="127.0.0.1:1")
 
 
-def test_killed_and_recycled_processes_start_again(tmp_path: Path) -> None:
-    """A worker is killed, ends to be started again, and is done; the chief waits for the third."""
+def test_killed_and_recycled_processes_are_restarted(tmp_path: Path) -> None:
+    """A worker is killed, then asks to be restarted, then finishes; the chief waits for that."""
     run(tmp_path, {"chief": ["wait 3 exit 0"], "worker0": ["kill", "exit 75", "exit 0"]})
     assert starts(tmp_path) == ["chief"] + 3 * ["worker0"]
     assert (tmp_path / "logs" / "chief.log").read_text() == "order exit 0\n"
 
 
-def test_a_killed_chief_starts_again(tmp_path: Path) -> None:
+def test_a_killed_chief_is_restarted(tmp_path: Path) -> None:
     run(tmp_path, {"chief": ["kill", "kill", "exit 0"], "worker0": ["exit 0"]})
     assert starts(tmp_path).count("chief") == 3
 
 
-def test_a_chief_killed_after_its_workers_ended_gets_them_back(tmp_path: Path) -> None:
-    """It waits for them, to tell them that all is done."""
+def test_workers_are_restarted_for_a_chief_killed_after_their_end(tmp_path: Path) -> None:
+    """It waits for them to report the end of the search."""
     run(tmp_path, {"chief": ["wait 1 pause kill", "wait 2 exit 0"], "worker0": ["exit 0"]})
     assert starts(tmp_path) == ["chief", "chief", "worker0", "worker0"]
 
@@ -77,12 +77,14 @@ def test_a_chief_killed_after_its_workers_ended_gets_them_back(tmp_path: Path) -
         ({"chief": ["wait 3 exit 0"], "worker0": ["exit 2"]}, "-0 ended with code 2: order exit 2"),
     ],
 )
-def test_mistakes_end_all(tmp_path: Path, orders: dict[str, list[str]], message: str) -> None:
+def test_usage_errors_end_all_processes(
+    tmp_path: Path, orders: dict[str, list[str]], message: str
+) -> None:
     with pytest.raises(LaunchError, match=message):
         run(tmp_path, orders)
 
 
-def test_a_process_that_always_dies_is_given_up(tmp_path: Path) -> None:
+def test_a_process_that_always_dies_ends_the_search(tmp_path: Path) -> None:
     endless = "import time; time.sleep(60)"
     endless_worker = command(
         tmp_path, {"chief": ["stay"], "worker0": ["kill"]}, f"if order == 'stay': {endless}"
@@ -93,8 +95,8 @@ def test_a_process_that_always_dies_is_given_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nobody_outlives_the_launcher(tmp_path: Path) -> None:
-    """The launcher is killed with -9; its processes read the end of its pipe."""
+def test_no_process_outlives_the_launcher(tmp_path: Path) -> None:
+    """The launcher is killed with -9; its processes detect the closed pipe."""
     child = (
         "import os, sys, time; sys.path[:] = " + repr(sys.path) + "\n"
         "from tuning.engine.launcher import exit_with_launcher\n"

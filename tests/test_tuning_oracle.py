@@ -1,6 +1,6 @@
-"""Each fault of KerasTuner's oracle: what the original does, and what ours does instead.
+"""Each fault of KerasTuner's oracle: the original behaviour and that of this package.
 
-In one process, with a clock in the test's hand; test_tuning_faults.py kills real processes.
+Runs in one process with a simulated clock; test_tuning_faults.py kills real processes.
 """
 
 import json
@@ -23,7 +23,7 @@ Plain = keras_tuner.oracles.RandomSearchOracle
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A simulated clock."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -57,10 +57,10 @@ def fail(made: Any, trial: Any, message: str) -> None:
     made.end_trial(trial)
 
 
-# Workers that die
+# Killed workers
 
 
-def test_a_trial_whose_worker_never_comes_back_is_run_by_another(tmp_path: Path) -> None:
+def test_a_trial_of_a_lost_worker_is_run_by_another(tmp_path: Path) -> None:
     plain = oracle(Plain, tmp_path / "plain", trials=2)
     plain.create_trial("first")
     finish(plain, plain.create_trial("second"))
@@ -72,7 +72,7 @@ def test_a_trial_whose_worker_never_comes_back_is_run_by_another(tmp_path: Path)
     finish(ours, ours.create_trial("second"))
     assert ours.create_trial("second").status == TrialStatus.IDLE
     clock.now = 9.0
-    ours.get_trial(lost.trial_id)  # a sign of life
+    ours.get_trial(lost.trial_id)  # a heartbeat
     clock.now = 18.0
     assert ours.create_trial("second").status == TrialStatus.IDLE
     clock.now = 19.5
@@ -83,8 +83,8 @@ def test_a_trial_whose_worker_never_comes_back_is_run_by_another(tmp_path: Path)
     assert ours.is_finished()
 
 
-def test_two_results_of_one_trial_count_once(tmp_path: Path) -> None:
-    """A slow worker's trial went to another; the first result is the trial's."""
+def test_the_first_of_two_results_of_a_trial_counts(tmp_path: Path) -> None:
+    """A slow worker's trial was given to another; the first result counts."""
     clock = Clock()
     ours = oracle(RandomOracle, tmp_path, trials=1, clock=clock, lease_seconds=10.0)
     slow = ours.create_trial("slow")
@@ -99,7 +99,7 @@ def test_two_results_of_one_trial_count_once(tmp_path: Path) -> None:
     assert ours.create_trial("quick").status == TrialStatus.STOPPED
 
 
-def test_a_result_that_comes_while_the_trial_waits_again_is_taken(tmp_path: Path) -> None:
+def test_a_result_of_a_requeued_trial_is_accepted(tmp_path: Path) -> None:
     clock = Clock()
     ours = oracle(RandomOracle, tmp_path, trials=2, clock=clock, lease_seconds=10.0)
     slow = ours.create_trial("slow")
@@ -109,8 +109,8 @@ def test_a_result_that_comes_while_the_trial_waits_again_is_taken(tmp_path: Path
     assert ours.create_trial("slow").trial_id != slow.trial_id
 
 
-def test_a_rerun_does_not_average_with_what_the_first_run_told(tmp_path: Path) -> None:
-    """The process ended between its result and its end; it comes back under its name."""
+def test_a_rerun_replaces_the_scores_of_the_first_run(tmp_path: Path) -> None:
+    """The process ended between its result and the end of the trial; it restarts under its name."""
     for kind, expected in ((Plain, 0.5), (RandomOracle, 1.0)):
         made = oracle(kind, tmp_path / kind.__name__)
         made.update_trial(made.create_trial("one").trial_id, {"score": 0.0})
@@ -118,7 +118,7 @@ def test_a_rerun_does_not_average_with_what_the_first_run_told(tmp_path: Path) -
         assert made.get_best_trials()[0].score == expected
 
 
-def test_a_trial_that_takes_its_process_with_it_fails_in_the_end(tmp_path: Path) -> None:
+def test_a_trial_that_kills_its_process_fails_after_three_attempts(tmp_path: Path) -> None:
     ours = oracle(RandomOracle, tmp_path, trials=2)
     ids = [ours.create_trial("worker").trial_id for _ in range(MAX_LOSSES + 1)]
     assert ids == ["0", "0", "0", "1"]
@@ -130,7 +130,7 @@ def test_a_trial_that_takes_its_process_with_it_fails_in_the_end(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["oracle.json", "trial_1/trial.json"])
-def test_a_torn_file_does_not_end_the_project(tmp_path: Path, name: str) -> None:
+def test_a_truncated_file_does_not_end_the_project(tmp_path: Path, name: str) -> None:
     made = oracle(RandomOracle, tmp_path)
     for _ in range(3):
         finish(made, made.create_trial("one"), score=0.5)
@@ -149,8 +149,8 @@ def test_a_torn_file_does_not_end_the_project(tmp_path: Path, name: str) -> None
     assert file.with_suffix(".unreadable").exists()
 
 
-def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    """Files may have 20 bytes: the original has emptied its file before it finds out."""
+def test_a_failed_write_leaves_the_file_unchanged(tmp_path: Path) -> None:
+    """Files may have at most 20 bytes; the original truncates its file before the write fails."""
     for kind, survives in ((Plain, False), (RandomOracle, True)):
         made = oracle(kind, tmp_path / kind.__name__)
         finish(made, made.create_trial("one"))
@@ -189,8 +189,8 @@ def test_a_restarted_chief_leaves_running_trials_to_their_workers(tmp_path: Path
             assert after.trials["0"].score == 0.5
 
 
-def test_a_trial_saved_just_before_the_kill_is_not_forgotten(tmp_path: Path) -> None:
-    """trial.json is there, oracle.json is from before."""
+def test_a_trial_saved_just_before_the_kill_is_kept(tmp_path: Path) -> None:
+    """trial.json is new, oracle.json is older."""
     for kind, expected in ((Plain, "1"), (RandomOracle, "0")):
         made = oracle(kind, tmp_path / kind.__name__)
         made.save()
@@ -206,7 +206,7 @@ def test_a_trial_saved_just_before_the_kill_is_not_forgotten(tmp_path: Path) -> 
 
 
 def test_three_failures_in_a_row(tmp_path: Path) -> None:
-    """The original raises, with its lock held; ours stops, and knows the last reason."""
+    """The original raises and keeps its lock; ours stops and keeps the last reason."""
     plain = oracle(Plain, tmp_path / "plain")
     for _ in range(2):
         fail(plain, plain.create_trial("one"), "diverged")
@@ -227,7 +227,7 @@ def test_three_failures_in_a_row(tmp_path: Path) -> None:
     assert resumed.create_trial("one").status == TrialStatus.RUNNING
 
 
-def test_a_trial_lost_after_the_end_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_trial_lost_after_the_end_does_not_delay_it(tmp_path: Path) -> None:
     """One worker's trials fail in a row while another is killed in the middle of one."""
     clock = Clock()
     ours = oracle(
@@ -242,13 +242,13 @@ def test_a_trial_lost_after_the_end_is_not_waited_for(tmp_path: Path) -> None:
     for _ in range(3):
         fail(ours, ours.create_trial("one"), "diverged")
     assert ours.create_trial("one").status == TrialStatus.STOPPED
-    assert not ours.is_finished()  # the other's may still come
+    assert not ours.is_finished()  # the other worker's result may still arrive
     clock.now = 11.0
     assert ours.is_finished()
 
 
 def test_the_reason_of_a_failure_is_kept(tmp_path: Path) -> None:
-    """It travels among the values: a trial's message is not in the protocol."""
+    """It is sent with the values, because the protocol has no field for a trial's message."""
     ours = oracle(RandomOracle, tmp_path)
     trial = ours.create_trial("one")
     sent = type(trial).from_proto(trial.to_proto())
@@ -261,8 +261,8 @@ def test_the_reason_of_a_failure_is_kept(tmp_path: Path) -> None:
     assert set(state["hyperparameters"]["values"]) == {"x"}
 
 
-@pytest.mark.filterwarnings("ignore:All-NaN:RuntimeWarning")  # the original's way to see it
-def test_a_score_that_is_no_number_is_a_failure(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:All-NaN:RuntimeWarning")  # as the original detects it
+def test_a_non_finite_score_is_a_failure(tmp_path: Path) -> None:
     ours = oracle(RandomOracle, tmp_path)
     finish(ours, ours.create_trial("one"), score=float("nan"))
     assert ours.trials["0"].status == TrialStatus.FAILED
@@ -273,8 +273,8 @@ def test_a_score_that_is_no_number_is_a_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tpe", "bayesian", "random"])
-def test_the_neutral_point_is_trial_0_and_no_network_comes_twice(kind: str, tmp_path: Path) -> None:
-    """Sixteen points of x are one network each quarter: four networks, then the end."""
+def test_the_neutral_point_is_trial_0_and_networks_are_distinct(kind: str, tmp_path: Path) -> None:
+    """Sixteen points of x give four different networks; then the search ends."""
     made = make_oracle(
         kind,
         objective=SCORE,
@@ -297,20 +297,20 @@ def test_the_neutral_point_is_trial_0_and_no_network_comes_twice(kind: str, tmp_
 
 
 class Stuck(keras_tuner.Oracle):
-    """Proposes one and the same point, as a Gaussian process on a grid does in the end."""
+    """Always proposes the same point, like a converged Gaussian process on a grid."""
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         return {"status": TrialStatus.RUNNING, "values": {"x": 0.5}}
 
 
 class StuckSearch(SearchOracle):
-    """The same proposal, in a search of ours."""
+    """The same proposal, in this package's oracle."""
 
     def propose(self, trial_id: str) -> dict[str, Any]:
         return {"status": TrialStatus.RUNNING, "values": {"x": 0.5}}
 
 
-def test_a_repeated_proposal_gives_way_to_a_random_one(tmp_path: Path) -> None:
+def test_a_repeated_proposal_is_replaced_by_a_random_one(tmp_path: Path) -> None:
     for kind, networks in ((Stuck, 1), (StuckSearch, 4)):
         made = oracle(kind, tmp_path / kind.__name__)
         points = set()
@@ -321,7 +321,7 @@ def test_a_repeated_proposal_gives_way_to_a_random_one(tmp_path: Path) -> None:
         assert len(points) == networks
 
 
-def test_plain_search_repeats_networks_and_does_not_begin_with_the_neutral_point(
+def test_plain_search_repeats_networks_and_does_not_start_at_the_neutral_point(
     tmp_path: Path,
 ) -> None:
     made = oracle(Plain, tmp_path, trials=20)
@@ -336,9 +336,9 @@ def test_plain_search_repeats_networks_and_does_not_begin_with_the_neutral_point
 def search(
     kind: str, folder: Path, seed: int, trials: int, *, by_round: float = 0.0, **settings: Any
 ) -> Any:
-    """A whole search for a maximum of .7 in x and of -.4 in y, with a little of both.
+    """Run a search whose score has its maximum at x = .7 and y = -.4.
 
-    In later rounds `by_round` times z counts too.
+    In later rounds `by_round` times z is added to the score.
     """
     hyperparameters = keras_tuner.HyperParameters()
     for name in "xyz":
@@ -368,8 +368,8 @@ def last_values(made: Any, count: int) -> list[dict[str, float]]:
     return [trial.hyperparameters.values for trial in trials[-count:]]
 
 
-def test_tpe_goes_where_the_scores_are_best(tmp_path: Path) -> None:
-    """Ten random trials, then twenty that lie nearer to the maximum at (.7, -.4)."""
+def test_tpe_approaches_the_best_scores(tmp_path: Path) -> None:
+    """After ten random trials, twenty are closer to the maximum at (.7, -.4)."""
 
     def mean_distance(kind: str) -> float:
         points = last_values(search(kind, tmp_path / kind, 1, 30), 15)
@@ -379,7 +379,7 @@ def test_tpe_goes_where_the_scores_are_best(tmp_path: Path) -> None:
 
 
 def test_two_objectives_spread_along_the_front(tmp_path: Path) -> None:
-    """Score against cost = 1 + x: with both, cheap points are tried that score worse."""
+    """Score against cost = 1 + x: two objectives also try cheap points with worse scores."""
     second = keras_tuner.Objective("cost", "min")
     both = last_values(search("tpe", tmp_path / "both", 1, 36, second_objective=second), 20)
     one = last_values(search("tpe", tmp_path / "one", 1, 36), 20)
@@ -387,8 +387,8 @@ def test_two_objectives_spread_along_the_front(tmp_path: Path) -> None:
     assert sum(values["x"] < 0 for values in one) <= 3
 
 
-def test_halving_trains_the_best_third_on(tmp_path: Path) -> None:
-    """Nine, then the best three of them, then the best of these; each names where it goes on."""
+def test_halving_promotes_the_best_third(tmp_path: Path) -> None:
+    """Nine trials, then the best three, then the best of these; each names its predecessor."""
     made = search("random", tmp_path, 1, 9, halving_epochs=(1, 3, 9))
     trials = list(made.trials.values())
     rounds = {number: [] for number in range(3)}
@@ -405,7 +405,7 @@ def test_halving_trains_the_best_third_on(tmp_path: Path) -> None:
 
 
 def test_halving_waits_for_all_of_a_round(tmp_path: Path) -> None:
-    """The best of the second round is not always among the first two that it trains."""
+    """The best of the second round is not always among the first two trained."""
     for seed in range(1, 7):
         made = search(
             "random", tmp_path / str(seed), seed, 9, by_round=9.0, halving_epochs=(1, 3, 9)
@@ -418,8 +418,8 @@ def test_halving_waits_for_all_of_a_round(tmp_path: Path) -> None:
         assert [t.hyperparameters.values["tuner/trial_id"] for t in third] == [best.trial_id]
 
 
-def test_a_point_in_the_place_of_a_repeated_one_has_its_round(tmp_path: Path) -> None:
-    """Four networks in all, so that most of what is proposed was there before."""
+def test_a_replacement_of_a_repeated_point_keeps_its_round(tmp_path: Path) -> None:
+    """There are only four networks, so most proposals are repetitions."""
     made = search(
         "tpe", tmp_path, 1, 27, halving_epochs=(1, 3), network_of=lambda v: str(round(13 * v["x"]))
     )
@@ -438,8 +438,8 @@ def test_hyperband_makes_as_many_trials_as_it_says(tmp_path: Path) -> None:
     assert all(trial.status == TrialStatus.COMPLETED for trial in made.trials.values())
 
 
-def test_halving_goes_on_after_failures(tmp_path: Path) -> None:
-    """All but one of nine fail: the one is promoted to the end."""
+def test_halving_continues_after_failures(tmp_path: Path) -> None:
+    """All but one of nine fail; the remaining one is promoted to the last round."""
     made = make_oracle(
         "random",
         objective=SCORE,

@@ -1,4 +1,4 @@
-"""The report of a made-up search: numbers, pictures, and the page in a browser without network."""
+"""The report of a simulated search: numbers, plots, and the page in a browser without network."""
 
 import csv
 import html
@@ -33,8 +33,10 @@ def metrics(**values: float) -> dict[str, object]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Twelve trials, the last one failed and one before it running; accuracy follows the width of
-    stage 4 and nothing else."""
+    """Twelve trials: the last failed, the one before is running.
+
+    Accuracy depends only on the width of stage 4.
+    """
     document = {"space": json.loads(SPACE.to_json()), "data": {"name": "cats <and> dogs"}}
     (tmp_path / "search.json").write_text(json.dumps(document))
     for number in range(TRIALS):
@@ -58,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_trials_read_back(folder: Path) -> None:
+def test_trials_round_trip(folder: Path) -> None:
     trials = read_trials(folder)
     assert [trial.number for trial in trials] == list(range(TRIALS))
     assert trials[3].values == {"stage_4/width": -0.5, "budget/share": -0.75}
@@ -72,8 +74,8 @@ def test_trials_read_back(folder: Path) -> None:
     assert [trial.macs for trial in front] == sorted(trial.macs for trial in front)
 
 
-def test_how_a_running_search_stands(folder: Path) -> None:
-    """Ten done of twenty, one failed: nine left of 20 s each, on two workers."""
+def test_progress_of_a_running_search(folder: Path) -> None:
+    """Ten of twenty are done, one failed: nine remain at 20 s each, on two workers."""
     now = search_progress(folder, max_trials=20, workers=2)
     assert (now.completed, now.failed, now.running) == (10, 1, 1)
     assert now.best == pytest.approx(0.85)
@@ -81,7 +83,7 @@ def test_how_a_running_search_stands(folder: Path) -> None:
     assert search_progress(folder / "none", max_trials=20, workers=2).seconds_left is None
 
 
-def test_importance_is_that_of_what_made_the_accuracy(folder: Path) -> None:
+def test_importance_finds_the_hyperparameter_behind_the_accuracy(folder: Path) -> None:
     weights = importance(read_trials(folder), SPACE.dimensions)
     assert next(iter(weights)) == "stage_4/width"
     assert weights["stage_4/width"] > 0.8
@@ -110,7 +112,7 @@ def test_quality_by_hand() -> None:
         proxy_quality([0.1], [0.2], [0.1, 0.2])
 
 
-def test_what_a_report_writes(folder: Path) -> None:
+def test_files_of_a_report(folder: Path) -> None:
     proxy_quality([0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [0.1, 0.2]).save(folder)
     page = write_report(folder).read_text()
     for name in ("pareto", "importance", "stages", "progress"):
@@ -126,7 +128,9 @@ def test_what_a_report_writes(folder: Path) -> None:
     assert "cats &lt;and&gt; dogs" in page
     assert "a &lt;loss&gt; of nan" in page
     assert "Rank correlation of cheap and full trainings 1.00" in page
-    assert not re.search(r"<(script|link|img)[^>]+https?:", page)  # nothing comes from elsewhere
+    assert not re.search(
+        r"<(script|link|img)[^>]+https?:", page
+    )  # nothing is loaded from other hosts
 
 
 def test_no_report_without_a_search_or_a_completed_trial(folder: Path, tmp_path: Path) -> None:
@@ -141,7 +145,7 @@ def test_no_report_without_a_search_or_a_completed_trial(folder: Path, tmp_path:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_the_page_in_a_browser_without_network(folder: Path) -> None:
-    """The pictures are drawn, and a click on a point keeps its network on the page."""
+    """The plots are drawn, and a click on a point keeps its network on the page."""
     page = write_report(folder)
     click = """
 <script>

@@ -1,4 +1,4 @@
-"""Whole searches of tiny networks: folders, resume, warm continuation, KerasTuner's own tuners."""
+"""Searches of tiny networks: folders, resume, promoted trials, KerasTuner's own tuners."""
 
 import importlib
 import json
@@ -50,14 +50,14 @@ def plan(**changes: Any) -> SearchPlan:
 
 
 def pretended(spec: NetworkSpec, *_: Any, **__: Any) -> TrialResult:
-    """In the place of a training: the wider the pool projection, the better."""
+    """Replaces training: the wider the pool projection, the better the score."""
     accuracy = spec.modules[0].filters_pool_proj / 100
     return TrialResult(accuracy, 1 - accuracy, 0.5, 0.1, 0.75)
 
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[NetworkSpec]:
-    """The networks whose training is pretended, in their order."""
+    """The networks of the simulated trainings, in order."""
     trained: list[NetworkSpec] = []
 
     def counting(spec: NetworkSpec, *arguments: Any, **options: Any) -> TrialResult:
@@ -71,7 +71,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[NetworkSpec]:
 # Data
 
 
-def test_held_out_images_are_training_images_and_the_test_images_are_not_seen() -> None:
+def test_held_out_images_are_training_images_and_not_test_images() -> None:
     images = np.arange(20, dtype=np.uint8).reshape(20, 1, 1, 1)
     labels = np.arange(20) % 2
     data = ImageData(
@@ -94,7 +94,7 @@ def test_held_out_images_are_training_images_and_the_test_images_are_not_seen() 
         subset(data, 1.5)
 
 
-def test_every_step_and_every_batch_of_the_evaluation_is_a_sign_of_life() -> None:
+def test_every_step_and_every_evaluation_batch_sends_a_heartbeat() -> None:
     """Two epochs of three steps on 24 images, and a batch of 8 others after each."""
     signs: list[None] = []
     data = hold_out(noise(32), 0.25)
@@ -102,10 +102,10 @@ def test_every_step_and_every_batch_of_the_evaluation_is_a_sign_of_life() -> Non
     assert len(signs) == 2 * (3 + 1)
 
 
-# Going on
+# Resume and promotion
 
 
-def test_a_promoted_trial_goes_on_from_its_weights_and_its_optimizer(tmp_path: Path) -> None:
+def test_a_promoted_trial_resumes_weights_and_optimizer(tmp_path: Path) -> None:
     """Two epochs and two more are bit for bit four: weights, moments, averages, dropout."""
 
     def state(name: str) -> dict[str, np.ndarray]:
@@ -124,8 +124,8 @@ def test_a_promoted_trial_goes_on_from_its_weights_and_its_optimizer(tmp_path: P
 
 
 @pytest.mark.slow
-def test_keras_tuners_hyperband_forgets_the_optimizer(tmp_path: Path) -> None:
-    """The original: a promoted trial begins with its weights and an optimizer of step 0."""
+def test_keras_tuners_hyperband_loses_the_optimizer(tmp_path: Path) -> None:
+    """In the original, a promoted trial starts with its weights and a new optimizer."""
     seen = []
 
     def build(hp: keras_tuner.HyperParameters) -> keras.Model:
@@ -160,7 +160,7 @@ def test_halving_in_a_folder_with_real_trainings(tmp_path: Path) -> None:
     assert best[0].metrics["seconds"] > best[0].metrics["training_seconds"] > 0
 
 
-def test_what_is_trained_before_rankings_are_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trainings_that_measure_the_proxy_quality(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two networks, each for 2 of 6 epochs on half of the data and in full; one with two seeds."""
     trained = []
 
@@ -189,7 +189,7 @@ def test_what_is_trained_before_rankings_are_trusted(monkeypatch: pytest.MonkeyP
 # Folders
 
 
-def test_a_search_and_what_it_leaves(tmp_path: Path, counted: list[NetworkSpec]) -> None:
+def test_a_search_and_its_files(tmp_path: Path, counted: list[NetworkSpec]) -> None:
     folder = tmp_path / "search"
     assert search(plan(), noise(), folder)
     trials = read_trials(folder)
@@ -208,7 +208,7 @@ def test_a_search_and_what_it_leaves(tmp_path: Path, counted: list[NetworkSpec])
 
     assert search(plan(), noise(), folder)  # finished: nothing is trained again
     assert len(counted) == 3
-    assert search(plan(max_trials=4), noise(), folder)  # more of the same
+    assert search(plan(max_trials=4), noise(), folder)  # more trials of the same search
     assert len(counted) == 4
 
 
@@ -250,7 +250,7 @@ def test_a_trial_that_diverges_is_one_trial(
     assert "Traceback" not in capsys.readouterr().err  # KerasTuner 1.4.8 prints one
 
 
-def test_a_recipe_under_which_all_diverge_ends_the_search(
+def test_a_recipe_with_which_all_trials_diverge_ends_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_: Any, **__: Any) -> Any:
@@ -295,7 +295,7 @@ def test_refused_plans(changes: dict[str, Any], message: str) -> None:
         plan(**changes)
 
 
-def test_spaces_survive_json() -> None:
+def test_spaces_round_trip_through_json() -> None:
     space = replace(plan().space, kernels=("3",), depth=True, stem=True, min_budget_share=0.5)
     assert Space.from_json(space.to_json()) == space
     assert json.loads(space.to_json())["budget"] == {"macs": 3 * COST.macs, "params": None}

@@ -1,4 +1,4 @@
-"""The search space: neutral is the network itself, nothing is over budget, hardly any is left."""
+"""The search space: the neutral point is the base; no candidate is over budget; slack is small."""
 
 import math
 import random
@@ -75,7 +75,7 @@ def test_the_neutral_point_at_the_networks_own_cost_is_the_network(
 
 
 def test_the_dimensions_of_the_paper_by_name() -> None:
-    """Three stages of five hyperparameters; the first stage's width is the common scale's."""
+    """Three stages of five hyperparameters; the width of the first stage is the common scale."""
     space = Space(base=PAPER, budget=Budget(macs=1_582_671_872))
     kinds = ("width", "reduce_3x3", "reduce_5x5", "odds_3x3", "pool_proj")
     expected = [f"stage_{stage}/{kind}" for stage in "345" for kind in kinds]
@@ -106,12 +106,12 @@ def shares(spec: NetworkSpec, module: str) -> dict[str, float]:
 
 
 def wide_space() -> Space:
-    """`bn` with widths in steps of 1 and a hundred times its budget: rounding hardly shows."""
+    """`bn` with widths in steps of 1 and a hundred times its budget, so rounding is negligible."""
     return Space(base=BN_PLAIN, budget=Budget(macs=158_267_187_200), width_divisor=1)
 
 
 def test_odds_move_spatial_filters_between_the_kernels() -> None:
-    """4a has 208 and 48 filters; doubled odds share the 256 by 416 : 48, 229.5 and 26.5."""
+    """4a has 208 and 48 filters; doubled odds split the 256 by 416 : 48 into 229.5 and 26.5."""
     moved = shares(wide_space().spec({"stage_4/odds_3x3": 1.0}), "4a")
     assert moved["3x3"] / moved["5x5"] == pytest.approx(416 / 48, rel=0.01)
     assert moved["3x3"] + moved["5x5"] == pytest.approx(256 / 192, rel=0.01)
@@ -119,7 +119,7 @@ def test_odds_move_spatial_filters_between_the_kernels() -> None:
 
 
 def test_reductions_count_relative_to_the_input_channels() -> None:
-    """Stage 4 twice as wide: 4b reads twice as much and so reduces to twice as much, 5a too."""
+    """With stage 4 twice as wide, 4b and 5a read and reduce to twice as many channels."""
     plain = module_widths(wide_space().spec({}))
     wider = module_widths(wide_space().spec({"stage_4/width": 1.0}))
     ratio = wider["3a_1x1"] / plain["3a_1x1"]
@@ -138,18 +138,20 @@ def test_reduce_and_projection_factors() -> None:
     assert moved["3x3_reduce"] == pytest.approx(160 / 256, rel=0.01)
 
 
-def test_depth_takes_modules_from_the_end_and_repeats_the_last() -> None:
+def test_depth_removes_modules_from_the_end_and_repeats_the_last() -> None:
     space = Space(base=BN, budget=Budget(macs=1_582_671_872), depth=True)
     assert [item.high for item in space.dimensions if item.integer] == [3, 6, 3]
     spec = space.spec({"stage_3/depth": 3, "stage_4/depth": 3})
     names = [module.name for module in spec.modules]
     assert names == ["3a", "3b", "3c", "4a", "4b", "4c", "5a", "5b"]
     assert replace(spec.modules[2], name="3b") == spec.modules[1]
-    assert [head.after for head in spec.aux] == ["4a"]  # the head on 4d went with it
+    assert [head.after for head in spec.aux] == [
+        "4a"
+    ]  # the auxiliary classifier on 4d is removed with it
 
 
 def test_kernels_keep_the_number_of_spatial_filters() -> None:
-    """4a, 208 of 3x3 and 48 of 5x5: "3" gives 256 of 3x3; "3,5,7" gives 7 as much as 5, of 256."""
+    """4a has 208 of 3x3 and 48 of 5x5: "3" gives 256 of 3x3; "3,5,7" gives 7x7 as many as 5x5."""
     space = Space(
         base=BN_PLAIN, budget=Budget(macs=158_267_187_200), width_divisor=1, kernels=("3", "3,5,7")
     )
@@ -171,7 +173,7 @@ def test_a_share_of_the_budget() -> None:
     assert 7_900_000 < half <= 8_000_000
 
 
-def test_an_impossible_budget_says_what_the_smallest_network_costs() -> None:
+def test_an_impossible_budget_names_the_smallest_networks_cost() -> None:
     smallest = network_cost(_all_widths(SMALL, 8)).total
     with pytest.raises(ValueError, match=re.escape(f"{smallest.macs:,} MACs")):
         Space(base=SMALL, budget=Budget(macs=1_000_000))

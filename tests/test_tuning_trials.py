@@ -1,4 +1,4 @@
-"""What a search keeps of its trials: networks as proposed, exact values, and older searches."""
+"""Stored trials: networks as proposed, exact values, and searches of older versions."""
 
 import json
 import random
@@ -27,7 +27,7 @@ __all__ = ["counted"]  # a fixture
 
 
 def narrowed(*arguments: Any, **options: Any) -> NetworkSpec:
-    """Another projection: every network gets the base's widths."""
+    """Another projection, which gives every network the base's widths."""
     return BASE
 
 
@@ -81,11 +81,11 @@ def test_a_search_without_stored_networks_is_projected_as_before(
     for file in folder.glob("trial_*/spec.json"):
         file.unlink()
     assert read_trials(folder) == before
-    assert search(plan(max_trials=4), noise(), folder)  # the first three count as tried
+    assert search(plan(max_trials=4), noise(), folder)  # the first three count as evaluated
     assert len({spec.to_json() for spec in counted}) == 4
 
 
-def test_a_stored_network_that_is_none_is_one_error_with_its_file(
+def test_an_invalid_stored_network_is_one_error_with_its_file(
     tmp_path: Path, counted: list[NetworkSpec]
 ) -> None:
     folder = tmp_path / "search"
@@ -122,7 +122,7 @@ def test_a_search_of_version_1_is_read_and_resumed(
 # Values
 
 
-def test_control_data_survive_the_values_and_stay_out_of_the_point() -> None:
+def test_control_data_round_trip_and_are_not_part_of_the_point() -> None:
     control = TrialControl(parent="0003", epochs=9, initial_epoch=3, round=1, error="nan")
     values = {"x": 0.25} | control.to_values()
     assert TrialControl.of(values) == control
@@ -153,8 +153,8 @@ def point_space() -> keras_tuner.HyperParameters:
     return hyperparameters
 
 
-def test_values_cross_exactly_and_the_network_comes_with_them(tmp_path: Path) -> None:
-    """KerasTuner's messages carry doubles: no grid. What goes along is not in the chief's files."""
+def test_values_are_sent_exactly_together_with_the_network(tmp_path: Path) -> None:
+    """KerasTuner's messages carry doubles, not a grid; control data is not in the chief's files."""
     chief = make_oracle(
         "random",
         objective=keras_tuner.Objective("score", "max"),

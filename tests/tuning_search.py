@@ -1,9 +1,10 @@
-"""A search of tiny functions as a process of its own, to be killed: plain KerasTuner or ours.
+"""A search of tiny functions in a separate process, with plain KerasTuner or this package's oracle.
 
     python tests/tuning_search.py KIND FOLDER [FIELD=JSON ...]
 
-KIND is "plain" or "ours". Each trial writes a line "begin ID PID" and "end ID PID" to
-FOLDER.log, or the file in `log`. Chief, worker or alone as KerasTuner's environment variables say.
+KIND is "plain" or "ours". Each trial writes the lines "begin ID PID" and "end ID PID" to
+FOLDER.log, or to the file in `log`. KerasTuner's environment variables make it chief, worker or
+standalone.
 """
 
 import json
@@ -19,7 +20,7 @@ DEFAULTS = {
     "trials": 6,
     "seconds": 0.0,  # of a trial
     "slow": {},  # seconds of a trial by its number
-    "dies": {},  # how many processes a trial takes with it, by its number
+    "dies": {},  # how many processes a trial kills, by its number
     "fails": [],  # numbers of trials that fail
     "lease": 2.0,
     "patience": 30.0,
