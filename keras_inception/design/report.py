@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,30 +163,11 @@ def _branches(spec: NetworkSpec) -> dict[str, None]:
 
 
 def _text(found: Design) -> str:
-    start, proposed = (network_cost(spec).total for spec in (found.start, found.spec))
-    kernels = sorted(found.measurements[0].counts)
-    sizes = [f"{size}x{size}" for size in kernels]
-    measured = [
-        [
-            item.module,
-            f"{item.endpoint}, {item.grid[0]} x {item.grid[1]} x {item.channels}",
-            *(f"{count:.1f}" for count in item.counts.values()),
-            *(f"{item.dimensions[size]:.1f}" for size in kernels),
-            f"{item.pooled_dimension:.1f}",
-        ]
-        for item in found.measurements
-    ]
-    columns = ["module", "sees"] + [f"clusters {size}" for size in sizes]
-    columns += [f"dimension {size}" for size in sizes] + ["pooled map"]
-    costs = [
-        [spec.name, f"{cost.macs:,}", f"{cost.params:,}"]
-        for spec, cost in ((found.start, start), (found.spec, proposed))
-    ]
     return "\n".join(
         [
             f"# Design of {found.spec.name}",
             "",
-            *_table(["network", "multiply-adds", "parameters"], costs),
+            *_cost_table(found),
             "",
             "## Widths",
             "",
@@ -205,12 +186,36 @@ def _text(found: Design) -> str:
             f"Units that correlate by {found.threshold:.3g} or more on average are a cluster. The "
             "dimension is that of a patch that holds 90% of its variance, for each position.",
             "",
-            *_table(columns, measured),
+            *_measurement_table(found.measurements),
             "",
             "![Sides of the clusters, and shares by threshold](clusters.png)",
             "",
         ]
     )
+
+
+def _cost_table(found: Design) -> list[str]:
+    costs = [(spec.name, network_cost(spec).total) for spec in (found.start, found.spec)]
+    rows = [[name, f"{cost.macs:,}", f"{cost.params:,}"] for name, cost in costs]
+    return _table(["network", "multiply-adds", "parameters"], rows)
+
+
+def _measurement_table(items: Sequence[ModuleMeasurement]) -> list[str]:
+    kernels = sorted(items[0].counts)
+    sizes = [f"{size}x{size}" for size in kernels]
+    columns = ["module", "sees"] + [f"clusters {size}" for size in sizes]
+    columns += [f"dimension {size}" for size in sizes] + ["pooled map"]
+    rows = [
+        [
+            item.module,
+            f"{item.endpoint}, {item.grid[0]} x {item.grid[1]} x {item.channels}",
+            *(f"{count:.1f}" for count in item.counts.values()),
+            *(f"{item.dimensions[size]:.1f}" for size in kernels),
+            f"{item.pooled_dimension:.1f}",
+        ]
+        for item in items
+    ]
+    return _table(columns, rows)
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> list[str]:

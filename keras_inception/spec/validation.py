@@ -137,18 +137,21 @@ def json_document(
             f'Expected the JSON of a {what}, an object with "schema_version" among its keys. '
             f"Received: {text[:60]!r}"
         )
-    version = data.pop("schema_version")
-    if not is_integer(version) or not 1 <= version <= schema_version:
-        newer = is_integer(version) and version > schema_version
-        remedy = "Install a newer keras-inception" if newer else "Write it again with `to_json`"
-        readable = "1" if schema_version == 1 else f"1 to {schema_version}"
-        raise ValueError(
-            f"Expected a {what} with schema_version {readable}. "
-            f"Received: schema_version={version!r}. {remedy}."
-        )
+    version = _readable_version(data.pop("schema_version"), what, schema_version)
     for older in range(version, schema_version):
         data = (migrations or {})[older](data)
     return data
+
+
+def _readable_version(version: Any, what: str, newest: int) -> int:
+    if is_integer(version) and 1 <= version <= newest:
+        return version
+    is_newer = is_integer(version) and version > newest
+    remedy = "Install a newer keras-inception" if is_newer else "Write it again with `to_json`"
+    raise ValueError(
+        f"Expected a {what} with schema_version {'1' if newest == 1 else f'1 to {newest}'}. "
+        f"Received: schema_version={version!r}. {remedy}."
+    )
 
 
 def from_fields(cls: type[Data], data: Any, **readers: Callable[[Any], Any]) -> Data:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from keras_inception.spec.network import (
     AuxSpec,
     BatchNormSpec,
-    BranchSpec,
     ConvPadding,
     ConvSpec,
     LRNSpec,
@@ -22,52 +21,16 @@ from keras_inception.spec.network import (
     StageSpec,
     StemLayer,
 )
-
-
-def table_1_module(
-    name: str,
-    *,
-    filters_1x1: int,
-    filters_3x3_reduce: int,
-    filters_3x3: int,
-    filters_5x5_reduce: int,
-    filters_5x5: int,
-    filters_pool_proj: int,
-) -> ModuleSpec:
-    """A module in the columns of Table 1 (figure 2b)."""
-    return ModuleSpec(
-        name=name,
-        filters_1x1=filters_1x1,
-        spatial=(
-            BranchSpec(kernel_size=3, reduce=filters_3x3_reduce, filters=filters_3x3),
-            BranchSpec(kernel_size=5, reduce=filters_5x5_reduce, filters=filters_5x5),
-        ),
-        filters_pool_proj=filters_pool_proj,
-    )
-
-
-# fmt: off
-_TABLE_1 = (
-    table_1_module("3a", filters_1x1=64, filters_3x3_reduce=96, filters_3x3=128,
-                   filters_5x5_reduce=16, filters_5x5=32, filters_pool_proj=32),
-    table_1_module("3b", filters_1x1=128, filters_3x3_reduce=128, filters_3x3=192,
-                   filters_5x5_reduce=32, filters_5x5=96, filters_pool_proj=64),
-    table_1_module("4a", filters_1x1=192, filters_3x3_reduce=96, filters_3x3=208,
-                   filters_5x5_reduce=16, filters_5x5=48, filters_pool_proj=64),
-    table_1_module("4b", filters_1x1=160, filters_3x3_reduce=112, filters_3x3=224,
-                   filters_5x5_reduce=24, filters_5x5=64, filters_pool_proj=64),
-    table_1_module("4c", filters_1x1=128, filters_3x3_reduce=128, filters_3x3=256,
-                   filters_5x5_reduce=24, filters_5x5=64, filters_pool_proj=64),
-    table_1_module("4d", filters_1x1=112, filters_3x3_reduce=144, filters_3x3=288,
-                   filters_5x5_reduce=32, filters_5x5=64, filters_pool_proj=64),
-    table_1_module("4e", filters_1x1=256, filters_3x3_reduce=160, filters_3x3=320,
-                   filters_5x5_reduce=32, filters_5x5=128, filters_pool_proj=128),
-    table_1_module("5a", filters_1x1=256, filters_3x3_reduce=160, filters_3x3=320,
-                   filters_5x5_reduce=32, filters_5x5=128, filters_pool_proj=128),
-    table_1_module("5b", filters_1x1=384, filters_3x3_reduce=192, filters_3x3=384,
-                   filters_5x5_reduce=48, filters_5x5=128, filters_pool_proj=128),
+from keras_inception.spec.tables import (
+    HALF_MODULES,
+    MEDIUM_MODULES,
+    NANO_MODULES,
+    QUARTER_MODULES,
+    SMALL_MODULES,
+    TABLE_1,
+    TINY_MODULES,
+    table_1_module,
 )
-# fmt: on
 
 
 def _stem(
@@ -112,7 +75,7 @@ PAPER = NetworkSpec(
     # paper gives none of them.
     stem=_stem(conv_padding="symmetric", pool_padding="ceil", lrn=LRNSpec(name="norm")),
     stages=_stages(
-        _TABLE_1, PoolSpec(name="pool3", padding="ceil"), PoolSpec(name="pool4", padding="ceil")
+        TABLE_1, PoolSpec(name="pool3", padding="ceil"), PoolSpec(name="pool4", padding="ceil")
     ),
     aux=_AUX,
     pixels="caffe",
@@ -127,7 +90,7 @@ PAPER_FLOOR = replace(
     name="paper_floor",
     stem=_stem(conv_padding="symmetric", pool_padding="valid", lrn=LRNSpec(name="norm")),
     stages=_stages(
-        _TABLE_1, PoolSpec(name="pool3", padding="valid"), PoolSpec(name="pool4", padding="valid")
+        TABLE_1, PoolSpec(name="pool3", padding="valid"), PoolSpec(name="pool4", padding="valid")
     ),
     aux=(),
 )
@@ -137,7 +100,7 @@ BN = NetworkSpec(
     name="bn",
     input_shape=(224, 224, 3),
     stem=_stem(conv_padding="same", pool_padding="same", lrn=None),
-    stages=_stages(_TABLE_1, PoolSpec(name="pool3"), PoolSpec(name="pool4")),
+    stages=_stages(TABLE_1, PoolSpec(name="pool3"), PoolSpec(name="pool4")),
     aux=_AUX,
     batch_norm=BatchNormSpec(),
 )
@@ -149,7 +112,7 @@ def _with_larger_kernel_3(module: ModuleSpec) -> ModuleSpec:
     return replace(module, spatial=(first, replace(second, kernel_size=3)))
 
 
-_SLIM_MODULES = tuple(_with_larger_kernel_3(module) for module in _TABLE_1)
+_SLIM_MODULES = tuple(_with_larger_kernel_3(module) for module in TABLE_1)
 
 # tf_slim/nets/inception_v1.py: SAME padding, 2x2 pool after 4e, BatchNorm without gamma,
 # keep probability .8, no auxiliary classifiers.
@@ -210,7 +173,7 @@ INCEPTION5H = replace(
         lrn=LRNSpec(name="norm", window_size=11, alpha_per_window=1.1e-3, beta=0.5, bias=2.0),
     ),
     stages=_stages(
-        tuple({"4a": _INCEPTION5H_4A, "5a": _INCEPTION5H_5A}.get(m.name, m) for m in _TABLE_1),
+        tuple({"4a": _INCEPTION5H_4A, "5a": _INCEPTION5H_5A}.get(m.name, m) for m in TABLE_1),
         PoolSpec(name="pool3"),
         PoolSpec(name="pool4"),
     ),
@@ -229,7 +192,7 @@ NAIVE = replace(
     PAPER,
     name="naive",
     stages=_stages(
-        tuple(naive_module(module) for module in _TABLE_1),
+        tuple(naive_module(module) for module in TABLE_1),
         PoolSpec(name="pool3", padding="ceil"),
         PoolSpec(name="pool4", padding="ceil"),
     ),
@@ -238,51 +201,7 @@ NAIVE = replace(
 
 
 # Cheaper members: the widths of `bn`, stem included, fitted to half and a quarter of its
-# multiply-adds with `budget.fit_to_budget(BN, ..., scale_stem=True)`; a test repeats it.
-# fmt: off
-_HALF_MODULES = (
-    table_1_module("3a", filters_1x1=48, filters_3x3_reduce=64, filters_3x3=88,
-                   filters_5x5_reduce=16, filters_5x5=24, filters_pool_proj=24),
-    table_1_module("3b", filters_1x1=88, filters_3x3_reduce=88, filters_3x3=136,
-                   filters_5x5_reduce=24, filters_5x5=64, filters_pool_proj=48),
-    table_1_module("4a", filters_1x1=136, filters_3x3_reduce=64, filters_3x3=144,
-                   filters_5x5_reduce=16, filters_5x5=40, filters_pool_proj=48),
-    table_1_module("4b", filters_1x1=112, filters_3x3_reduce=80, filters_3x3=152,
-                   filters_5x5_reduce=16, filters_5x5=48, filters_pool_proj=48),
-    table_1_module("4c", filters_1x1=88, filters_3x3_reduce=88, filters_3x3=176,
-                   filters_5x5_reduce=16, filters_5x5=48, filters_pool_proj=48),
-    table_1_module("4d", filters_1x1=80, filters_3x3_reduce=96, filters_3x3=200,
-                   filters_5x5_reduce=24, filters_5x5=48, filters_pool_proj=48),
-    table_1_module("4e", filters_1x1=176, filters_3x3_reduce=112, filters_3x3=224,
-                   filters_5x5_reduce=24, filters_5x5=88, filters_pool_proj=88),
-    table_1_module("5a", filters_1x1=176, filters_3x3_reduce=112, filters_3x3=224,
-                   filters_5x5_reduce=24, filters_5x5=88, filters_pool_proj=88),
-    table_1_module("5b", filters_1x1=264, filters_3x3_reduce=136, filters_3x3=264,
-                   filters_5x5_reduce=32, filters_5x5=88, filters_pool_proj=96),
-)
-_QUARTER_MODULES = (
-    table_1_module("3a", filters_1x1=32, filters_3x3_reduce=48, filters_3x3=64,
-                   filters_5x5_reduce=8, filters_5x5=16, filters_pool_proj=16),
-    table_1_module("3b", filters_1x1=64, filters_3x3_reduce=64, filters_3x3=88,
-                   filters_5x5_reduce=16, filters_5x5=48, filters_pool_proj=32),
-    table_1_module("4a", filters_1x1=88, filters_3x3_reduce=48, filters_3x3=96,
-                   filters_5x5_reduce=8, filters_5x5=24, filters_pool_proj=32),
-    table_1_module("4b", filters_1x1=72, filters_3x3_reduce=56, filters_3x3=104,
-                   filters_5x5_reduce=8, filters_5x5=32, filters_pool_proj=32),
-    table_1_module("4c", filters_1x1=64, filters_3x3_reduce=64, filters_3x3=120,
-                   filters_5x5_reduce=8, filters_5x5=32, filters_pool_proj=32),
-    table_1_module("4d", filters_1x1=56, filters_3x3_reduce=64, filters_3x3=136,
-                   filters_5x5_reduce=16, filters_5x5=32, filters_pool_proj=32),
-    table_1_module("4e", filters_1x1=120, filters_3x3_reduce=72, filters_3x3=152,
-                   filters_5x5_reduce=16, filters_5x5=64, filters_pool_proj=64),
-    table_1_module("5a", filters_1x1=120, filters_3x3_reduce=72, filters_3x3=152,
-                   filters_5x5_reduce=16, filters_5x5=56, filters_pool_proj=64),
-    table_1_module("5b", filters_1x1=176, filters_3x3_reduce=88, filters_3x3=176,
-                   filters_5x5_reduce=24, filters_5x5=56, filters_pool_proj=56),
-)
-# fmt: on
-
-
+# multiply-adds.
 def _narrowed(
     name: str, modules: tuple[ModuleSpec, ...], stem_filters: dict[str, int]
 ) -> NetworkSpec:
@@ -294,52 +213,13 @@ def _narrowed(
     return replace(BN, name=name, stem=stem, stages=stages)
 
 
-BN_HALF = _narrowed("bn_half", _HALF_MODULES, {"conv1": 48, "conv2_reduce": 40, "conv2": 136})
+BN_HALF = _narrowed("bn_half", HALF_MODULES, {"conv1": 48, "conv2_reduce": 40, "conv2": 136})
 BN_QUARTER = _narrowed(
-    "bn_quarter", _QUARTER_MODULES, {"conv1": 32, "conv2_reduce": 32, "conv2": 88}
+    "bn_quarter", QUARTER_MODULES, {"conv1": 32, "conv2_reduce": 32, "conv2": 88}
 )
 
 # Small inputs, 28 to 64 pixels: the stem pools once, so that 28 x 28 still has a 14 x 14 grid for
 # stage 3. Fewer and wider modules than Table 1 scaled down, whose reductions would be too narrow.
-# fmt: off
-_MEDIUM_MODULES = (
-    table_1_module("3a", filters_1x1=32, filters_3x3_reduce=32, filters_3x3=64,
-                   filters_5x5_reduce=16, filters_5x5=24, filters_pool_proj=24),
-    table_1_module("3b", filters_1x1=48, filters_3x3_reduce=40, filters_3x3=64,
-                   filters_5x5_reduce=16, filters_5x5=24, filters_pool_proj=24),
-    table_1_module("4a", filters_1x1=64, filters_3x3_reduce=64, filters_3x3=128,
-                   filters_5x5_reduce=16, filters_5x5=32, filters_pool_proj=32),
-    table_1_module("4b", filters_1x1=96, filters_3x3_reduce=64, filters_3x3=128,
-                   filters_5x5_reduce=16, filters_5x5=48, filters_pool_proj=48),
-)
-_SMALL_MODULES = (
-    table_1_module("3a", filters_1x1=32, filters_3x3_reduce=32, filters_3x3=48,
-                   filters_5x5_reduce=16, filters_5x5=16, filters_pool_proj=16),
-    table_1_module("4a", filters_1x1=64, filters_3x3_reduce=48, filters_3x3=96,
-                   filters_5x5_reduce=16, filters_5x5=32, filters_pool_proj=32),
-    table_1_module("4b", filters_1x1=96, filters_3x3_reduce=64, filters_3x3=128,
-                   filters_5x5_reduce=16, filters_5x5=48, filters_pool_proj=48),
-)
-# SMALL fitted to 8 and 4 million multiply-adds.
-_TINY_MODULES = (
-    table_1_module("3a", filters_1x1=24, filters_3x3_reduce=24, filters_3x3=32,
-                   filters_5x5_reduce=8, filters_5x5=8, filters_pool_proj=8),
-    table_1_module("4a", filters_1x1=40, filters_3x3_reduce=32, filters_3x3=56,
-                   filters_5x5_reduce=8, filters_5x5=16, filters_pool_proj=16),
-    table_1_module("4b", filters_1x1=56, filters_3x3_reduce=40, filters_3x3=80,
-                   filters_5x5_reduce=8, filters_5x5=32, filters_pool_proj=32),
-)
-_NANO_MODULES = (
-    table_1_module("3a", filters_1x1=16, filters_3x3_reduce=8, filters_3x3=16,
-                   filters_5x5_reduce=8, filters_5x5=8, filters_pool_proj=8),
-    table_1_module("4a", filters_1x1=24, filters_3x3_reduce=16, filters_3x3=32,
-                   filters_5x5_reduce=8, filters_5x5=8, filters_pool_proj=16),
-    table_1_module("4b", filters_1x1=32, filters_3x3_reduce=16, filters_3x3=40,
-                   filters_5x5_reduce=8, filters_5x5=16, filters_pool_proj=16),
-)
-# fmt: on
-
-
 _SMALL_STEM = (
     ConvSpec(name="conv1", filters=32, kernel_size=3),
     PoolSpec(name="pool1"),
@@ -360,10 +240,10 @@ def _small(name: str, modules: tuple[ModuleSpec, ...], stem: tuple[StemLayer, ..
 
 
 # Both convolutions of the stem run at full resolution: half of the cost (docs/results.md).
-MEDIUM = _small("medium", _MEDIUM_MODULES, (_SMALL_STEM[0], _SMALL_STEM[2], _SMALL_STEM[1]))
-SMALL = _small("small", _SMALL_MODULES, _SMALL_STEM)
-TINY = _small("tiny", _TINY_MODULES, _SMALL_STEM)
-NANO = _small("nano", _NANO_MODULES, _SMALL_STEM)
+MEDIUM = _small("medium", MEDIUM_MODULES, (_SMALL_STEM[0], _SMALL_STEM[2], _SMALL_STEM[1]))
+SMALL = _small("small", SMALL_MODULES, _SMALL_STEM)
+TINY = _small("tiny", TINY_MODULES, _SMALL_STEM)
+NANO = _small("nano", NANO_MODULES, _SMALL_STEM)
 
 VARIANTS: dict[str, NetworkSpec] = {
     spec.name: spec

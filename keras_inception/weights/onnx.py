@@ -7,13 +7,11 @@ they are named. Weights may be initializers or constants, reshaped or transposed
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_inception.packages import explained_imports
 from keras_inception.spec.network import (
     Branch,
     ConvSpec,
@@ -23,10 +21,8 @@ from keras_inception.spec.network import (
     PoolSpec,
 )
 from keras_inception.spec.variants import PAPER, PAPER_FLOOR
+from keras_inception.weights.onnx_graph import Graph, attribute, geometry, parse
 from keras_inception.weights.source import Arrays, Source, check_lrn
-
-# Nodes that pass their first input on.
-_PASSING = ("Dropout", "Identity", "Flatten", "Reshape", "Squeeze", "Cast")
 
 
 def read(path: Path) -> Arrays:
@@ -36,7 +32,7 @@ def read(path: Path) -> Arrays:
         MissingPackageError: onnx is not installed.
         ValueError: not an ONNX model.
     """
-    graph = _Graph(path, _parse(path))
+    graph = Graph(path, parse(path))
     return {
         name: array
         for name, array in graph.constants.items()
@@ -46,7 +42,7 @@ def read(path: Path) -> Arrays:
 
 def source(path: Path, spec: NetworkSpec | None) -> Source:
     """Read a graph for a spec, by default `paper`, or `paper_floor` if its pools round down."""
-    walk = _Walk(_Graph(path, _parse(path)), spec or PAPER)
+    walk = _Walk(Graph(path, parse(path)), spec or PAPER)
     names = walk.run()
     if spec is None:
         spec = {"ceil": PAPER, "valid": PAPER_FLOOR}[walk.rounding]
@@ -65,77 +61,9 @@ def _pools(spec: NetworkSpec) -> list[PoolSpec]:
     return stem + [stage.downsample for stage in spec.stages if stage.downsample]
 
 
-def _parse(path: Path) -> Any:
-    from google.protobuf import message
-
-    with explained_imports():
-        import onnx
-    try:
-        graph = onnx.load(path).graph
-    except (message.DecodeError, onnx.checker.ValidationError, OSError) as error:
-        raise ValueError(f"Expected an ONNX model. Received: {str(path)!r} ({error})") from error
-    if not graph.node:
-        raise ValueError(f"Expected an ONNX model with nodes. Received: {str(path)!r}")
-    return graph
-
-
-@dataclass(frozen=True)
-class _Graph:
-    """Who makes which tensor, and which tensors are constants."""
-
-    path: Path
-    proto: Any
-
-    @cached_property
-    def producers(self) -> dict[str, Any]:
-        return {output: node for node in self.proto.node for output in node.output}
-
-    @cached_property
-    def constants(self) -> Arrays:
-        from onnx import numpy_helper
-
-        arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.proto.initializer}
-        for node in self.proto.node:
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
-                arrays[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-            known = [arrays.get(name) for name in node.input]
-            if node.op_type == "Reshape" and known[0] is not None and known[1] is not None:
-                arrays[node.output[0]] = known[0].reshape(known[1])
-            elif node.op_type == "Transpose" and known[0] is not None:
-                arrays[node.output[0]] = known[0].transpose(attribute(node, "perm"))
-            elif node.op_type == "Identity" and known[0] is not None:
-                arrays[node.output[0]] = known[0]
-        return arrays
-
-    def producer(self, tensor: str, *kinds: str, where: str) -> Any:
-        """The node behind a tensor, which must be of one of the kinds; passing nodes skipped."""
-        node = self.producers.get(tensor)
-        while node is not None and node.op_type in _PASSING and node.op_type not in kinds:
-            node = self.producers.get(node.input[0])
-        while node is not None and node.op_type == "If" and "If" not in kinds:
-            # torch exports a squeeze as a choice between two nodes of one input.
-            inner = attribute(node, "then_branch").node[-1]
-            node = self.producers.get(inner.input[0])
-        if node is None or node.op_type not in kinds:
-            received = "an input" if node is None else f"{node.op_type} ({node.name or tensor})"
-            raise ValueError(
-                f"Expected {' or '.join(kinds)} for {where} of GoogLeNet. Received: {received} in "
-                f"{str(self.path)!r}. Only float GoogLeNets with LRN can be read."
-            )
-        return node
-
-
-def attribute(node: Any, name: str, default: Any = None) -> Any:
-    """An attribute of a node as Python numbers."""
-    import onnx
-
-    found = [onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name]
-    return found[0] if found else default
-
-
 @dataclass
 class _Walk:
-    graph: _Graph
+    graph: Graph
     spec: NetworkSpec
     names: dict[str, str] = field(default_factory=dict)
     arrays: Arrays = field(default_factory=dict)
@@ -215,7 +143,7 @@ class _Walk:
         if not branch.pooled:
             return tensor
         pool = self.graph.producer(tensor, "MaxPool", where=f"the pool of module {module.name}")
-        if _geometry(pool) != ([3, 3], [1, 1], [1, 1, 1, 1]):
+        if geometry(pool) != ([3, 3], [1, 1], [1, 1, 1, 1]):
             raise self._unlike("a 3x3 pool of stride 1", pool)
         return pool.input[0]
 
@@ -228,7 +156,7 @@ class _Walk:
         kernel = self.graph.constants.get(conv.input[1])
         if kernel is not None and kernel.shape[2:] != (size, size):
             raise self._unlike(f"a {size}x{size} convolution for {name}", conv)
-        if _geometry(conv)[1:] != ([stride] * 2, pads):
+        if geometry(conv)[1:] != ([stride] * 2, pads):
             raise self._unlike(f"stride {stride} and padding {pads} for {name}", conv)
         self._take(f"{name}_conv/kernel", conv.input[1], kernel)
         self._take(f"{name}_conv/bias", conv.input[2], self.graph.constants.get(conv.input[2]))
@@ -236,7 +164,7 @@ class _Walk:
 
     def _strided_pool(self, tensor: str, layer: PoolSpec) -> str:
         pool = self.graph.producer(tensor, "MaxPool", where=layer.name)
-        kernel, strides, pads = _geometry(pool)
+        kernel, strides, pads = geometry(pool)
         if kernel != [layer.size] * 2 or strides != [layer.stride] * 2 or pads[:2] != [0, 0]:
             raise self._unlike(f"a {layer.size}x{layer.size}/{layer.stride} pool", pool)
         # Padding at the end makes room for the window that rounding up adds.
@@ -285,11 +213,3 @@ class _Walk:
             f"{node.name or node.output[0]!r} with {list(node.input)} and "
             f"{[a.name for a in node.attribute]} in {str(self.graph.path)!r}."
         )
-
-
-def _geometry(node: Any) -> tuple[list[int], list[int], list[int]]:
-    return (
-        list(attribute(node, "kernel_shape", [])),
-        list(attribute(node, "strides", [1, 1])),
-        list(attribute(node, "pads", [0, 0, 0, 0])),
-    )
