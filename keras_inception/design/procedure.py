@@ -28,7 +28,7 @@ _BATCH_SIZE = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """A proposed network, what it was measured from, and where it started."""
+    """A proposed network, its measurements, and the starting network."""
 
     start: NetworkSpec
     spec: NetworkSpec
@@ -46,11 +46,11 @@ def design_network(
     """Design all modules at once from one trained network.
 
     Args:
-        spec: of the model; the proposal keeps its stem, stages, classes and input.
+        spec: spec of the model; the proposal keeps its stem, stages, classes and input.
         model: trained on images of this kind.
-        images: to measure on; held-out ones tell best.
-        budget: for the proposal.
-        options: kernels, threshold, widths' grid.
+        images: images to measure on, preferably held out.
+        budget: budget of the proposal.
+        options: kernels, threshold, grid of widths.
     """
     options = options or DesignOptions()
     measurements = measure(model, module_inputs(spec), _passes(images, spec), options)
@@ -68,20 +68,20 @@ def grow_network(
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Design:
-    """Design layer by layer: build the next module, train briefly, measure, go on.
+    """Design layer by layer: build the next module, train briefly, measure, repeat.
 
-    The network of the modules designed so far, and the next one as `spec` has it, is trained by
-    `recipe`; what that module sees gives its widths. The budget is applied at the end, since only
-    then all proportions are known.
+    Each step trains the modules designed so far, plus the next one as in `spec`, with `recipe`. The
+    activations at that module's input give its widths. The budget is applied at the end, when all
+    proportions are known.
 
     Args:
-        spec: where to start.
-        data: to train on (`data.train`) and to measure on (`data.test`).
+        spec: the starting network.
+        data: trained on `data.train`, measured on `data.test`.
         recipe: the short training of each step.
-        budget: for the proposal.
-        folder: a new or empty one; gets a run's folder for each module.
-        options: kernels, threshold, widths' grid.
-        callbacks: for each training.
+        budget: budget of the proposal.
+        folder: new or empty; gets one run folder per module.
+        options: kernels, threshold, grid of widths.
+        callbacks: callbacks of each training.
     """
     options = options or DesignOptions()
     grown = spec
@@ -100,10 +100,10 @@ def grow_network(
 
 
 def truncated(spec: NetworkSpec, module: str) -> NetworkSpec:
-    """`spec` up to and with a module: a network of its own, with its head.
+    """Return `spec` up to and including a module, with the head.
 
     Raises:
-        ValueError: a module that the spec does not have.
+        ValueError: if the spec does not have the module.
     """
     names = [item.name for item in spec.modules]
     if module not in names:

@@ -1,4 +1,4 @@
-"""Pictures of a run, as PNG files. Draws on its own figures: no global matplotlib state."""
+"""Plots of a run as PNG files. Uses its own figures, without global matplotlib state."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-# A matrix of more classes than this is drawn without names and numbers, which nobody could read.
+# A matrix of more classes is drawn without names and numbers, which would be illegible.
 _MOST_LABELLED = 30
-# Longer names are cut, so that the matrix keeps its size.
+# Longer names are truncated, so that the matrix keeps its size.
 _LONGEST_NAME = 24
 
 
 def training_curve(history: Mapping[str, Sequence[float]], path: Path) -> None:
-    """Loss and accuracy by epoch, on training and held-out images.
+    """Plot loss and accuracy by epoch, on training and held-out images.
 
     Args:
-        history: "loss", "val_loss", "accuracy", "val_accuracy", one number an epoch. With
-            auxiliary classifiers "main_loss" too, which is what "val_loss" is to be compared with.
+        history: "loss", "val_loss", "accuracy", "val_accuracy", one number per epoch. With
+            auxiliary classifiers also "main_loss", which is comparable with "val_loss".
         path: of the PNG.
     """
     from matplotlib.figure import Figure
@@ -41,7 +41,7 @@ def training_curve(history: Mapping[str, Sequence[float]], path: Path) -> None:
 
 
 def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], path: Path) -> None:
-    """Counts by true class (row) and predicted class (column), shaded by the share of the row."""
+    """Plot counts by true class (row) and predicted class (column), shaded by share of the row."""
     from matplotlib.figure import Figure
 
     count = len(class_names)
@@ -56,7 +56,7 @@ def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], path: Pa
             name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
             for name in class_names
         ]
-        # A "$" in a name is a dollar, not the beginning of a formula.
+        # A "$" in a name is a dollar sign, not the start of a formula.
         axes.set_xticks(range(count), names, rotation=60, ha="right", parse_math=False)
         axes.set_yticks(range(count), names, parse_math=False)
         for row in range(count):
@@ -66,6 +66,6 @@ def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str], path: Pa
                     text = str(confusion[row, column])
                     axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=8)
     with warnings.catch_warnings():
-        # Letters that no installed font has are drawn as boxes; the names are in labels.txt.
+        # Characters that no installed font has are drawn as boxes; the names are in labels.txt.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
         figure.savefig(path, dpi=120, format="png")

@@ -1,6 +1,6 @@
-"""How good a network is: top-k accuracy, per class, confusions; many crops; ensembles.
+"""Evaluation metrics: top-k accuracy, accuracy per class, confusion matrix; crops and ensembles.
 
-Returns numbers, prints nothing. Section 7 of the paper lays out crops and ensembles.
+Returns numbers and prints nothing. Section 7 of the paper defines crops and ensembles.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _CROP_COUNTS: dict[Crops, int] = {"whole": 1, "1": 1, "10": 10, "144": 144}
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results on a labelled set.
+    """Results on a labelled data set.
 
     Attributes:
-        top_1, top_5: shares of images whose label is the first, or among the first five.
+        top_1, top_5: share of images whose label is the first class, or among the first five.
         loss: mean cross-entropy in nats.
         confusion: classes x classes counts; row = true class, column = predicted class.
     """
@@ -39,13 +39,13 @@ class Evaluation:
     confusion: np.ndarray
 
     def per_class(self) -> np.ndarray:
-        """Top-1 accuracy of each class (recall); NaN for a class without images."""
+        """Return the top-1 accuracy of each class (recall); NaN for a class without images."""
         totals = self.confusion.sum(axis=1)
         with np.errstate(invalid="ignore"):
             return np.diag(self.confusion) / totals
 
     def summary(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """The numbers as JSON takes them."""
+        """Return the results as a JSON-serializable dict."""
         per_class = zip(class_names, self.per_class().tolist(), strict=True)
         return {
             "images": self.images,
@@ -68,14 +68,14 @@ def evaluate(
     Args:
         model: a network of this package or a classifier around one, a run's folder, or a .keras
             file.
-        data: whose test images to take, or the images themselves; the classes in the order of the
-            model's.
+        data: a data set, whose test images are used, or a split; its classes are in the order of
+            the model's.
         crops: "whole", or the "1", "10" or "144" crops of the paper's section 7.
-        batch_size: crops that the model sees at once.
+        batch_size: crops per batch.
 
     Raises:
-        ValueError: not a model, an input that is not a fixed square, or labels that the model
-            does not have.
+        ValueError: if it is not a model, its input is not a fixed square, or it does not have
+            the labels.
     """
     network = model if isinstance(model, keras.Model) else load_keras(model)
     split = data.test if isinstance(data, ImageData) else data
@@ -87,7 +87,7 @@ def evaluate_batches(model: keras.Model, batches: Iterable[tuple[Any, Any]]) -> 
     """Evaluate a model of one output, N x classes of probabilities.
 
     Args:
-        model: ends in softmax; `inference_model` leaves the auxiliary classifiers out.
+        model: ends with softmax; `inference_model` removes auxiliary classifiers.
         batches: pairs of images, in the model's pixel convention, and integer labels.
 
     Raises:
@@ -105,11 +105,11 @@ def evaluate_batches(model: keras.Model, batches: Iterable[tuple[Any, Any]]) -> 
 def evaluate_scores(scores: np.ndarray, labels: np.ndarray) -> Evaluation:
     """Evaluate probabilities (N x classes) against integer labels (N).
 
-    A label counts as among the first k if fewer than k other classes score as high; equal scores
-    count against it, so a network that answers the same, or NaN, for all classes gains nothing.
+    A label counts as top k if fewer than k other classes score at least as high. Ties count against
+    it, so a network with equal scores, or NaN, for all classes gains nothing.
 
     Raises:
-        ValueError: not one label for each row of scores, or a label that is no column.
+        ValueError: if there is not one label per row of scores, or a label has no column.
     """
     count, classes = scores.shape
     if labels.shape != (count,) or labels.min() < 0 or labels.max() >= classes:
@@ -138,21 +138,23 @@ def crop_scores(
     batch_size: int = 64,
     progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """Mean softmax over the crops of each image (section 7); the mean of several models' is theirs.
+    """Return the mean softmax over the crops of each image (section 7).
+
+    The scores of an ensemble are the mean over its models.
 
     Args:
-        model: of one output and a fixed square input, whose name tells the pixel convention.
+        model: has one output and a fixed square input, whose name gives the pixel convention.
         split: the images; any size.
-        crops: "whole" is what `evaluation_batches` gives; "1", "10" and "144" are
+        crops: "whole" is as in `evaluation_batches`; "1", "10" and "144" are
             `keras_inception.images.geometry.scales`.
-        batch_size: crops that the model sees at once.
-        progress: called with the number of images that are done, each time some are.
+        batch_size: crops per batch.
+        progress: called with the number of finished images whenever it changes.
 
     Returns:
         N x classes, float64.
 
     Raises:
-        ValueError: an input of another shape.
+        ValueError: if the input has another shape.
     """
     height, width, channels = image_shape(model)
     if height is None or height != width:
@@ -183,8 +185,8 @@ class Table3Row:
     """A row of the paper's Table 3.
 
     Attributes:
-        models, crops: how many.
-        cost: evaluations of a network for each image, models times crops.
+        models, crops: number of models and crops.
+        cost: network evaluations per image, models times crops.
         top_5_error: share of images whose label is not among the first five.
         compared_to_base: difference of the error to the first row's; None in that row.
     """
@@ -197,7 +199,7 @@ class Table3Row:
 
 
 def table_3(results: Sequence[tuple[int, Crops, Evaluation]]) -> list[Table3Row]:
-    """The paper's Table 3 of (number of models, crops, result); the first is the base."""
+    """Return the paper's Table 3 of (number of models, crops, result); the first is the base."""
     rows: list[Table3Row] = []
     for models, crops, evaluation in results:
         count = _CROP_COUNTS[crops]

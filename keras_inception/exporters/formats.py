@@ -1,4 +1,4 @@
-"""Other formats than SavedModel, from the same folded network: ONNX, OpenVINO, LiteRT.
+"""The formats other than SavedModel, from the same folded network: ONNX, OpenVINO, LiteRT.
 
 Each takes `pixels`, float32 N x h x w x C in [0, 255], and returns scores: the pixel convention is
 inside, as in the SavedModel's signature `images`.
@@ -43,14 +43,14 @@ FILES: dict[Format, str] = {
     "litert-float16": "model_float16.tflite",
     "litert-int8": "model_int8.tflite",
 }
-# What a format computes in, for the check.
+# The precision of each format, for the check.
 PRECISIONS: dict[Format, str] = {
     "saved_model-bfloat16": "bfloat16",
     "openvino-bfloat16": "bfloat16",
     "litert-float16": "float16",
     "litert-int8": "int8",
 }
-# The newest that tf2onnx writes for these operators and every onnxruntime since 1.10 reads.
+# The newest opset that tf2onnx writes for these operators and every onnxruntime since 1.10 reads.
 _ONNX_OPSET = 15
 
 
@@ -69,13 +69,13 @@ def require_packages(kind: Format) -> None:
 
 
 def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: np.ndarray) -> None:
-    """Write one of the formats but SavedModel.
+    """Write one of the formats other than SavedModel.
 
     Args:
         model: a model of this package.
-        path: of the file to write.
+        path: the file to write.
         kind: the format.
-        calibration: uint8 N x h x w x C images from which int8 takes the ranges of activations.
+        calibration: uint8 N x h x w x C images that give int8 the ranges of activations.
     """
     function = _scoring_function(model)
     if kind == "onnx":
@@ -126,7 +126,7 @@ def _litert(function: Any, kind: Format, calibration: np.ndarray) -> bytes:
                 yield [image[None]]
 
         converter.representative_dataset = images
-        # LRN's power has no int8 kernel: it stays in float between the quantized layers.
+        # LRN's power has no int8 kernel and stays in float between the quantized layers.
         converter.target_spec.supported_ops = [
             tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
             tf.lite.OpsSet.TFLITE_BUILTINS,

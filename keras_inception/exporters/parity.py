@@ -1,4 +1,4 @@
-"""How closely an exported network agrees with the Python model, and what is close enough."""
+"""Agreement of an exported network with the Python model, and its tolerances."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Largest difference of a score that float32 rounding explains.
+# Largest difference of a score due to float32 rounding.
 FLOAT32_TOLERANCE = 1e-5
-# Share of images whose first class must stay, for what computes in fewer bits.
+# Share of images whose first class must be the same in lower precision.
 LEAST_SAME_FIRST = {"bfloat16": 0.99, "float16": 0.99, "int8": 0.98}
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Fields: images compared; the largest difference of a score; share of the same first class."""
+    """Number of images, the largest difference of a score, and the share of equal first classes."""
 
     images: int
     largest_difference: float
@@ -24,10 +24,10 @@ class Agreement:
 def agreement(expected: np.ndarray, received: np.ndarray) -> Agreement:
     """Compare scores, N x classes each.
 
-    First classes that score alike within float32 rounding count as the same.
+    First classes whose scores are equal within float32 rounding count as the same.
 
     Raises:
-        ValueError: other shapes.
+        ValueError: if the shapes differ.
     """
     if expected.shape != received.shape:
         raise ValueError(
@@ -40,14 +40,14 @@ def agreement(expected: np.ndarray, received: np.ndarray) -> Agreement:
 
 
 def require_agreement(found: Agreement, what: str, precision: str) -> None:
-    """Refuse what differs too much: any score in "float32", the first class in fewer bits.
+    """Refuse too large differences: of any score in "float32", of the first class otherwise.
 
     Raises:
         ValueError: with the numbers.
     """
     if precision == "float32":
         close, needed = found.largest_difference <= FLOAT32_TOLERANCE, f"{FLOAT32_TOLERANCE}"
-        if not close:  # also where a score is not a number
+        if not close:  # also if a score is NaN
             raise ValueError(
                 f"{what}: expected scores within {needed} of the model's. Received: a difference "
                 f"of {found.largest_difference:.3g} on {found.images} images."

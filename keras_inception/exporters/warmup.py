@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-# Where TensorFlow Serving looks, below the folder of the SavedModel.
+# The path that TensorFlow Serving reads, below the folder of the SavedModel.
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 
 
 def write_warmup(folder: Path, sample: np.ndarray) -> bool:
-    """Write one request for each signature, so that a server's first answer is no slower.
+    """Write one request per signature, so that a server's first response is not slower.
 
     Args:
-        folder: of a SavedModel of `export_saved_model`.
+        folder: a SavedModel of `export_saved_model`.
         sample: one image, uint8 h x w x C.
 
     Returns:
-        Whether it was written: not without the package tensorflow-serving-api.
+        Whether it was written; it needs the package tensorflow-serving-api.
     """
     try:
         from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2

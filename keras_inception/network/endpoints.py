@@ -11,7 +11,7 @@ from keras_inception.network.nested import inner_network
 
 
 def endpoints(model: keras.Model) -> tuple[str, ...]:
-    """Names of all endpoints: stem units, pools, modules ("3a"), branches ("3a_3x3"), head."""
+    """List all endpoints: stem units, pools, modules ("3a"), branches ("3a_3x3"), head."""
     inner = {layer.name + suffix for layer in model.layers for suffix in _INNER}
     return tuple(
         layer.name
@@ -21,12 +21,12 @@ def endpoints(model: keras.Model) -> tuple[str, ...]:
     )
 
 
-# Layers inside a unit, after the unit's name: the endpoint is its last layer, which bears it.
+# Suffixes of layers inside a unit; its last layer has the unit's name and is the endpoint.
 _INNER = ("_conv", "_bn", "_pad", "_logits", "_flatten", "_dropout")
 
 
 def feature_extractor(model: keras.Model, names: Sequence[str]) -> keras.Model:
-    """A model of the same weights that returns the chosen endpoints.
+    """Return a model with the same weights that outputs the chosen endpoints.
 
     Args:
         model: a network of this package, built or loaded.
@@ -37,7 +37,7 @@ def feature_extractor(model: keras.Model, names: Sequence[str]) -> keras.Model:
         A model whose output is a dict {name as given: N x h x w x C}.
 
     Raises:
-        ValueError: no endpoint, or one that the model does not have.
+        ValueError: if no endpoint is given, or the model does not have one.
     """
     if isinstance(names, str) or not names:
         raise ValueError(
@@ -79,29 +79,29 @@ _STEM_ALIASES = {
 
 
 def endpoint_name(name: str) -> str:
-    """This package's name of an endpoint given in the paper's, TF-Slim's or torchvision's.
+    """Translate an endpoint's name in the paper, TF-Slim or torchvision to this package's name.
 
-    torchvision's conv2 and conv3 are the paper's conv2_reduce and conv2; since "conv2" is the
-    paper's name too, it means the paper's, and only "conv3" is translated.
+    torchvision's conv2 and conv3 are the paper's conv2_reduce and conv2. "conv2" is also a name of
+    the paper and keeps the paper's meaning, so only "conv3" is translated.
     """
     if slim := re.fullmatch(r"Mixed_(\d)([b-z])", name):
-        return slim[1] + chr(ord(slim[2]) - 1)  # TF-Slim counts the pool before as "a"
+        return slim[1] + chr(ord(slim[2]) - 1)  # in TF-Slim "a" is the pool before the modules
     if torchvision := re.fullmatch(r"inception_?(\d[a-z])", name):
         return torchvision[1]
     return {"conv3": "conv2", **_STEM_ALIASES}.get(name, name)
 
 
 def freeze_until(model: keras.Model, endpoint: str) -> None:
-    """Make every layer below `endpoint` untrainable; the endpoint itself and all above train on.
+    """Freeze every layer below `endpoint`; the endpoint and all layers above stay trainable.
 
-    A frozen BatchNormalization also runs in inference mode, its statistics stay (Keras does so
-    for a layer whose `trainable` is False). What an earlier call or `model.trainable = False`
-    froze above trains again. Compile the model again afterwards.
+    A frozen BatchNormalization also runs in inference mode and keeps its statistics (Keras does
+    this for layers whose `trainable` is False). Layers above the endpoint that an earlier call or
+    `model.trainable = False` froze become trainable. Compile the model again afterwards.
 
     Args:
         model: a network of this package, or a model around one, such as
-            `keras.Sequential([network, ...])`, whose other layers train on.
-        endpoint: where training begins, under any of its names: "4a", "Mixed_4b", "pool3".
+            `keras.Sequential([network, ...])`, whose other layers stay trainable.
+        endpoint: first trainable endpoint, under any of its names: "4a", "Mixed_4b", "pool3".
 
     Raises:
         ValueError: an endpoint that the model does not have.
@@ -109,7 +109,7 @@ def freeze_until(model: keras.Model, endpoint: str) -> None:
     own = endpoint_name(endpoint)
     whole, model = model, inner_network(model) or model
     up_to = feature_extractor(model, [endpoint]).layers
-    # A module of a single branch ends in an Identity.
+    # A module of a single branch ends with Identity.
     is_module = isinstance(model.get_layer(own), keras.layers.Concatenate | keras.layers.Identity)
     parts = {own, *(own + suffix for suffix in _INNER)}
     below = {

@@ -1,9 +1,10 @@
 """Fine-tuned networks in the forms of Keras's transfer-learning guide, as one flat classifier.
 
-A network of this package may stand inside a Sequential or functional model, behind augmentation and
-rescaling, under a head of the user's. Here it becomes one graph with the names that the rest of the
-package knows: the input tells the pixel convention, the head is `avg_pool`, `predictions_logits`,
-`predictions`. The flat form, which needs none of this, puts the head on the network's own output:
+A network of this package may be nested in a Sequential or functional model, after augmentation and
+rescaling and before the user's head. This module converts it to one graph with the names that the
+rest of the package expects: the input's name gives the pixel convention, and the head is
+`avg_pool`, `predictions_logits`, `predictions`. The flat form, which needs no conversion, puts the
+head on the network's own output:
 
     keras.Model(features.input, keras.layers.Dense(3, "softmax")(features.output))
 """
@@ -21,14 +22,14 @@ from keras_inception.spec.network import INPUT_NAME_PREFIX
 from keras_inception.spec.pixels import CONVENTIONS, RAW
 
 FLAT_FORM = "keras.Model(features.input, keras.layers.Dense(N, 'softmax')(features.output))"
-# Augmentation does nothing outside of training; RandomCrop cuts then too.
+# Augmentation is inactive outside of training, except for RandomCrop.
 _AUGMENTATIONS = ("RandAugment", "AugMix", "MixUp", "CutMix")
-# What stands before a network and leaves the values of pixels in their range.
+# Layers before a network that keep the range of the pixels.
 _GEOMETRY = (layers.Resizing, layers.CenterCrop, layers.RandomCrop, layers.Identity)
 
 
 def flat_classifier(model: keras.Model) -> keras.Model:
-    """The classifier in one graph, with the names of `build_network`.
+    """Return the classifier as one graph, with the names of `build_network`.
 
     Args:
         model: a network of this package, or a Sequential or functional model around one. Where
@@ -36,12 +37,12 @@ def flat_classifier(model: keras.Model) -> keras.Model:
             takes them in [0, 255]; otherwise in the network's convention.
 
     Returns:
-        `model` itself where it is such a network already; otherwise a model of its own weights.
-        Logits get their softmax; a single output, the score of the second of two classes, becomes
-        both.
+        `model` itself if it already is such a network; otherwise a model with its own weights.
+        Logits get a softmax; a single output, the score of the second of two classes, becomes two
+        outputs.
 
     Raises:
-        ValueError: no network of this package, more than one, or a form that cannot be read.
+        ValueError: if there is no network of this package, more than one, or an unsupported form.
     """
     nested = isinstance(model, keras.Sequential) or any(
         isinstance(layer, keras.Model) for layer in model.layers
@@ -52,10 +53,10 @@ def flat_classifier(model: keras.Model) -> keras.Model:
 
 
 def inner_network(model: keras.Model) -> keras.Model | None:
-    """The one network of this package inside a model, which may be the model; None: there is none.
+    """Return the network of this package in a model, or the model itself; None if there is none.
 
     Raises:
-        ValueError: more than one.
+        ValueError: if there is more than one.
     """
     found = list(_networks(model))
     if len(found) > 1:
@@ -76,7 +77,7 @@ def _networks(model: keras.Model) -> Iterator[keras.Model]:
 
 
 def _convention(model: keras.Model) -> str | None:
-    """The pixel convention that the name of a model's only input tells."""
+    """Return the pixel convention in the name of a model's only input."""
     if isinstance(model, keras.Sequential):  # the name may be that of the network in it
         return None
     names = [tensor.name for tensor in _inputs(model)]
@@ -85,7 +86,7 @@ def _convention(model: keras.Model) -> str | None:
 
 
 def _inputs(model: keras.Model) -> list[Any]:
-    """The inputs of a model; none of one that is not built yet."""
+    """Return the inputs of a model; none if it is not built."""
     return getattr(model, "inputs", None) or []
 
 
@@ -99,7 +100,7 @@ def _flat(model: keras.Model) -> keras.Model:
             f"{[tensor.name for tensor in inputs]}. Build the network without "
             f"`input_tensor`, and the flat form: {FLAT_FORM}"
         )
-    inputs = inputs or network.inputs  # a Sequential model that never saw an image
+    inputs = inputs or network.inputs  # a Sequential model that was never called
     outputs = getattr(model, "outputs", None) or network.outputs
     if not len(inputs) == len(outputs) == len(network.outputs) == 1:
         raise ValueError(
@@ -107,7 +108,7 @@ def _flat(model: keras.Model) -> keras.Model:
             f"{len(inputs)} inputs, {len(outputs)} outputs. Build the flat form: "
             f"{FLAT_FORM}"
         )
-    # Whether pixels change on their way is known after the first pass only.
+    # Only the first pass shows whether layers change the pixels.
     for convention in (_convention(network), RAW):
         name = INPUT_NAME_PREFIX + str(convention)
         pixels = keras.Input(batch_shape=inputs[0].shape, name=name)
@@ -121,7 +122,7 @@ def _flat(model: keras.Model) -> keras.Model:
 
 
 class _Copier:
-    """Runs models on tensors, layer by layer, each layer copied under a name of its own."""
+    """Runs models on tensors, layer by layer, and copies each layer under a unique name."""
 
     def __init__(self, network: keras.Model, *, behind: bool) -> None:
         self._network = network
@@ -132,7 +133,7 @@ class _Copier:
         self.changes_pixels = False
 
     def applied(self, model: keras.Model, inputs: Any) -> Any:
-        """What a model of one input and one output answers."""
+        """Return the output of a model with one input and one output."""
         if isinstance(model, keras.Sequential):
             x = inputs
             for layer in model.layers:
@@ -149,7 +150,7 @@ class _Copier:
             results.append(self._call(operation, *args, **kwargs))
             return results[-1]
 
-        # Operations run in the order of their depth: the last one gives the output.
+        # Operations run in order of depth; the last one gives the output.
         structure = keras.tree.pack_sequence_as(model.input, [inputs])
         keras.models.clone_model(
             model,
@@ -193,7 +194,7 @@ class _Copier:
         return self._copies[id(operation)][1]
 
     def _own_name(self, layer: layers.Layer) -> str:
-        """Its name, or a free one; the pool of the head has the name of the package."""
+        """Return its name, or a unique one; the pool of the head gets this package's name."""
         name = layer.name
         if isinstance(layer, layers.GlobalAveragePooling2D) and not self._before_network:
             name = "avg_pool"
@@ -213,7 +214,7 @@ def _is_augmentation(operation: Any) -> bool:
 
 
 def _with_head(model: keras.Model) -> keras.Model:
-    """The model with its last dense layer as `predictions_logits`, its scores as `predictions`."""
+    """Return the model with its last dense layer as `predictions_logits` and `predictions`."""
     dense, activation = _head(model)
     named = dense is not None and dense.name == "predictions_logits"
     if dense is None or (named and activation is not keras.activations.linear):
@@ -240,7 +241,7 @@ def _with_head(model: keras.Model) -> keras.Model:
 
 
 def _head(model: keras.Model) -> tuple[layers.Dense | None, Any]:
-    """The last dense layer and what follows it, if the model ends so."""
+    """Return the last dense layer and the layers after it, if the model ends that way."""
     *before, last = model.operations
     if isinstance(last, layers.Dense):
         return last, last.activation

@@ -25,8 +25,8 @@ class Network:
     Attributes:
         scores: float32 pixels in [0, 255], N x h x w x C, RGB or grey -> float32 N x classes.
         input_shape: (height, width, channels).
-        labels: the names of the classes; their numbers where no labels.txt lies beside the file.
-        model: the Keras model, where it is one.
+        labels: the names of the classes; their numbers if there is no labels.txt next to the file.
+        model: the Keras model, if it is one.
     """
 
     scores: Scores
@@ -36,7 +36,7 @@ class Network:
 
 
 def keras_network(model: keras.Model, labels: tuple[str, ...]) -> Network:
-    """A classifier of this package that is built or loaded already."""
+    """Wrap a classifier of this package that is already built or loaded."""
 
     def scores(pixels: np.ndarray) -> np.ndarray:
         return np.asarray(model.predict_on_batch(network_input(model, pixels)))
@@ -45,16 +45,16 @@ def keras_network(model: keras.Model, labels: tuple[str, ...]) -> Network:
 
 
 def image_shape(model: keras.Model) -> tuple[Any, ...]:
-    """(height, width, channels) of a model's input, in whichever data format it computes."""
+    """Return (height, width, channels) of a model's input, for both data formats."""
     shape = tuple(model.input_shape[1:])
     return (*shape[1:], shape[0]) if is_channels_first(model) else shape
 
 
 def network_input(model: keras.Model, pixels: Any) -> Any:
-    """Pixels in [0, 255], N x h x w x C, in the convention and the data format of a model.
+    """Convert pixels in [0, 255], N x h x w x C, to the convention and data format of a model.
 
     Raises:
-        ValueError: a model that does not name its convention.
+        ValueError: if the model does not name its convention.
     """
     inputs = preprocess_input(pixels, "channels_last", convention=model_preprocessing(model))
     if not is_channels_first(model):
@@ -64,18 +64,18 @@ def network_input(model: keras.Model, pixels: Any) -> Any:
 
 
 def is_channels_first(model: keras.Model) -> bool:
-    """Whether a model computes on N x C x h x w, whatever the global setting is now."""
+    """Return whether a model computes on N x C x h x w, independent of the global setting."""
     return any(getattr(layer, "data_format", None) == "channels_first" for layer in model.layers)
 
 
 def load_keras(path: str | os.PathLike[str]) -> keras.Model:
-    """The classifier of a run's folder or `.keras` file: a network of this package or around one.
+    """Load the classifier of a run's folder or a `.keras` file.
 
     Returns:
         One flat graph (`flat_classifier`).
 
     Raises:
-        ValueError: not one, or not a classifier of a fixed input size.
+        ValueError: if it is not one, or not a classifier with a fixed input size.
     """
     path = keras_file(Path(path))
     model = flat_classifier(load_any_keras(path))
@@ -88,14 +88,14 @@ def load_keras(path: str | os.PathLike[str]) -> keras.Model:
 
 
 def load_any_keras(path: Path) -> keras.Model:
-    """The model of a `.keras` file, whatever it is.
+    """Load any model of a `.keras` file.
 
     Raises:
-        ValueError: Keras cannot load it.
+        ValueError: if Keras cannot load it.
     """
     try:
         return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises errors of many kinds for a damaged file
+    except Exception as error:  # Keras raises many kinds of errors for a damaged file
         raise ValueError(
             f"Expected a model that Keras can load. Received: {str(path)!r} "
             f"({type(error).__name__}: {error})"

@@ -1,4 +1,4 @@
-"""This package's own files: `.weights.h5` and `.keras`, read by layer name and without a model."""
+"""This package's files, `.weights.h5` and `.keras`, read by layer name without building a model."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 def read(path: Path) -> Arrays:
-    """All weights of layers; seeds of dropout and the optimizer's state are left out.
+    """Return all weights of layers, without seeds of dropout and optimizer state.
 
     Raises:
-        ValueError: not a file of Keras 3, or one whose layers have no names.
+        ValueError: if it is not a file of Keras 3, or its layers have no names.
     """
     try:
         if path.suffix.lower() == ".keras":
@@ -43,14 +43,14 @@ def read(path: Path) -> Arrays:
 
 
 def source(path: Path, spec: NetworkSpec | None) -> Source:
-    """Read a file; the names are this package's already."""
+    """Read a file; its names are those of this package."""
     arrays = read(path)
     names = {name: name for name in arrays}
     return Source(path=path, spec=spec, arrays=arrays, names=names, channels_first=False)
 
 
 def pixel_convention(path: Path) -> str | None:
-    """The pixel convention that a `.keras` file's network was trained with; None: not named.
+    """Return the pixel convention of a `.keras` file's network; None if it is not recorded.
 
     Raises:
         ValueError: a damaged file.
@@ -73,7 +73,7 @@ def pixel_convention(path: Path) -> str | None:
 
 
 def _names(config: Any) -> Iterator[str]:
-    """The names of all layers in a model's configuration, nested models included."""
+    """Return the names of all layers in a model's configuration, including nested models."""
     if isinstance(config, dict):
         if isinstance(config.get("name"), str):
             yield config["name"]

@@ -1,4 +1,4 @@
-"""Which reader reads which file, by its name."""
+"""Selects the reader of a file by its name."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def read_source(path: Path, spec: NetworkSpec | None = None, classes: int | None
     """Read a file of weights of any known format.
 
     Args:
-        path: of a file or a checkpoint's folder; its suffix tells the format.
-        spec: the network; default the one that the file holds.
+        path: a file or a checkpoint's folder; its suffix gives the format.
+        spec: the network; default that of the file.
         classes: 1001 keeps the background of a TF-Slim checkpoint, which is dropped otherwise.
 
     Raises:
@@ -39,10 +39,10 @@ def read_source(path: Path, spec: NetworkSpec | None = None, classes: int | None
 
 
 def pixel_convention(path: Path) -> str | None:
-    """The pixel convention that the weights of a file were trained with.
+    """Return the pixel convention that the weights of a file were trained with.
 
-    None for `.weights.h5`, which does not say it. The published files of each other library have
-    one convention (`manifest`); a `.keras` file of this package names its own.
+    None for `.weights.h5`, which does not record it. The published files of each other library have
+    one convention (`manifest`); a `.keras` file of this package records its own.
     """
     reader = _reader(path)
     if reader is own:
@@ -50,7 +50,7 @@ def pixel_convention(path: Path) -> str | None:
     return _CONVENTIONS[reader]
 
 
-# Of the published files: those of the ONNX model zoo are Caffe's, converted.
+# As published; the files of the ONNX model zoo are converted from Caffe.
 _CONVENTIONS: dict[ModuleType, str] = {
     caffe: "caffe",
     onnx: "caffe",
@@ -61,7 +61,7 @@ _CONVENTIONS: dict[ModuleType, str] = {
 
 
 def _reader(path: Path) -> ModuleType:
-    """The module that reads a file, by its suffix."""
+    """Return the module that reads a file, by its suffix."""
     name = path.name.lower()
     for suffixes, reader in (
         ((".weights.h5", ".keras"), own),

@@ -1,4 +1,4 @@
-"""What a reader gives, and how it becomes arrays in Keras's names and layouts."""
+"""The result of a reader, and its conversion to Keras's names and layouts."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from keras_inception.spec.network import ConvSpec, LRNSpec, NetworkSpec
 
 Arrays = dict[str, np.ndarray]
-# Largest relative difference of an LRN constant that storing it as a float32 explains.
+# Largest relative rounding error of an LRN constant stored as float32.
 _FLOAT32 = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A file of weights, read.
+    """The contents of a file of weights.
 
     Attributes:
         path: of the file.
-        spec: the network that the file holds; None where the file does not tell (our own).
+        spec: the network of the file; None if the file does not record it (this package's files).
         arrays: under the file's names, in the file's layout.
-        names: this package's variable name -> the file's.
+        names: this package's variable name -> name in the file.
         channels_first: kernels are O x I x h x w and dense kernels O x I (Caffe, torch, ONNX);
             otherwise h x w x I x O and I x O.
     """
@@ -36,10 +36,10 @@ class Source:
 
 
 def converted(source: Source) -> Arrays:
-    """All arrays of a source under this package's variable names, in Keras's layouts.
+    """Return all arrays of a source under this package's variable names, in Keras's layouts.
 
     Raises:
-        ValueError: arrays that the network needs and the file lacks, or the other way round.
+        ValueError: if the file lacks arrays of the network, or has others.
     """
     wanted = set(source.names.values())
     missing = [f" - {name}" for name in source.names.values() if name not in source.arrays]
@@ -60,7 +60,7 @@ def converted(source: Source) -> Arrays:
 
 
 def mismatch(expected: str, missing: Iterable[str], unexpected: Iterable[str]) -> ValueError:
-    """The error that lists what is missing ( - ) and what is unexpected ( + )."""
+    """Return the error that lists missing ( - ) and unexpected ( + ) names."""
     lines = [*missing, *unexpected]
     shown = lines[:20] + [f" ... and {len(lines) - 20} more"] * (len(lines) > 20)
     return ValueError(
@@ -76,7 +76,7 @@ def _channels_last(own: str, array: np.ndarray, source: Source) -> np.ndarray:
     if array.ndim != 2:
         return array
     if own.endswith("_dense/kernel"):
-        # The auxiliary classifier flattens C x h x w there, h x w x C here.
+        # The auxiliary classifier flattens C x h x w in the file, h x w x C in Keras.
         projection = own.replace("_dense/", "_proj_conv/")
         channels = source.arrays[source.names[projection]].shape[0]
         side = round((array.shape[1] / channels) ** 0.5)
@@ -97,17 +97,17 @@ def pair_units(
     module: Callable[[str], str],
     parts: tuple[str, str, str, str, str, str],
 ) -> dict[str, str]:
-    """This package's convolution units -> another library's names of them.
+    """Map this package's convolution units to another library's names.
 
     Args:
         spec: a network of figure 2b's modules with two spatial branches.
-        stem: names of the stem's convolutions.
-        module: the name of a module ("3a") -> what a unit's name there begins with.
-        parts: what it ends with: 1x1, the first spatial branch's reduce and convolution, the
-            second's, the projection.
+        stem: names of the stem's convolutions in the library.
+        module: name of a module ("3a") -> prefix of its units' names in the library.
+        parts: suffixes of the units: 1x1, reduce and convolution of the first spatial branch, of
+            the second, and the projection.
 
     Raises:
-        ValueError: a spec of other modules or another stem.
+        ValueError: if the spec has other modules or another stem.
     """
     convolutions = [layer.name for layer in spec.stem if isinstance(layer, ConvSpec)]
     if len(convolutions) != len(stem):
@@ -130,12 +130,12 @@ def _foreign(spec: NetworkSpec) -> ValueError:
 
 
 def with_classes(spec: NetworkSpec, arrays: Arrays, logits: str, axis: int) -> NetworkSpec:
-    """The spec with as many classes as the array `logits` has on `axis`."""
+    """Return the spec with as many classes as the array `logits` has on `axis`."""
     return replace(spec, classes=arrays[logits].shape[axis]) if logits in arrays else spec
 
 
 def with_heads_of(arrays: Arrays, names: dict[str, str], spec: NetworkSpec) -> dict[str, str]:
-    """The name map without the auxiliary classifiers of which a file holds nothing at all."""
+    """Return the name map without auxiliary classifiers that are absent from the file."""
     for aux in spec.aux:
         own = {name for name in names if name.startswith(f"{aux.name}_")}
         if not any(names[name] in arrays for name in own):
@@ -144,7 +144,7 @@ def with_heads_of(arrays: Arrays, names: dict[str, str], spec: NetworkSpec) -> d
 
 
 def check_lrn(path: Path, spec: NetworkSpec, found: list[LRNSpec]) -> None:
-    """Refuse a file whose LRN layers are not the spec's.
+    """Refuse a file whose LRN constants differ from the spec's.
 
     Raises:
         ValueError: naming both.

@@ -1,7 +1,7 @@
 """torchvision's state dict of `googlenet`: `.pth` (both formats of torch.save) or `.safetensors`.
 
-A state dict does not say whether its network had `transform_input`; the released one has, and the
-spec's pixels "tf" are what its first convolution sees. For one without, give
+A state dict does not record whether its network had `transform_input`. The released one has it, and
+the spec's pixels "tf" are the input of its first convolution. For a network without it, pass
 `replace(VARIANTS["torchvision"], pixels="torch")` as `spec`.
 
 Names: torchvision/models/googlenet.py.
@@ -24,15 +24,15 @@ _BATCH_NORM = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-_COUNTER = ".num_batches_tracked"  # of training steps; plays no part in inference
+_COUNTER = ".num_batches_tracked"  # number of training steps; not used in inference
 
 
 def read(path: Path) -> Arrays:
-    """All arrays of a state dict, without the counters of batches.
+    """Return all arrays of a state dict, without the batch counters.
 
     Raises:
         MissingPackageError: torch, or safetensors, is not installed.
-        ValueError: not a state dict, or more in it than tensors.
+        ValueError: if it is not a state dict, or contains more than tensors.
     """
     read = _read_safetensors if path.suffix.lower() == ".safetensors" else _read_torch
     tensors = read(path)
@@ -48,7 +48,7 @@ def source(path: Path, spec: NetworkSpec | None) -> Source:
 
 
 def name_map(spec: NetworkSpec) -> dict[str, str]:
-    """This package's variables -> torchvision's; aux1 sits on 4a in both, whatever the outputs."""
+    """This package's variables -> torchvision's; aux1 is on 4a in both, for any output order."""
     units = pair_units(
         spec,
         stem=("conv1", "conv2", "conv3"),
