@@ -33,7 +33,6 @@ from .images.conventions import preprocess_input as preprocess_input
 from .images.decode import read_image as read_image
 from .inference.predictor import Predictor as Predictor
 from .inference.predictor import load as load
-from .network.blocks import LocalResponseNormalization as LocalResponseNormalization
 from .network.build import build_network as build_network
 from .network.build import inference_model as inference_model
 from .network.endpoints import endpoints as endpoints
@@ -41,6 +40,7 @@ from .network.endpoints import feature_extractor as feature_extractor
 from .network.endpoints import freeze_until as freeze_until
 from .network.googlenet import GoogLeNet as GoogLeNet
 from .network.imagenet import decode_predictions as decode_predictions
+from .network.lrn import LocalResponseNormalization as LocalResponseNormalization
 from .spec.network import AuxSpec as AuxSpec
 from .spec.network import BatchNormSpec as BatchNormSpec
 from .spec.network import BranchSpec as BranchSpec

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-LAYERS = "keras_inception.network.blocks"
+LAYERS = "keras_inception.network.lrn"
 
 
 def register_layers_with_keras() -> None:

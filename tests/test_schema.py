@@ -1,7 +1,8 @@
 """Every release reads the documents of earlier ones.
 
 `tests/documents` holds one of each schema version, written by hand and never changed. A change of
-the fields of a spec or a recipe, other than a new field with a default, needs a new SCHEMA_VERSION,
+the fields of a spec, a recipe or a search
+space, other than a new field with a default, needs a new SCHEMA_VERSION,
 a function in MIGRATIONS and a document here.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from keras_inception.cost.budget import Budget
 from keras_inception.spec import network, recipe
 from keras_inception.spec.network import (
     AuxSpec,
@@ -27,6 +29,8 @@ from keras_inception.spec.network import (
 )
 from keras_inception.spec.recipe import Recipe
 from keras_inception.spec.validation import json_document
+from tuning import space
+from tuning.space import Space
 
 DOCUMENTS = Path(__file__).parent / "documents"
 
@@ -112,6 +116,36 @@ RECIPE = Recipe(
 )
 
 
+SPACE = Space(
+    base=NetworkSpec(
+        name="frozen",
+        input_shape=(8, 8, 1),
+        stem=(ConvSpec(name="conv1", filters=8, kernel_size=3),),
+        stages=(
+            StageSpec(
+                name="3",
+                downsample=None,
+                modules=(
+                    ModuleSpec(
+                        name="3a",
+                        filters_1x1=8,
+                        spatial=(BranchSpec(kernel_size=3, reduce=4, filters=8),),
+                        filters_pool_proj=4,
+                    ),
+                ),
+            ),
+        ),
+        classes=2,
+    ),
+    budget=Budget(macs=200_000),
+    width_divisor=4,
+    depth=True,
+    kernels=("3,5",),
+    stem=True,
+    min_budget_share=0.5,
+)
+
+
 def _text(kind: str, version: int) -> str:
     return (DOCUMENTS / f"{kind}_{version}.json").read_text(encoding="utf-8")
 
@@ -124,7 +158,14 @@ def test_recipe_of_version_1() -> None:
     assert Recipe.from_json(_text("recipe", 1)) == RECIPE
 
 
-@pytest.mark.parametrize(("kind", "module"), [("spec", network), ("recipe", recipe)])
+@pytest.mark.parametrize("version", [1, 2])  # version 1 had "step" and "least_share"
+def test_space_of_version(version: int) -> None:
+    assert Space.from_json(_text("space", version)) == SPACE
+
+
+@pytest.mark.parametrize(
+    ("kind", "module"), [("spec", network), ("recipe", recipe), ("space", space)]
+)
 def test_every_version_has_a_document_and_a_migration(kind: str, module: ModuleType) -> None:
     versions = range(1, module.SCHEMA_VERSION + 1)
     assert {path.name for path in DOCUMENTS.glob(f"{kind}_*.json")} == {

@@ -15,6 +15,7 @@ import keras
 from keras import layers, ops
 
 from keras_inception.network.batch_norm import BatchNormalization
+from keras_inception.network.lrn import LocalResponseNormalization, channel_axis
 from keras_inception.spec.network import (
     INPUT_NAME_PREFIX,
     AuxSpec,
@@ -28,86 +29,13 @@ from keras_inception.spec.network import (
 from keras_inception.spec.pixels import CONVENTIONS, PREPROCESSING_PREFIX, RAW
 
 
-@keras.saving.register_keras_serializable(package="keras_inception")
-class LocalResponseNormalization(layers.Layer):
-    """Local response normalization across channels: x / (bias + a * sum(x^2))^beta.
-
-    Args:
-        window_size: channels summed, odd, centred on the normalized one.
-        alpha_per_window: Caffe's, torch's and ONNX's alpha: a = alpha_per_window / window_size.
-            TensorFlow's alpha is a itself.
-        beta: exponent.
-        bias: added to the sum; Caffe's k.
-        axis: the channel axis; default that of `keras.config.image_data_format()`.
-
-    Computes in float32 under every policy, because squares of half-precision activations overflow.
-    Source: Krizhevsky et al. 2012, section 3.3; BVLC's lrn_param.
-    """
-
-    def __init__(
-        self,
-        *,
-        window_size: int = 5,
-        alpha_per_window: float = 1e-4,
-        beta: float = 0.75,
-        bias: float = 1.0,
-        axis: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        if window_size < 1 or window_size % 2 == 0:
-            raise ValueError(
-                f"Expected an odd window, centred on a channel. Received: window_size={window_size}"
-            )
-        self.window_size = window_size
-        self.alpha_per_window = alpha_per_window
-        self.beta = beta
-        self.bias = bias
-        self.axis = _channel_axis() if axis is None else axis
-
-    def call(self, inputs: Any) -> Any:
-        """Normalize; the shape is unchanged."""
-        x = ops.cast(inputs, "float32")
-        radius = self.window_size // 2
-        padding = [(0, 0)] * len(x.shape)
-        padding[self.axis] = (radius, radius)
-        squares = ops.pad(ops.square(x), padding)
-        channels = x.shape[self.axis]
-        window_sum = sum(
-            squares[self._channels(start, start + channels, len(x.shape))]
-            for start in range(self.window_size)
-        )
-        scale = self.bias + self.alpha_per_window / self.window_size * window_sum
-        return ops.cast(x * ops.power(scale, -self.beta), self.compute_dtype)
-
-    def _channels(self, start: int, stop: int, rank: int) -> tuple[slice, ...]:
-        index = [slice(None)] * rank
-        index[self.axis] = slice(start, stop)
-        return tuple(index)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Return the input shape, which is unchanged."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that build the same layer."""
-        return {
-            **super().get_config(),
-            "window_size": self.window_size,
-            "alpha_per_window": self.alpha_per_window,
-            "beta": self.beta,
-            "bias": self.bias,
-            "axis": self.axis,
-        }
-
-
 def input_layer(spec: NetworkSpec, tensor: Any = None, *, raw: bool = False) -> Any:
     """Create the network's input; its name keeps the pixel convention in saved and exported models.
 
     `raw` means pixels in [0, 255], for a network with its convention inside.
     """
     shape: tuple[int | None, ...] = spec.input_shape
-    if _channel_axis() == 1:
+    if channel_axis() == 1:
         shape = (shape[2], *shape[:2])
     if tensor is None:
         name = INPUT_NAME_PREFIX + RAW if raw else spec.input_name
@@ -123,7 +51,7 @@ def input_layer(spec: NetworkSpec, tensor: Any = None, *, raw: bool = False) -> 
 def preprocessing(x: Any, spec: NetworkSpec) -> Any:
     """Convert raw RGB pixels in [0, 255] to the spec's convention, inside the network."""
     rule = CONVENTIONS[spec.pixels]
-    axis, channels = _channel_axis(), spec.input_shape[2]
+    axis, channels = channel_axis(), spec.input_shape[2]
     if channels != 3 and not rule.channels_alike:
         raise ValueError(
             f"Expected 3 channels for the convention {spec.pixels!r}, whose channels differ. "
@@ -170,7 +98,7 @@ def conv_unit(
     )(x)
     if spec.batch_norm:
         x = BatchNormalization(
-            axis=_channel_axis(),
+            axis=channel_axis(),
             momentum=spec.batch_norm.momentum,
             epsilon=spec.batch_norm.epsilon,
             scale=spec.batch_norm.scale,
@@ -214,7 +142,7 @@ def stem(x: Any, spec: NetworkSpec) -> Any:
 def inception_module(x: Any, spec: NetworkSpec, module: ModuleSpec) -> Any:
     """Apply figure 2a (naive) or 2b: N x h x w x C -> N x h x w x module.output_filters(C)."""
     outputs = []
-    for branch in module.branches(x.shape[_channel_axis()]):
+    for branch in module.branches(x.shape[channel_axis()]):
         y = x
         if branch.pooled:
             name = f"{module.name}_pool"
@@ -224,7 +152,7 @@ def inception_module(x: Any, spec: NetworkSpec, module: ModuleSpec) -> Any:
         outputs.append(y)
     if len(outputs) == 1:
         return layers.Identity(name=module.name)(outputs[0])
-    return layers.Concatenate(axis=_channel_axis(), name=module.name)(outputs)
+    return layers.Concatenate(axis=channel_axis(), name=module.name)(outputs)
 
 
 def auxiliary_classifier(x: Any, spec: NetworkSpec, aux: AuxSpec, activation: str | None) -> Any:
@@ -301,9 +229,5 @@ def _kernel_initializer(spec: NetworkSpec) -> keras.Initializer:
     return keras.initializers.HeNormal()
 
 
-def _channel_axis() -> int:
-    return 1 if keras.config.image_data_format() == "channels_first" else -1
-
-
 def _spatial_axes() -> tuple[int, int]:
-    return (2, 3) if _channel_axis() == 1 else (1, 2)
+    return (2, 3) if channel_axis() == 1 else (1, 2)
