@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -18,6 +18,9 @@ LABELS_FILE = "labels.txt"
 METRICS_FILE = "metrics.json"
 SPEC_FILE = "spec.json"
 RECIPE_FILE = "recipe.json"
+DATA_FILE = "data.json"
+LEFT_OUT_FILE = "left_out.csv"
+SCAN_FILE = ".scan.json.gz"
 SNAPSHOT_FOLDER = "snapshots"
 
 # Prefix of the names of incomplete files and folders.
@@ -46,6 +49,51 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file under a temporary name and rename it."""
     with aside(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def write_labels(path: Path, names: Sequence[str]) -> None:
+    """Write the names of classes, one a line.
+
+    Raises:
+        ValueError: a name with a line break.
+    """
+    require_single_lines(names)
+    write_text(path, "".join(f"{name}\n" for name in names))
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The names that `write_labels` wrote.
+
+    A line ends at a line feed alone: Unicode has eight more characters at which `str.splitlines`
+    would cut a name in two.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return tuple(lines[:-1] if lines[-1] == "" else lines)
+
+
+def require_single_lines(names: Iterable[str]) -> None:
+    """Refuse names of classes that a label file cannot hold.
+
+    Raises:
+        ValueError: a name with a line feed or carriage return.
+    """
+    broken = [name for name in names if "\n" in name or "\r" in name]
+    if broken:
+        raise ValueError(
+            f"Expected names of classes without line breaks. Received: {broken[:10]}. Rename them."
+        )
+
+
+def printable(text: str) -> str:
+    r"""The text with everything escaped that a terminal cannot show: \xff, \n, \u2028."""
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    byte = ord(letter) - 0xDC00  # of a name that is not UTF-8, which Python has as a surrogate
+    if 0x80 <= byte <= 0xFF:
+        return f"\\x{byte:02x}"
+    return letter.encode("unicode_escape").decode()
 
 
 @contextmanager

@@ -148,5 +148,5 @@ for name in ("conv1_conv", "3a_3x3_bn", "4a_3x3_conv"):
 
 # %%
 picture = next((OWN / "Sandal").iterdir())
-for label, score in keras_inception.load(WORK / "tuned").predict(picture, top=3):
+for label, score in keras_inception.load(WORK / "tuned")(picture, top=3).labels:
     print(f"{label:10} {score:.3f}")

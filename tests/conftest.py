@@ -26,6 +26,7 @@ from keras_inception.spec.network import (
 # The files of a finished run.
 RUN_FILES = {
     "confusion_matrix.png",
+    "data.json",
     "history.csv",
     "labels.txt",
     "metrics.json",

@@ -26,7 +26,7 @@ from keras_inception.cli import app
 from keras_inception.cost.layers import network_cost
 from keras_inception.data.sample import load_sample
 from keras_inception.data.splits import ImageData, Split
-from keras_inception.inference.predictor import Predictor
+from keras_inception.inference.predictor import load
 from keras_inception.network.build import build_network
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import QUICK
@@ -223,7 +223,7 @@ def test_predict_prints_full_paths_and_the_best_labels(saved_run):
     ]
     rows = [row for row in cells if row]
     assert "".join(row[0] for row in rows).replace(" ", "") == str(image).replace(" ", "")
-    expected = Predictor.load(saved_run / "model.keras").predict(image, 5)
+    expected = load(saved_run / "model.keras")(image, 5).labels
     answers = [row[1:] for row in rows if row[1]]
     assert answers == [[label, f"{score:.4f}"] for label, score in expected]
     of_file = run("predict", saved_run / "model.keras", image)
@@ -242,7 +242,7 @@ def test_predict_reads_standard_input_and_prints_json_lines(saved_run):
     assert result.exit_code == 2
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["image"] for line in lines] == [str(image), str(missing), str(image)]
-    expected = Predictor.load(saved_run / "model.keras").predict(image, 2)
+    expected = load(saved_run / "model.keras")(image, 2).labels
     answers = [(answer["label"], answer["score"]) for answer in lines[2]["labels"]]
     assert [label for label, _ in answers] == [label for label, _ in expected]
     assert [score for _, score in answers] == pytest.approx([score for _, score in expected])

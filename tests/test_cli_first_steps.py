@@ -3,6 +3,7 @@
 These tests train no network: they replace training by a record of its arguments.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from PIL import Image
 from test_cli import assert_mistake, run
 
 import keras_inception.training.run
+from keras_inception.data.record import write_record
+from keras_inception.data.sample import load_sample
+from keras_inception.data.splits import Split
 from keras_inception.network.build import build_network
+from keras_inception.spec.variants import variant_spec
 from keras_inception.training.run import TrainResult
 
 
@@ -75,19 +80,14 @@ def test_the_input_size_is_that_of_the_images_or_the_option(asked, tmp_path):
         ("empty", "Expected a folder for each class, at least two"),
         ("one class", "['cat']"),
         ("unreadable", "Expected training images"),
-        ("few", "Expected a batch of at most 2, the number of training images"),
     ],
 )
 def test_folders_that_are_not_a_data_set(asked, tmp_path, name, told):
     (tmp_path / "empty").mkdir()
     (tmp_path / "one class" / "cat").mkdir(parents=True)
     for letter in "ab":
-        for folder in ("unreadable", "few"):
-            (tmp_path / folder / letter).mkdir(parents=True)
+        (tmp_path / "unreadable" / letter).mkdir(parents=True)
         (tmp_path / "unreadable" / letter / "x.png").write_text("no picture")
-        for number in range(2):
-            picture = Image.new("L", (28, 28), number)
-            picture.save(tmp_path / "few" / letter / f"{number}.png")
     assert_mistake(run("train", "--data", f"dir:{tmp_path / name}"), told)
     assert not asked
     assert not Path("saved_models").exists()
@@ -98,7 +98,8 @@ def test_initial_weights_are_a_run_or_a_file(asked, tmp_path):
     assert not Path("saved_models").exists()
     model = tmp_path / "before" / "model.keras"
     model.parent.mkdir()
-    build_network(tiny_spec()).save(model)
+    fitted = replace(variant_spec("small"), input_shape=(28, 28, 1))
+    build_network(fitted).save(model)
     for given in (model, model.parent):
         assert run("train", "--init", given).exit_code == 0
         assert asked["init"] == model
@@ -110,6 +111,7 @@ def test_resume_skips_runs_that_ended_before_their_first_snapshot(asked):
         (folder / "snapshots").mkdir(parents=True)
     assert_mistake(run("train", "--resume"), "Expected an unfinished run")
     (runs[0] / "snapshots" / "step-3.npz").touch()
+    write_record(runs[0], load_sample())
     assert run("train", "--resume").exit_code == 0
     assert asked["folder"] == runs[0]
 
@@ -120,6 +122,10 @@ def test_resume_skips_runs_of_other_data_and_finished_runs(asked):
     for folder in ("20260101-120000", "20260102-120000", "new-20260103-120000"):
         (runs / f"{name}-{folder}" / "snapshots").mkdir(parents=True)
         (runs / f"{name}-{folder}" / "snapshots" / "step-3.npz").touch()
+        data = load_sample()
+        if folder.startswith("new"):
+            data = replace(data, train=Split(data.train.images[::-1], data.train.labels[::-1]))
+        write_record(runs / f"{name}-{folder}", data)
     # Killed after its last file was written and before its snapshots were removed.
     (runs / f"{name}-20260102-120000" / "metrics.json").touch()
     assert run("train", "--resume").exit_code == 0

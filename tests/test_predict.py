@@ -12,7 +12,7 @@ from conftest import tiny_spec
 from PIL import Image
 
 from keras_inception.images.listing import image_files
-from keras_inception.inference.predictor import Predictor
+from keras_inception.inference.predictor import load
 from keras_inception.network.build import build_network
 from keras_inception.training.fine_tune import initialize
 
@@ -49,13 +49,13 @@ def scores_of(model_path: Path, picture: Path) -> np.ndarray:
 def test_the_best_labels_come_first_with_their_scores(saved, picture):
     expected = scores_of(saved, picture)
     order = np.argsort(expected)[::-1]
-    answers = Predictor.load(saved).predict(picture, top=3)
+    answers = load(saved)(picture, top=3).labels
     assert [label for label, _ in answers] == [NAMES[index] for index in order[:3]]
     np.testing.assert_allclose([score for _, score in answers], expected[order[:3]], atol=1e-6)
 
 
 def test_more_labels_than_classes_are_all_classes(saved, picture):
-    answers = Predictor.load(saved).predict(picture, top=99)
+    answers = load(saved)(picture, top=99).labels
     assert sorted(label for label, _ in answers) == sorted(NAMES)
     assert sum(score for _, score in answers) == pytest.approx(1, abs=1e-5)
 
@@ -63,19 +63,19 @@ def test_more_labels_than_classes_are_all_classes(saved, picture):
 def test_without_labels_classes_are_numbered(saved, picture):
     saved.with_name("labels.txt").unlink()
     best = int(scores_of(saved, picture).argmax())
-    assert Predictor.load(saved).predict(picture, top=1)[0][0] == str(best)
+    assert load(saved)(picture, top=1).labels[0][0] == str(best)
 
 
 def test_a_wrong_number_of_labels_is_refused(saved):
     saved.with_name("labels.txt").write_text("one\ntwo\n")
     with pytest.raises(ValueError, match=r"Expected 5 lines in .*labels.txt.*Received: 2"):
-        Predictor.load(saved)
+        load(saved)
 
 
 def test_a_file_that_is_not_an_image_is_refused(saved, tmp_path):
     (tmp_path / "text.png").write_text("not an image")
     with pytest.raises(ValueError, match=r"Expected an image. Received: .*text.png"):
-        Predictor.load(saved).predict(tmp_path / "text.png", top=1)
+        load(saved)(tmp_path / "text.png", top=1)
 
 
 def test_an_image_of_another_shape_is_cropped_and_resized(saved, tmp_path):
@@ -85,17 +85,17 @@ def test_an_image_of_another_shape_is_cropped_and_resized(saved, tmp_path):
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     Image.fromarray(np.full((32, 32, 3), (200, 100, 50), np.uint8)).save(tmp_path / "even.png")
     expected = scores_of(saved, tmp_path / "even.png")
-    answers = dict(Predictor.load(saved).predict(tmp_path / "wide.png", top=5))
+    answers = dict(load(saved)(tmp_path / "wide.png", top=5).labels)
     np.testing.assert_allclose([answers[name] for name in NAMES], expected, atol=1e-5)
 
 
 def test_a_grey_network_accepts_colour_images(tmp_path, picture):
     build_network(tiny_spec(channels=1)).save(tmp_path / "grey.keras")
-    predictor = Predictor.load(tmp_path / "grey.keras")
+    predictor = load(tmp_path / "grey.keras")
     grey = np.asarray(Image.open(picture).convert("L"), np.float32)[None, ..., None]
     model = keras.models.load_model(tmp_path / "grey.keras")
     expected = np.asarray(model(grey / 127.5 - 1, training=False))[0]
-    answers = dict(predictor.predict(picture, top=5))
+    answers = dict(predictor(picture, top=5).labels)
     np.testing.assert_allclose([answers[str(n)] for n in range(5)], expected, atol=1e-6)
 
 
@@ -104,7 +104,7 @@ def test_auxiliary_classifiers_are_left_out(tmp_path, picture):
     model.save(tmp_path / "aux.keras")
     pixels = np.asarray(Image.open(picture), np.float32)[None]
     expected = np.asarray(model(pixels / 127.5 - 1, training=False)["main"])[0]
-    answers = dict(Predictor.load(tmp_path / "aux.keras").predict(picture, top=5))
+    answers = dict(load(tmp_path / "aux.keras")(picture, top=5).labels)
     np.testing.assert_allclose([answers[str(n)] for n in range(5)], expected, atol=1e-6)
 
 
@@ -114,7 +114,7 @@ def test_channels_first(tmp_path, picture):
     model.save(tmp_path / "first.keras")
     pixels = np.asarray(Image.open(picture), np.float32).transpose(2, 0, 1)[None]
     expected = np.asarray(model(pixels / 127.5 - 1, training=False))[0]
-    answers = dict(Predictor.load(tmp_path / "first.keras").predict(picture, top=5))
+    answers = dict(load(tmp_path / "first.keras")(picture, top=5).labels)
     np.testing.assert_allclose([answers[str(n)] for n in range(5)], expected, atol=1e-5)
 
 
@@ -147,7 +147,7 @@ def damaged(saved: Path, how: str) -> Path:
 )
 def test_a_damaged_file_is_one_error_that_names_it(saved, how):
     with pytest.raises(ValueError, match=r"Expected a .*damaged\.keras") as caught:
-        Predictor.load(damaged(saved, how))
+        load(damaged(saved, how))
     assert len(str(caught.value)) < 600
 
 
@@ -156,16 +156,16 @@ def test_a_model_of_another_kind_is_refused(tmp_path):
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
     model.save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match="Expected an input named pixels_CONVENTION"):
-        Predictor.load(tmp_path / "other.keras")
+        load(tmp_path / "other.keras")
 
 
 def test_a_network_without_classifier_or_size_is_refused(tmp_path):
     build_network(tiny_spec(), include_top=False).save(tmp_path / "grid.keras")
     with pytest.raises(ValueError, match=r"Expected a classifier .*grid.*output_shape=\(4, 4,"):
-        Predictor.load(tmp_path / "grid.keras")
+        load(tmp_path / "grid.keras")
     build_network(tiny_spec(size=None)).save(tmp_path / "any.keras")
     with pytest.raises(ValueError, match=r"fixed input size .*any.*input_shape=\(None, None, 3\)"):
-        Predictor.load(tmp_path / "any.keras")
+        load(tmp_path / "any.keras")
 
 
 # Many files
@@ -181,7 +181,7 @@ def test_thousands_of_files_are_read_one_batch_at_a_time(saved, picture, tmp_pat
             taken.append(number)
             yield broken if number == 1234 else picture
 
-    answers = Predictor.load(saved).stream(paths(), top=1, batch_size=16)
+    answers = load(saved).stream(paths(), top=1, batch_size=16)
     (label, score), *_ = next(answers).labels
     assert len(taken) == 16
     expected = scores_of(saved, picture)
@@ -200,7 +200,8 @@ def test_folders_are_searched_in_order_and_files_are_used_unfiltered(tmp_path):
         path.touch()
     found = image_files([tmp_path / "in", tmp_path / "in" / "notes.txt"])
     names = [path.relative_to(tmp_path / "in").as_posix() for path in found]
-    assert names == ["a.webp", "b/2.JPG", "b/deep/1.png", "notes.txt"]
+    # Whether a file is an image its contents say, not its name.
+    assert names == ["a.webp", "b/2.JPG", "b/deep/1.png", "notes.txt", "notes.txt"]
 
 
 def test_damaged_initial_weights_are_one_error(saved):

@@ -79,7 +79,8 @@ def test_held_out_images_are_training_images_and_not_test_images() -> None:
     )
     split = hold_out(data, 0.25, seed=3)
     train, test = (sorted(part.images.ravel().tolist()) for part in (split.train, split.test))
-    assert len(test) == 5
+    assert len(test) == 4  # a quarter of each class, 2.5 images, rounded to an even number
+    assert np.bincount(split.test.labels).tolist() == [2, 2]
     assert sorted(train + test) == list(range(20))
     assert np.array_equal(split.train.images.ravel() % 2, split.train.labels)
     assert hold_out(data, 0.25, seed=4).test.images.tolist() != split.test.images.tolist()

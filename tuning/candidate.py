@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_inception.data.folder import held_out_rows
 from keras_inception.data.splits import AnySplit, ImageData, Split
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
@@ -42,24 +43,25 @@ class TrialResult:
 
 
 def hold_out(data: ImageData, share: float, seed: int = 0) -> ImageData:
-    """The training images, a share of them held out: a search must not see the test images.
+    """The training images, a share of each class held out: a search must not see the test images.
 
     Raises:
         ValueError: a share that leaves nothing to train or nothing to validate with.
     """
     count = len(data.train)
-    held_out = round(share * count)
-    if not 0 < held_out < count:
+    valid = 0 < round(share * count) < count
+    rows = held_out_rows(data.train.labels, share, seed) if valid else np.zeros(count, bool)
+    if not rows.any():
         raise ValueError(
             f"Expected a share of {count} images that leaves some on both sides. "
             f"Received: share={share!r}"
         )
-    order = np.random.default_rng(seed).permutation(count)
     return replace(
         data,
-        train=_rows(data.train, np.sort(order[held_out:])),
-        test=_rows(data.train, np.sort(order[:held_out])),
-        note=f"{held_out} of {count} training images held out",
+        train=_rows(data.train, np.flatnonzero(~rows)),
+        test=_rows(data.train, np.flatnonzero(rows)),
+        final_test=None,
+        note=f"{rows.sum()} of {count} training images held out",
     )
 
 

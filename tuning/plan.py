@@ -8,6 +8,7 @@ from typing import Any
 
 import keras_tuner
 
+from keras_inception.data.record import identity as data_identity
 from keras_inception.data.splits import ImageData
 from keras_inception.spec.recipe import Recipe
 from tuning.engine.oracle import SearchOracle
@@ -122,10 +123,6 @@ class SearchPlan:
         return {
             "space": json.loads(self.space.to_json()),
             "recipe": json.loads(self.recipe.to_json()),
-            "data": {
-                "name": data.name,
-                "training images": len(data.train),
-                "classes": list(data.class_names),
-            },
+            "data": data_identity(data),
             "search": same | ({"max_trials": self.max_trials} if self.halving_epochs else {}),
         }

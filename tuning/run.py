@@ -20,8 +20,9 @@ import tensorflow as tf
 from keras_tuner.engine.trial import Trial
 
 from keras_inception.cost.layers import network_cost
+from keras_inception.data.record import write_record
 from keras_inception.data.splits import ImageData
-from keras_inception.files import write_text
+from keras_inception.files import DATA_FILE, write_text
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.training.loop import TrainingInterruptedError
 from keras_inception.training.snapshot import require_same
@@ -85,6 +86,8 @@ def search(
     identity = plan.identity(data)
     if not is_worker():
         claim(folder, identity)
+        if not (folder / DATA_FILE).exists():
+            write_record(folder, data)
     tuner = NetworkTuner(
         plan,
         trial_data(plan, data),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -17,13 +17,11 @@ from typer.core import TyperGroup
 
 from keras_inception.cost.budget import Budget
 from keras_inception.cost.layers import network_cost
+from keras_inception.files import printable
 from keras_inception.packages import MissingPackageError, explained_imports, is_installed
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import RECIPES, Recipe
 from keras_inception.spec.variants import variant_spec
-
-if TYPE_CHECKING:
-    from keras_inception.data.splits import ImageData
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -90,7 +88,12 @@ def usage_errors() -> Iterator[None]:
 
 def print_error(message: str) -> None:
     """One line on standard error."""
-    errors.print(f"[bold red]Error:[/] {escape(' '.join(message.split()))}")
+    errors.print(f"[bold red]Error:[/] {escape(printable(' '.join(message.split())))}")
+
+
+def print_warning(message: str) -> None:
+    """One line on standard error about what is done, but perhaps not meant."""
+    errors.print(f"[bold yellow]Warning:[/] {escape(printable(message))}")
 
 
 def chosen_spec(variant: str, path: Path | None) -> NetworkSpec:
@@ -170,41 +173,7 @@ def cost_line(spec: NetworkSpec) -> str:
     )
 
 
-def chosen_data(name: str, *, strict: bool = False) -> ImageData:
-    """The data set that --data names; a bar while its files are looked at, if a person looks on."""
-    from rich.progress import Progress
-
-    from keras_inception.data.sources import open_data
-
-    bar = Progress(console=errors, transient=True)
-    with ExitStack() as stack:
-
-        def looked(done: int, total: int) -> None:
-            if not bar.tasks:
-                stack.enter_context(bar)
-                bar.add_task("looking at the images")
-            bar.update(bar.task_ids[0], completed=done, total=total)
-
-        return open_data(name, strict=strict, progress=looked if errors.is_terminal else None)
-
-
 def print_missing_pictures() -> None:
     """Say that pictures were left out, and how to install what draws them."""
     if not is_installed("matplotlib"):
         errors.print(f"No pictures were drawn. {escape(str(MissingPackageError('matplotlib')))}")
-
-
-# Files that cannot be read are listed up to so many.
-_MOST_LISTED = 20
-
-
-def print_unreadable(data: ImageData) -> None:
-    """Every file of a data set that is in neither part, and why; the first of many."""
-    if not data.unreadable:
-        return
-    count = len(data.unreadable)
-    errors.print(f"[bold]{count} {'file is' if count == 1 else 'files are'} left out:[/]")
-    for path, reason in data.unreadable[:_MOST_LISTED]:
-        errors.print(f"  {escape(path)}: {escape(reason)}")
-    if count > _MOST_LISTED:
-        errors.print(f"  and {count - _MOST_LISTED} more")

@@ -16,15 +16,14 @@ from rich.table import Table
 from keras_inception.cli.common import (
     RUNS,
     chosen_budget,
-    chosen_data,
     chosen_recipe,
     chosen_spec,
     console,
     cost_line,
     print_error,
-    print_unreadable,
     usage_errors,
 )
+from keras_inception.cli.data import chosen_data, next_data, print_data, quoted
 from keras_inception.cli.display import TrainingDisplay
 from keras_inception.cli.options import DataName, RecipeChanges, RecipeName, SpecFile, Variant
 from keras_inception.cost.budget import fit_to_budget
@@ -35,7 +34,7 @@ from keras_inception.spec.kernels import kernel_sizes
 def design(
     variant: Variant = "small",
     spec_file: SpecFile = None,
-    data_name: DataName = "sample",
+    data_name: DataName = None,
     recipe_name: RecipeName = "quick",
     changes: RecipeChanges = None,
     model_folder: Annotated[
@@ -78,6 +77,7 @@ def design(
         sizes = kernel_sizes(kernels)
         recipe = chosen_recipe(recipe_name, changes, epochs=epochs)
     console.print("Loading TensorFlow ...")
+    from keras_inception.data.record import write_record
     from keras_inception.design.measurement import DesignOptions
     from keras_inception.design.procedure import design_network, grow_network
     from keras_inception.design.report import REPORT_FILE, width_rows, write_design_report
@@ -88,12 +88,12 @@ def design(
         options = DesignOptions(kernel_sizes=sizes)
         if threshold is not None:
             options = replace(options, threshold=threshold)
-        data = chosen_data(data_name)
+        data = chosen_data(data_name, beside=model_folder or (spec_file and spec_file.parent))
         spec = fitted_to_data(spec, data)
         budget = chosen_budget(spec, budget_macs, budget_params)
         fit_to_budget(spec, budget)  # a budget that is too small is told before the training
         console.print(cost_line(spec))
-        print_unreadable(data)
+        print_data(data)
     with _ends(), TrainingDisplay() as display:
         callbacks = [display.callback]
         if layer_by_layer:
@@ -106,6 +106,7 @@ def design(
             model = train(spec, data, recipe, folder / "measured", callbacks=callbacks).model
             found = design_network(spec, model, data.test, budget, options)
         write_design_report(found, folder)
+        write_record(folder, data)
     console.print(cost_line(found.spec))
     table = Table("module", "start", "proposal")
     for row in width_rows(found):
@@ -113,7 +114,8 @@ def design(
     console.print(table)
     console.print(
         f"The pictures are in [bold]{escape(str(folder / REPORT_FILE))}[/]. Train it with "
-        f"[bold]keras-inception train --spec {escape(str(folder / SPEC_FILE))}[/]"
+        f"[bold]keras-inception train --spec {escape(quoted(folder / SPEC_FILE))}"
+        f"{next_data(data.source)}[/]"
     )
 
 

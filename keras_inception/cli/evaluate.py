@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
@@ -14,11 +14,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from keras_inception.cli.common import (
-    chosen_data,
     console,
-    print_unreadable,
     usage_errors,
 )
+from keras_inception.cli.data import chosen_data, print_left_out
+from keras_inception.cli.options import DataName
 from keras_inception.files import METRICS_FILE, aside, keras_file, make_writable, write_text
 from keras_inception.images.geometry import Crops
 
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     models: Annotated[list[Path], typer.Argument(help="Runs' folders, or .keras files.")],
-    data_name: Annotated[
-        str, typer.Option("--data", help="sample, dir:PATH or tfds:NAME; its held-out part.")
-    ] = "sample",
+    data_name: DataName = None,
     crops: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,7 +45,11 @@ def evaluate(
         Path | None, typer.Option(help="Folder for metrics.json and confusion_matrix.png.")
     ] = None,
 ) -> None:
-    """Top-1 and top-5 of a model, and of all given models together, in the layout of Table 3."""
+    """Top-1 and top-5 of a model, and of all given models together, in the layout of Table 3.
+
+    The images are the held-out ones of the data; its test images, where it has validation images
+    beside them.
+    """
     with usage_errors():
         chosen = [_crops(name) for name in crops or ["whole"]]
         paths = [keras_file(model) for model in models]
@@ -55,14 +57,17 @@ def evaluate(
             _check_out(out)
     from keras_inception.evaluation import plots
     from keras_inception.evaluation.scores import crop_scores, evaluate_scores, table_3
-    from keras_inception.inference.predictor import Predictor
+    from keras_inception.inference.predictor import load
 
     with usage_errors():
-        data = chosen_data(data_name, strict=strict)
-        predictors = [Predictor.load(path) for path in paths]
+        data = chosen_data(data_name, beside=paths[0].parent, strict=strict)
+        if data.final_test is not None:
+            data = replace(data, test=data.final_test, note="test images")
+        predictors = [load(path) for path in paths]
         for predictor, path in zip(predictors, paths, strict=True):
             _check_classes(predictor, path, data)
-    print_unreadable(data)
+        data = data.with_channels(predictors[0].network.input_shape[2])
+    print_left_out(data.unreadable, data.folders_left_out)
     results = []
     with Progress(console=console, transient=True) as progress, usage_errors():
         for name in chosen:
@@ -86,7 +91,9 @@ def evaluate(
             {"crop": name, **asdict(row), **evaluation.summary(data.class_names)}
             for row, (_, name, evaluation) in zip(rows, results, strict=True)
         ]
-        text = json.dumps({"data": data_name, "models": [str(p) for p in paths], "rows": document})
+        text = json.dumps(
+            {"data": data.source, "models": [str(p) for p in paths], "rows": document}
+        )
         with usage_errors():
             write_text(out / METRICS_FILE, text + "\n")
             with aside(out / "confusion_matrix.png") as picture:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keras_inception.cli.common import console, usage_errors
+from keras_inception.cli.data import print_left_out
 from keras_inception.cli.options import KerasModel
 from keras_inception.files import keras_file
 
@@ -63,7 +64,7 @@ def export(
             path,
             folder,
             _formats(kinds or ["saved_model"]),
-            images=images,
+            images=images and _folder_images(path, images),
             features=features or ["avg_pool"],
             fastest=kinds == ["fastest"],
             merge=merge,
@@ -71,6 +72,19 @@ def export(
     console.print(_table(rows))
     kept = ", ".join(row.path.name for row in rows if row.path)
     console.print(f"[bold]{escape(str(folder))}[/] holds {escape(kept)}.")
+
+
+def _folder_images(model: Path, folder: Path) -> Any:
+    """The images of --images; a list of what is left out of them."""
+    from keras_inception.exporters.calibration import folder_images
+    from keras_inception.files import LABELS_FILE, read_labels
+    from keras_inception.runtimes.keras_model import image_shape, load_keras
+
+    names = model.with_name(LABELS_FILE)
+    labels = read_labels(names) if names.is_file() else None
+    images = folder_images(folder, image_shape(load_keras(model)), labels)
+    print_left_out(images.left_out)
+    return images
 
 
 def _formats(names: list[str]) -> Any:

@@ -12,7 +12,12 @@ from keras_inception.spec.recipe import RECIPES
 Variant = Annotated[str, typer.Option(help="A named network; `summary --list` shows them all.")]
 SpecFile = Annotated[Path | None, typer.Option("--spec", help="A spec.json; replaces --variant.")]
 DataName = Annotated[
-    str, typer.Option("--data", help="sample, tfds:NAME (any data set of TFDS), or dir:PATH.")
+    str | None,
+    typer.Option(
+        "--data",
+        help="sample, tfds:NAME (any data set of TFDS), or dir:PATH; default the data recorded "
+        "with the given run or --spec, otherwise the sample.",
+    ),
 ]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Fail if the data holds files that cannot be read.")

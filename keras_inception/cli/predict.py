@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keras_inception.cli.common import console, errors, print_error, usage_errors
+from keras_inception.files import printable
 
 # More answers than this are printed as tables one after the other, as they come.
 _ROWS_AT_ONCE = 32
@@ -43,40 +45,77 @@ def predict(
         if not model.exists():
             raise ValueError(f"Expected a model. Received, and not found: {str(model)!r}")
         from_stdin = [str(image) for image in images] == ["-"]
-        missing = [str(image) for image in images if not image.exists()]
-        if missing and not from_stdin:
+        if not from_stdin and not any(image.exists() for image in images):
+            missing = [str(image) for image in images]
             raise ValueError(f"Expected images or folders. Received, and not found: {missing}")
     from keras_inception.images.listing import image_files
-    from keras_inception.inference.predictor import Predictor
+    from keras_inception.inference.predictor import load
 
     with usage_errors():
-        predictor = Predictor.load(model)
-    paths: Any = _paths_from_stdin() if from_stdin else image_files(images)
-    failed = seen = 0
-    waiting = []
-    for answer in _with_progress(predictor.stream(paths, top, batch_size)):
-        seen += 1
+        predictor = load(model)
+    report = _Report(as_json)
+    chosen = report.without_harmless(image_files(_paths_from_stdin() if from_stdin else images))
+    for answer in _with_progress(predictor.stream(chosen, top, batch_size)):
+        report.add(answer)
+    report.end()
+
+
+class _Report:
+    """Prints answers as they come, and counts what gets none."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._waiting: list[Any] = []
+        self._seen = self._failed = self._harmless = 0
+
+    def without_harmless(self, files: Iterable[Any]) -> Iterator[Any]:
+        """The files without those that are hidden or an operating system's, which are counted."""
+        from keras_inception.images.listing import HARMLESS, LeftOut
+
+        for file in files:
+            if isinstance(file, LeftOut) and file.reason in HARMLESS:
+                self._harmless += 1
+            else:
+                yield file
+
+    def add(self, answer: Any) -> None:
+        """Print an answer, or keep it for a table of several."""
+        self._seen += 1
         if answer.error:
-            failed += 1
+            self._failed += 1
             print_error(answer.error)
-        if as_json:
+        if self._as_json:
             typer.echo(_json_line(answer))
         elif not answer.error:
-            waiting.append(answer)
-        if len(waiting) == _ROWS_AT_ONCE:
-            console.print(_table(waiting))
-            waiting = []
-    if waiting:
-        console.print(_table(waiting))
-    if not seen:
-        with usage_errors():
-            raise ValueError("Expected images. Received: none, neither as files nor in folders.")
-    if failed:
-        raise typer.Exit(2)
+            self._waiting.append(answer)
+        if len(self._waiting) == _ROWS_AT_ONCE:
+            self._print_table()
+
+    def end(self) -> None:
+        """Print what is left; exit with 2 where a file got no answer."""
+        if self._waiting:
+            self._print_table()
+        if self._harmless:
+            errors.print(
+                f"{self._harmless} hidden files and files of the operating system are left out."
+            )
+        if not self._seen:
+            with usage_errors():
+                raise ValueError(
+                    "Expected images. Received: none, neither as files nor in folders."
+                )
+        if self._failed:
+            raise typer.Exit(2)
+
+    def _print_table(self) -> None:
+        console.print(_table(self._waiting))
+        self._waiting = []
 
 
 def _paths_from_stdin() -> Iterator[Path]:
-    return (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
+    """One path a line, of any bytes; lines may end as on Windows."""
+    lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
+    return (Path(os.fsdecode(line)) for line in lines if line.strip())
 
 
 def _with_progress(answers: Iterator[Any]) -> Iterator[Any]:
@@ -92,9 +131,9 @@ def _with_progress(answers: Iterator[Any]) -> Iterator[Any]:
 
 def _json_line(answer: Any) -> str:
     if answer.error:
-        return json.dumps({"image": str(answer.image), "error": answer.error})
+        return json.dumps({"image": answer.image, "error": answer.error})
     labels = [{"label": label, "score": score} for label, score in answer.labels]
-    return json.dumps({"image": str(answer.image), "labels": labels})
+    return json.dumps({"image": answer.image, "labels": labels})
 
 
 def _table(answers: list[Any]) -> Table:
@@ -104,7 +143,7 @@ def _table(answers: list[Any]) -> Table:
     table.add_column("score", justify="right")
     for answer in answers:
         for rank, (label, score) in enumerate(answer.labels):
-            name = escape(str(answer.image)) if rank == 0 else ""
+            name = escape(printable(answer.image)) if rank == 0 else ""
             last = rank == len(answer.labels) - 1
-            table.add_row(name, escape(label), f"{score:.4f}", end_section=last)
+            table.add_row(name, escape(printable(label)), f"{score:.4f}", end_section=last)
     return table

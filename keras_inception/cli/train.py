@@ -16,7 +16,6 @@ from rich.markup import escape
 from keras_inception.cli.common import (
     INTERRUPTED,
     RUNS,
-    chosen_data,
     chosen_recipe,
     chosen_spec,
     console,
@@ -24,9 +23,10 @@ from keras_inception.cli.common import (
     errors,
     print_error,
     print_missing_pictures,
-    print_unreadable,
+    print_warning,
     usage_errors,
 )
+from keras_inception.cli.data import chosen_data, lowered_batch_size, print_data, quoted
 from keras_inception.cli.display import TrainingDisplay
 from keras_inception.cli.options import (
     BatchSize,
@@ -40,7 +40,7 @@ from keras_inception.cli.options import (
     Strict,
     Variant,
 )
-from keras_inception.files import METRICS_FILE, MODEL_FILE, SNAPSHOT_FOLDER, keras_file
+from keras_inception.files import METRICS_FILE, MODEL_FILE, SNAPSHOT_FOLDER, keras_file, printable
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
 
@@ -64,6 +64,13 @@ InputSize = Annotated[
         min=1,
         help="Height and width in pixels; default those of the images if all have one size, "
         "otherwise the variant's.",
+    ),
+]
+Channels = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="1 (grey) or 3 (RGB) channels; default those of --init, otherwise the images'.",
     ),
 ]
 InitialWeights = Annotated[
@@ -92,11 +99,12 @@ def train(
     variant: Variant = "small",
     spec_file: SpecFile = None,
     recipe_name: RecipeName = "quick",
-    data_name: DataName = "sample",
+    data_name: DataName = None,
     strict: Strict = False,
     out: RunFolder = None,
     resume: Resume = False,
     input_size: InputSize = None,
+    channels: Channels = None,
     strategy: StrategyName = "auto",
     init: InitialWeights = None,
     freeze_until: FreezeUntil = None,
@@ -123,11 +131,17 @@ def train(
         recipe = chosen_recipe(recipe_name, changes, **fields, freeze_until=freeze_until)
         init = None if init is None else keras_file(init)
         devices = _devices(strategy)
-        data = chosen_data(data_name, strict=strict)
+        data = chosen_data(
+            data_name, beside=spec_file and spec_file.parent, folder=out, strict=strict
+        )
+        data = _with_channels(data, channels, init)
         spec = _fitted_spec(spec, data, input_size)
-        folder = _folder(out, _run_name(spec.name, data.name), resume)
+        replicas = getattr(devices, "num_replicas_in_sync", 1)
+        recipe = lowered_batch_size(recipe, len(data.train), batch_size, changes, replicas)
+        folder = _folder(out, spec, data, resume)
+        initial = _initialization(spec, recipe, init)
         callbacks = _prepared(spec, data, recipe, folder, devices, (tensorboard, profile))
-    _print_job(spec, data, recipe)
+    _print_job(spec, data, recipe, initial)
     from keras_inception.training.run import train as run
 
     with _ends(folder), TrainingDisplay() as display:
@@ -143,6 +157,29 @@ def train(
             callbacks=[display.callback, *callbacks],
         )
     _print_result(folder, result.metrics)
+
+
+def _with_channels(data: ImageData, channels: int | None, init: Path | None) -> ImageData:
+    """The data in the channels that were asked for, or that the initial weights need."""
+    if channels is None and init is not None:
+        from keras_inception.training.fine_tune import initial_channels
+
+        channels = initial_channels(init)
+    return data if channels is None else data.with_channels(channels)
+
+
+def _initialization(spec: NetworkSpec, recipe: Recipe, init: Path | None) -> str | None:
+    """What is loaded, reinitialized and trained, before anything is written."""
+    if init is None:
+        if recipe.freeze_until:
+            print_warning(
+                f"--freeze-until {recipe.freeze_until} without --init: the layers below keep "
+                "random weights."
+            )
+        return None
+    from keras_inception.training.fine_tune import describe_initialization
+
+    return describe_initialization(spec, init, recipe.freeze_until)
 
 
 def _fitted_spec(spec: NetworkSpec, data: ImageData, input_size: int | None) -> NetworkSpec:
@@ -174,13 +211,18 @@ def _prepared(
     return tensorboard_callbacks(folder, spec, data, recipe, profile=profile)
 
 
-def _print_job(spec: NetworkSpec, data: ImageData, recipe: Recipe) -> None:
+def _print_job(spec: NetworkSpec, data: ImageData, recipe: Recipe, initial: str | None) -> None:
+    from keras_inception.training.preparation import augmentation, size_hint
+
     console.print(cost_line(spec))
-    print_unreadable(data)
+    print_data(data)
+    if initial is not None:
+        console.print(escape(printable(initial)))
     console.print(
-        f"{len(data.train):,} training and {len(data.test):,} held-out images of "
-        f"{escape(data.name)}; {recipe.epochs} epochs by the recipe {escape(recipe.name)}."
+        f"{recipe.epochs} epochs by the recipe {escape(recipe.name)}. {augmentation(recipe)}"
     )
+    if (hint := size_hint(spec, data)) is not None:
+        errors.print(f"[bold]Hint:[/] {hint}")
 
 
 def _print_result(folder: Path, metrics: dict[str, Any]) -> None:
@@ -194,7 +236,7 @@ def _print_result(folder: Path, metrics: dict[str, Any]) -> None:
     console.print(f"Everything is in [bold]{escape(str(folder))}[/]:")
     for path in sorted(folder.iterdir()):
         console.print(f"  {escape(path.name)}{'/' if path.is_dir() else ''}")
-    console.print(f"Try it on a picture: keras-inception predict {escape(str(folder))} IMAGE")
+    console.print(f"Try it on a picture: keras-inception predict {escape(quoted(folder))} IMAGE")
 
 
 def _devices(name: str) -> Any:
@@ -224,11 +266,11 @@ def _run_name(network: str, data: str) -> str:
     return f"{network}-{plain}"
 
 
-def _folder(out: Path | None, name: str, resume: bool) -> Path:
+def _folder(out: Path | None, spec: NetworkSpec, data: ImageData, resume: bool) -> Path:
+    name = _run_name(spec.name, data.name)
     if not resume:
         return out or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    stamped = re.compile(re.escape(name) + r"-\d{8}-\d{6}")
-    found = sorted(run for run in RUNS.glob(f"{name}-*") if stamped.fullmatch(run.name))
+    found = [] if out else _runs_of(spec, data)
     runs = [out] if out else [run for run in found if not (run / METRICS_FILE).exists()]
     # A finished run has no snapshots; a run that failed before the first one cannot be resumed.
     unfinished = [run for run in runs if any((run / SNAPSHOT_FOLDER).glob("*")) or run == out]
@@ -236,6 +278,20 @@ def _folder(out: Path | None, name: str, resume: bool) -> Path:
         where = str(out) if out else f"{RUNS / name}-*"
         raise ValueError(f"Expected an unfinished run. Received: none in {where!r}")
     return unfinished[-1]
+
+
+def _runs_of(spec: NetworkSpec, data: ImageData) -> list[Path]:
+    """The runs of a network and of data with the same contents, the oldest first."""
+    from keras_inception.data.record import fingerprint, recorded_fingerprint
+
+    contents = fingerprint(data)
+    stamp = re.compile(r"-(\d{8}-\d{6})$")
+    found = [
+        (match[1], run)
+        for run in RUNS.glob(f"{spec.name}-*")
+        if (match := stamp.search(run.name)) and recorded_fingerprint(run) == contents
+    ]
+    return [run for _, run in sorted(found)]
 
 
 @contextmanager

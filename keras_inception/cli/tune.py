@@ -19,12 +19,12 @@ from keras_inception.cli.common import (
     INTERRUPTED,
     RUNS,
     chosen_budget,
-    chosen_data,
     console,
     errors,
     print_error,
     usage_errors,
 )
+from keras_inception.cli.data import chosen_data, lowered_batch_size, print_data
 from keras_inception.cli.option_groups import option_groups
 from keras_inception.cli.tune_display import (
     SearchDisplay,
@@ -46,6 +46,7 @@ from keras_inception.cli.tune_options import (
 from keras_inception.cost.budget import Budget
 from keras_inception.cost.layers import network_cost
 from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.recipe import Recipe
 
 if TYPE_CHECKING:
     from keras_inception.cost.budget import NetworkBound
@@ -101,7 +102,11 @@ def tune(
     exit_with_launcher()
     with usage_errors():
         strategy = make_strategy(training.strategy)
-        data = chosen_data(network.data_name, strict=True)
+        spec_file = network.spec_file
+        data = chosen_data(
+            network.data_name, beside=spec_file and spec_file.parent, folder=search.out
+        )
+        recipe = _lowered(recipe, len(data.train), training)
         folder = search.out or RUNS / f"tune-{spec.name}-{datetime.now():%Y%m%d-%H%M%S}"
         plan = SearchPlan(
             space=_space(spec, data, folder, budget, space),
@@ -127,6 +132,14 @@ def tune_report(
     """Write report.html, pictures, leaderboard.csv and TensorBoard's HParams of a search."""
     with usage_errors():
         print_result(folder)
+
+
+def _lowered(recipe: Recipe, images: int, training: TrainingOptions) -> Recipe:
+    """The recipe with a batch that the training images of a trial allow."""
+    from tuning.plan import VALIDATION_SHARE
+
+    images = int(images * (1 - VALIDATION_SHARE) * training.data_fraction)
+    return lowered_batch_size(recipe, images, training.batch_size, training.changes)
 
 
 def _space(
@@ -185,10 +198,13 @@ def _budget(base: NetworkSpec, folder: Path, options: BudgetOptions) -> NetworkB
 
 def _run(job: _Job, processes: ProcessOptions, measure_proxy: int | None) -> None:
     """Run the search in this process, or start its processes."""
+    from keras_inception.data.record import write_record
     from tuning.run import claim
 
     with usage_errors():
         claim(job.folder, job.plan.identity(job.data))
+        write_record(job.folder, job.data)
+    print_data(job.data)
     print_plan(job.plan, job.data, job.folder)
     with _interruptions(job.folder):
         if not processes.join:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keras_inception.cli.common import console, cost_line
+from keras_inception.cli.data import next_data, quoted
 
 if TYPE_CHECKING:
     from keras_inception.data.splits import ImageData
@@ -44,6 +45,7 @@ def print_proxy_quality(quality: ProxyQuality) -> None:
 
 def print_result(folder: Path) -> None:
     """Write the report of a search, and print its best trials."""
+    from keras_inception.data.record import recorded_source
     from tuning.report.hparams import write_hparams
     from tuning.report.page import write_report
     from tuning.run import BEST_SPEC_FILE
@@ -59,7 +61,8 @@ def print_result(folder: Path) -> None:
     console.print(table)
     console.print(
         f"The report is [bold]{escape(str(page))}[/]. Train the best network with [bold]"
-        f"keras-inception train --spec {escape(str(folder / BEST_SPEC_FILE))}[/]"
+        f"keras-inception train --spec {escape(quoted(folder / BEST_SPEC_FILE))}"
+        f"{next_data(recorded_source(folder) or '')}[/]"
     )
 
 

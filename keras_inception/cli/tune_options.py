@@ -33,7 +33,7 @@ class NetworkOptions:
 
     variant: Variant = "small"
     spec_file: SpecFile = None
-    data_name: DataName = "sample"
+    data_name: DataName = None
 
     def spec(self) -> NetworkSpec:
         """The network to search around."""

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keras_inception.cli.common import console, usage_errors
-from keras_inception.files import LABELS_FILE, aside, write_text
+from keras_inception.files import LABELS_FILE, aside, write_labels
 
 if TYPE_CHECKING:
     from keras_inception.weights.manifest import WeightsEntry
@@ -93,7 +93,7 @@ def convert(
         names = class_names(model.get_layer("predictions").output.shape[-1])
         labels_file = to.with_name(LABELS_FILE)
         if to.suffix == ".keras" and names and not labels_file.exists():
-            write_text(labels_file, "\n".join(names) + "\n")
+            write_labels(labels_file, names)
     console.print(
         f"{escape(str(to))}: {model.count_params():,} numbers, pixels in the convention "
         f"{model_preprocessing(model)!r}."
@@ -146,9 +146,9 @@ def _verified(entry: WeightsEntry) -> Table:
     photos = resources.files("keras_inception") / "assets" / "photos"
     for photo in sorted(photos.iterdir(), key=lambda photo: photo.name):
         with resources.as_file(photo) as path:
-            answers = predictor.predict(path, 5)
-        for rank, (label, score) in enumerate(answers):
-            last = rank == len(answers) - 1
+            labels = predictor(path).labels
+        for rank, (label, score) in enumerate(labels):
+            last = rank == len(labels) - 1
             name = "" if rank else photo.name
             table.add_row(name, escape(label), f"{score:.4f}", end_section=last)
     return table

@@ -1,144 +1,277 @@
-"""A folder of image files as a data set: one subfolder per class."""
+"""A folder of image files as a data set: one folder for each class.
+
+Every file of the folder is in a split or in `ImageData.unreadable`, with the reason.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from keras_inception.data.scan import Place, scan
+from keras_inception.data.scan import Place, Scanned, scan
 from keras_inception.data.splits import FileSplit, ImageData, ImageFile
+from keras_inception.files import printable
+from keras_inception.images.listing import IMAGE_SUFFIXES, LeftOut, Listing, list_folder
 
-_TRAIN = "train"
-# The first of these folders that exists is held out.
-_HELD_OUT = ("test", "validation", "val", "valid")
+# The parts of a data set, and the names of their folders in lower case.
+_TRAIN, _VALIDATION, _TEST = "train", "validation", "test"
+_PARTS = {
+    "train": _TRAIN,
+    "training": _TRAIN,
+    "val": _VALIDATION,
+    "valid": _VALIDATION,
+    "validation": _VALIDATION,
+    "dev": _VALIDATION,
+    "test": _TEST,
+    "testing": _TEST,
+    "eval": _TEST,
+}
 _HELD_OUT_SHARE = 0.2
+_NO_CLASS = "lies in no class folder"
 
 
-def open_folder(root: Path, progress: Callable[[int, int], None] | None = None) -> ImageData:
-    """Open the images of a folder.
+def open_folder(
+    root: Path,
+    progress: Callable[[int, int], None] | None = None,
+    known: Scanned | None = None,
+) -> ImageData:
+    """The images of a folder.
 
     Args:
-        root: contains one folder per class, with images at any depth; or a folder `train` and one
-            of `test`, `validation`, `val`, `valid`, which contain them. Without a held-out folder a
-            fifth of each class is held out with a fixed seed; `ImageData.note` says so.
-        progress: called with the number of scanned files and the number of all files.
+        root: holds a folder for each class, with images at any depth; or a folder "train" (or
+            "training") of class folders, and others of "val", "valid", "validation" or "dev" and
+            of "test", "testing" or "eval", in upper or lower case. Of both, the validation images
+            are held out and the test images are `final_test`. Without either a fifth of each class
+            is held out, by a fixed seed; `ImageData.note` says so.
+        progress: called with the number of files scanned, and of all.
+        known: of an earlier scan.
 
     Raises:
-        ValueError: if there is no folder, no class folder, or no readable image.
+        ValueError: no folder, fewer than two classes with a readable training image, class folders
+            of held-out images that the training images do not have, or two folders of one part.
     """
     if not root.is_dir():
         raise ValueError(f"Expected a folder of images. Received: {str(root)!r}, which is none")
-    inside = set(_folders(root))
-    held_out = next((name for name in _HELD_OUT if name in inside), None)
-    train_root = root / _TRAIN if _TRAIN in inside else root
-    test_root = root / held_out if _TRAIN in inside and held_out else None
-    names = _class_names(train_root)
-    listing = _files(train_root, names)
-    first_of_test = len(listing)
-    if test_root is not None:
-        listing += _files(test_root, _known_class_names(test_root, names))
-    files, labels, is_test, unreadable = _readable(listing, names, first_of_test, progress)
-    note = f"{held_out!r} is held out" if test_root is not None else ""
-    if test_root is None:
-        is_test = held_out_rows(labels)
-        note = f"a fifth of each class is held out by a fixed seed: {int(is_test.sum())} images"
-    train, test = (
-        _split(files, labels, chosen, root, part)
-        for chosen, part in ((~is_test, "training"), (is_test, "held-out"))
-    )
-    return ImageData(f"dir:{root}", train, test, names, note, unreadable)
+    listing = list_folder(root)
+    layout = _layout(root, listing)
+    candidates = _candidates(root, layout, listing)
+    used = [path for path, place in candidates.items() if place is not None]
+    places = {path: Place.of_file(path) for path in used}
+    scanned = scan(list(places.values()), progress, known)
+    return _sorted_out(root, layout, listing, candidates, places, scanned)
 
 
-def held_out_rows(labels: np.ndarray) -> np.ndarray:
-    """Select a fifth of each class, at least one image of two or more, with a fixed seed.
+def held_out_rows(labels: np.ndarray, share: float = _HELD_OUT_SHARE, seed: int = 0) -> np.ndarray:
+    """Choose a share of each class, at least one image of two or more.
+
+    Args:
+        labels: N integers.
+        share: below 1; default a fifth.
+        seed: of the choice.
 
     Returns:
         N booleans.
     """
     chosen = np.zeros(len(labels), bool)
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        count = max(round(_HELD_OUT_SHARE * len(rows)), 1) if len(rows) > 1 else 0
+        count = min(max(round(share * len(rows)), 1), len(rows) - 1) if len(rows) > 1 else 0
         chosen[random.permutation(rows)[:count]] = True
     return chosen
 
 
-def _folders(root: Path) -> tuple[str, ...]:
-    """Return the names of its folders, without hidden ones such as .git."""
-    return tuple(
-        sorted(
-            path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
-        )
+# --- which folder is what -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the class folders lie.
+
+    Attributes:
+        parts: the name of a folder in the root -> its part; empty: the class folders lie in the
+            root itself.
+        names: the class folders of the training images.
+    """
+
+    parts: Mapping[str, str]
+    names: tuple[str, ...]
+
+
+def _layout(root: Path, listing: Listing) -> _Layout:
+    inside = _children(root, listing)
+    parts = {name: _PARTS[name.lower()] for name in inside if name.lower() in _PARTS}
+    training = [name for name, part in parts.items() if part == _TRAIN]
+    alone = len(inside) == len(training)
+    holds_classes = bool(training) and all(
+        _holds_classes(root / name, listing) for name in training
+    )
+    if not (holds_classes and (alone or len(parts) > len(training))):
+        return _Layout({}, _class_names(root, inside, listing))
+    for part in set(parts.values()):
+        same = [name for name, own in parts.items() if own == part]
+        if len(same) > 1:
+            raise ValueError(
+                f"Expected one folder of {part} images. Received: {str(root)!r} with {same}. "
+                "Rename or move all but one."
+            )
+    names = _class_names(root / training[0], _children(root / training[0], listing), listing)
+    for name in parts:
+        unknown = sorted(set(_children(root / name, listing)) - set(names))
+        if unknown:
+            raise ValueError(
+                "Expected only class folders that the training images have too. Received: "
+                f"{str(root / name)!r} with {unknown[:10]}"
+            )
+    return _Layout(parts, names)
+
+
+def _children(folder: Path, listing: Listing) -> tuple[str, ...]:
+    """Names of the visible folders in a folder."""
+    return tuple(sorted(path.name for path in listing.folders if path.parent == folder != path))
+
+
+def _holds_classes(folder: Path, listing: Listing) -> bool:
+    """Whether a folder holds folders and no images beside them, so that it is no class itself."""
+    images = (path for path in listing.files if path.parent == folder)
+    return bool(_children(folder, listing)) and not any(
+        path.suffix.lower() in IMAGE_SUFFIXES for path in images
     )
 
 
-def _class_names(root: Path) -> tuple[str, ...]:
-    names = _folders(root)
-    if len(names) < 2:
-        raise ValueError(
-            f"Expected a folder for each class, at least two. Received: {str(root)!r} with "
-            f"{list(names)}"
-        )
-    return names
+def _class_names(root: Path, names: tuple[str, ...], listing: Listing) -> tuple[str, ...]:
+    if len(names) > 1:
+        return names
+    inner = _children(root / names[0], listing) if names else ()
+    hint = (
+        f" Its own folders are {list(inner[:10])}: give {str(root / names[0])!r}." if inner else ""
+    )
+    raise ValueError(
+        f"Expected a folder for each class, at least two. Received: {str(root)!r} with "
+        f"{list(names)}.{hint}"
+    )
 
 
-def _known_class_names(root: Path, names: tuple[str, ...]) -> tuple[str, ...]:
-    own = _folders(root)
-    unknown = sorted(set(own) - set(names))
-    if unknown:
-        raise ValueError(
-            f"Expected only class folders that the training images have too. Received: "
-            f"{str(root)!r} with {unknown[:10]}"
-        )
-    return own
+def _candidates(
+    root: Path, layout: _Layout, listing: Listing
+) -> dict[Path, tuple[str, str] | None]:
+    """The part and the class folder of each file; None where it lies in no class folder."""
+    depth = 1 if layout.parts else 0
+    found: dict[Path, tuple[str, str] | None] = {}
+    for path in listing.files:
+        folders = path.relative_to(root).parts[:-1]
+        part = layout.parts.get(folders[0]) if depth and folders else _TRAIN
+        in_class = part is not None and len(folders) > depth
+        found[path] = (part or "", folders[depth]) if in_class else None
+    return found
 
 
-def _files(root: Path, names: tuple[str, ...]) -> list[tuple[Path, str | None]]:
-    """Return (path, class) of every file under `root`, sorted; None outside of class folders."""
-    listing: list[tuple[Path, str | None]] = [
-        (path, None) for path in sorted(root.iterdir()) if path.is_file()
-    ]
-    for name in names:
-        # A broken link is listed too, and reported as unreadable.
-        paths = (path for path in (root / name).rglob("*") if not path.is_dir())
-        listing += [(path, name) for path in sorted(paths)]
-    return listing
+# --- from scanned files to splits ---------------------------------------------------------------
 
 
-def _readable(
-    listing: list[tuple[Path, str | None]],
-    names: tuple[str, ...],
-    first_of_test: int,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[list[ImageFile], np.ndarray, np.ndarray, tuple[tuple[str, str], ...]]:
-    """Return readable files, their labels, whether they are test images, and unreadable files."""
+@dataclass
+class _Part:
+    """The readable images of a part."""
+
+    files: list[ImageFile] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+
+    def split(self, channels: int, rows: Sequence[int] | np.ndarray | None = None) -> FileSplit:
+        """All of them, or those of some rows."""
+        chosen = range(len(self.files)) if rows is None else rows
+        labels = np.array([self.labels[row] for row in chosen], np.int64)
+        return FileSplit(tuple(self.files[row] for row in chosen), labels, channels)
+
+
+def _sorted_out(
+    root: Path,
+    layout: _Layout,
+    listing: Listing,
+    candidates: Mapping[Path, tuple[str, str] | None],
+    places: Mapping[Path, Place],
+    scanned: Scanned,
+) -> ImageData:
+    seen = {
+        place[1]
+        for path, place in candidates.items()
+        if place is not None and place[0] == _TRAIN and not isinstance(scanned[places[path]], str)
+    }
+    names = _names_with_images(root, layout.names, seen)
     index = {name: label for label, name in enumerate(names)}
-    total = len(listing)
-    found = scan(
-        [Place(str(path), 0, path.stat().st_size if path.exists() else 0) for path, _ in listing],
-        None if progress is None else lambda done: progress(done, total),
-    )
-    files, labels, is_test, unreadable = [], [], [], []
-    for position, ((path, name), result) in enumerate(zip(listing, found, strict=True)):
-        if name is None:
-            unreadable.append((str(path), "lies in no class folder"))
-        elif isinstance(result, str):
-            unreadable.append((str(path), result))
+    parts = {part: _Part() for part in (_TRAIN, _VALIDATION, _TEST)}
+    left_out = [*listing.left_out]
+    for path, place in candidates.items():
+        result = _NO_CLASS if place is None else scanned[places[path]]
+        if not isinstance(result, str) and place is not None and place[1] not in index:
+            result = f"no training image of its class {printable(place[1])!r} can be read"
+        if isinstance(result, str) or place is None:
+            left_out.append(LeftOut(str(path), str(result)))
         else:
-            files.append(result)
-            labels.append(index[name])
-            is_test.append(position >= first_of_test)
-    return files, np.array(labels, np.int64), np.array(is_test, bool), tuple(unreadable)
+            parts[place[0]].files.append(result)
+            parts[place[0]].labels.append(index[place[1]])
+    empty = sorted(set(layout.names) - seen)
+    folders = [
+        *listing.folders_left_out,
+        *(LeftOut(name, "no readable training image: not a class") for name in empty),
+    ]
+    return ImageData(
+        f"dir:{root}",
+        class_names=tuple(_as_text(name) for name in names),
+        unreadable=tuple(sorted(left_out)),
+        folders_left_out=tuple(folders),
+        source=f"dir:{root.absolute()}",
+        scanned=scanned,
+        **_splits(parts, layout),
+    )
 
 
-def _split(
-    files: list[ImageFile], labels: np.ndarray, chosen: np.ndarray, root: Path, part: str
-) -> FileSplit:
-    if not chosen.any():
-        raise ValueError(f"Expected {part} images. Received: {str(root)!r} without a readable one")
-    channels = max(file.channels for file in files)
-    own = tuple(file for file, take in zip(files, chosen, strict=True) if take)
-    return FileSplit(own, labels[chosen], channels)
+def _splits(parts: Mapping[str, _Part], layout: _Layout) -> dict:
+    """The arguments of `ImageData` that say which images are held out."""
+    channels = max(file.channels for part in parts.values() for file in part.files)
+    train = parts[_TRAIN]
+    folders = {part: name for name, part in layout.parts.items()}
+    held_out = [part for part in (_VALIDATION, _TEST) if parts[part].files]
+    if not held_out:
+        chosen = held_out_rows(np.array(train.labels))
+        if not chosen.any():
+            raise ValueError(
+                "Expected at least two readable images of a class, of which one is held out. "
+                f"Received: {len(train.files)} images, one of each class"
+            )
+        rows = np.arange(len(chosen))
+        return {
+            "train": train.split(channels, rows[~chosen]),
+            "test": train.split(channels, rows[chosen]),
+            "note": f"a fifth of each class is held out by a fixed seed: {chosen.sum()} images",
+        }
+    note = f"{folders[held_out[0]]!r} is held out"
+    final = parts[_TEST].split(channels) if len(held_out) == 2 else None
+    if final is not None:
+        note += f", {folders[_TEST]!r} is left to `evaluate`"
+    test = parts[held_out[0]].split(channels)
+    return {"train": train.split(channels), "test": test, "final_test": final, "note": note}
+
+
+def _names_with_images(root: Path, names: Sequence[str], seen: set[str]) -> tuple[str, ...]:
+    if not seen:
+        raise ValueError(
+            f"Expected training images. Received: {str(root)!r} without a readable one"
+        )
+    if len(seen) == 1:
+        raise ValueError(
+            f"Expected at least two classes with readable images. Received: {str(root)!r}, where "
+            f"{sorted(seen)} alone has some of {list(names)}"
+        )
+    return tuple(name for name in names if name in seen)
+
+
+def _as_text(name: str) -> str:
+    """The name of a class folder, its bytes that are not UTF-8 escaped."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return printable(name)
+    return name

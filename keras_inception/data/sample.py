@@ -20,4 +20,5 @@ def load_sample() -> ImageData:
             train=Split(arrays["train_images"], arrays["train_labels"]),
             test=Split(arrays["test_images"], arrays["test_labels"]),
             class_names=tuple(arrays["class_names"].tolist()),
+            source="sample",
         )

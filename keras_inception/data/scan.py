@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import PIL
 import tensorflow as tf
 
 from keras_inception.data.splits import PIXELS, ImageFile
+from keras_inception.files import aside
 from keras_inception.images.decode import ImageError, ImageInfo, decoding, probe
+from keras_inception.images.limits import max_pixels
 
 # Threads that wait for the disk; decoding releases the GIL.
 _THREADS = 16
+# Of a digest of an image's bytes: 64 bits tell the images of a data set apart.
+_DIGITS = 16
+# Raised when `ImageFile` or what is read as an image changes.
+_VERSION = 1
 
 
 class Place(NamedTuple):
@@ -21,37 +33,90 @@ class Place(NamedTuple):
     path: str
     offset: int
     length: int
+    modified: int  # of the file that holds it, nanoseconds since 1970
+
+    @classmethod
+    def of_file(cls, path: Path) -> Place:
+        """A whole file."""
+        status = path.stat()
+        return cls(str(path), 0, status.st_size, status.st_mtime_ns)
+
+
+Scanned = dict[Place, ImageFile | str]
 
 
 def scan(
-    places: Iterable[Place], progress: Callable[[int], None] | None = None
-) -> list[ImageFile | str]:
-    """Decode every image once; return its properties, or the reason why it cannot be read.
+    places: Sequence[Place],
+    progress: Callable[[int, int], None] | None = None,
+    known: Scanned | None = None,
+) -> Scanned:
+    """Decode every image once: what is known of it, or the reason why it cannot be read.
 
     Args:
-        places: locations of the encoded images.
-        progress: called with the number of images scanned so far.
+        places: of the encoded images.
+        progress: called with the number of images scanned so far, and of all.
+        known: of an earlier scan: its images are not read again, as long as their files have the
+            size and the time of modification that they had.
     """
-    results = []
+    results: Scanned = {}
+    known = known or {}
     with ThreadPoolExecutor(_THREADS) as pool:
-        for done, result in enumerate(pool.map(_probe, places), 1):
-            results.append(result)
+        found = pool.map(lambda place: known.get(place) or _probe(place), places)
+        for place, result in zip(places, found, strict=True):
+            results[place] = result
             if progress is not None:
-                progress(done)
+                progress(len(results), len(places))
     return results
+
+
+def save_scan(path: Path, scanned: Scanned) -> None:
+    """Write what is known of images, for `load_scan`."""
+    rows = [
+        [*place, result if isinstance(result, str) else result[3:]]
+        for place, result in scanned.items()
+    ]
+    with aside(path) as beside, gzip.open(beside, "wt", encoding="ascii") as file:
+        json.dump({"rules": _rules(), "images": rows}, file)
+
+
+def load_scan(path: Path | None) -> Scanned:
+    """What `save_scan` wrote; nothing where the file is missing, damaged, or of other rules."""
+    if path is None:
+        return {}
+    try:
+        with gzip.open(path, "rt", encoding="ascii") as file:
+            document = json.load(file)
+        if document["rules"] != _rules():
+            return {}
+        scanned: Scanned = {}
+        for *place, result in document["images"]:
+            key = Place(*place)
+            scanned[key] = result if isinstance(result, str) else ImageFile(*key[:3], *result)
+    except (OSError, EOFError, ValueError, TypeError, KeyError, zlib.error):
+        return {}
+    return scanned
+
+
+def _rules() -> list[Any]:
+    """What decides, beside a file, whether and how it is read."""
+    return [_VERSION, PIL.__version__, tf.__version__, max_pixels()]
 
 
 def _probe(place: Place) -> ImageFile | str:
     if not place.length:
         return "zero bytes"
+    where = place[:3]
     try:
-        content = ImageFile(*place, 0, 0, 0, PIXELS).read()
+        content = ImageFile(*where, 0, 0, 0, PIXELS).read()
         info = probe(content)
     except (OSError, ImageError) as error:
         return getattr(error, "strerror", None) or str(error)
     by_tensorflow = info.jpeg and _tensorflow_decodes(content, info)
     orientation = info.orientation if by_tensorflow else PIXELS
-    return ImageFile(*place, info.height, info.width, info.channels, orientation, info.transparent)
+    digest = hashlib.sha256(content).hexdigest()[:_DIGITS]
+    return ImageFile(
+        *where, info.height, info.width, info.channels, orientation, info.transparent, digest
+    )
 
 
 def _tensorflow_decodes(content: bytes, info: ImageInfo) -> bool:

@@ -7,28 +7,35 @@ from pathlib import Path
 
 from keras_inception.data.sample import load_sample
 from keras_inception.data.splits import ImageData
-from keras_inception.packages import explained_imports
+from keras_inception.images.listing import HARMLESS
 
 _MOST_LISTED = 10
 
 
 def open_data(
-    name: str, *, strict: bool = False, progress: Callable[[int, int], None] | None = None
+    name: str,
+    *,
+    strict: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    scan_file: Path | None = None,
 ) -> ImageData:
-    """A data set by name. Files are looked at once, now: see `ImageData.unreadable`.
+    """A data set by name. Files are scanned once, now: see `ImageData.unreadable`.
 
     Args:
         name: one of
             - "sample": the embedded images;
-            - "dir:PATH": image files, one folder for each class, or such folders in `train` and
-              `test` (or `validation`, `val`, `valid`);
+            - "dir:PATH": image files, one folder for each class, or such folders in `train`,
+              `val` and `test` (`open_folder` has the other names);
             - `tfds:NAME[/CONFIG][:VERSION][?train=SPLIT&test=SPLIT]`: a TensorFlow data set of
               images and class labels, such as "tfds:fashion_mnist" or
               "tfds:cifar10:3.0.2?train=train[:80%]&test=train[80%:]". Prepared files are looked
               for in TFDS_DATA_DIR (default ~/tensorflow_datasets), else downloaded. The splits
               are "train" and the first of "test" and "validation" unless given.
-        strict: refuse a data set with files that cannot be read.
-        progress: called with the number of files looked at, and of all files.
+        strict: refuse a data set with files that cannot be read; hidden files and those of an
+            operating system are no reason.
+        progress: called with the number of files scanned, and of all files.
+        scan_file: of an earlier scan, as a run leaves it: files that it lists and that have not
+            changed are not decoded again.
 
     Raises:
         ValueError: an unknown name, no images, or with `strict` an unreadable file.
@@ -39,20 +46,23 @@ def open_data(
     elif kind == "dir" and rest:
         with explained_imports():
             from keras_inception.data.folder import open_folder
+            from keras_inception.data.scan import load_scan
 
-        data = open_folder(Path(rest).expanduser(), progress)
+        data = open_folder(Path(rest).expanduser(), progress, load_scan(scan_file))
     elif kind == "tfds" and rest:
         with explained_imports():
+            from keras_inception.data.scan import load_scan
             from keras_inception.data.tfds import open_tfds
 
-        data = open_tfds(rest, progress)
+        data = open_tfds(rest, progress, load_scan(scan_file))
     else:
         raise ValueError(f'Expected data "sample", "dir:PATH" or "tfds:NAME". Received: {name!r}')
-    if strict and data.unreadable:
-        listed = "; ".join(f"{path}: {why}" for path, why in data.unreadable[:_MOST_LISTED])
-        more = len(data.unreadable) - _MOST_LISTED
+    refused = [row for row in data.unreadable if row[1] not in HARMLESS]
+    if strict and refused:
+        listed = "; ".join(f"{path}: {why}" for path, why in refused[:_MOST_LISTED])
+        more = len(refused) - _MOST_LISTED
         raise ValueError(
-            f"Expected readable images only. Received {len(data.unreadable)} others: {listed}"
+            f"Expected readable images only. Received {len(refused)} others: {listed}"
             + (f"; and {more} more" if more > 0 else "")
         )
     return data

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
+from keras_inception.files import require_single_lines
 from keras_inception.images.decode import (
     ImageError,
     as_image,
     as_pixels,
+    converted,
     fit_image,
     fitted,
     opened,
@@ -23,6 +25,12 @@ from keras_inception.images.geometry import Window, stored_window
 
 # In the place of an EXIF orientation: the content is upright pixels, not a JPEG.
 PIXELS = 0
+
+
+class _Digest(Protocol):
+    """A hash of hashlib."""
+
+    def update(self, content: Any, /) -> None: ...
 
 
 class Part(NamedTuple):
@@ -65,6 +73,19 @@ class Split:
         """(height, width) of an image."""
         return self.shape[:2]
 
+    def with_channels(self, channels: int) -> Split:
+        """The same images in grey (1) or RGB (3)."""
+        if channels == self.shape[2]:
+            return self
+        images = [as_pixels(converted(as_image(image), channels)) for image in self.images]
+        return Split(np.stack(images), self.labels)
+
+    def update(self, digest: _Digest) -> None:
+        """Add the contents of the images and their labels to a digest."""
+        digest.update(str(self.images.shape).encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(self.labels.astype("<i8").tobytes())
+
     @contextmanager
     def opened(self, position: int, channels: int) -> Iterator[Image.Image]:
         """A whole image; `channels` must be the split's own."""
@@ -83,7 +104,8 @@ class ImageFile(NamedTuple):
 
     `height` and `width` are those of the upright image; `orientation` is EXIF's for JPEGs that
     TensorFlow decodes, PIXELS for all that goes through Pillow; `channels` is 1 for grey;
-    `transparent` says that it has pixels that are not opaque, which are composited on white.
+    `transparent` says that it has pixels that are not opaque, which are composited on white;
+    `digest` is of the bytes.
     """
 
     path: str
@@ -94,6 +116,7 @@ class ImageFile(NamedTuple):
     channels: int
     orientation: int
     transparent: bool = False
+    digest: str = ""
 
     def read(self) -> bytes:
         """The encoded bytes.
@@ -140,6 +163,16 @@ class FileSplit:
         """(height, width) of an image, upright."""
         file = self.files[position]
         return file.height, file.width
+
+    def with_channels(self, channels: int) -> FileSplit:
+        """The same images in grey (1) or RGB (3)."""
+        return replace(self, channels=channels)
+
+    def update(self, digest: _Digest) -> None:
+        """Add the contents of the files and their labels to a digest; paths do not count."""
+        for file in self.files:
+            digest.update(f"{file.digest}\n".encode())
+        digest.update(self.labels.astype("<i8").tobytes())
 
     def part(self, position: int, window: Window, channels: int, halvings: int) -> Part:
         """A part of an image for training.
@@ -190,9 +223,16 @@ class ImageData:
     """A classification data set: `train` to learn from, `test` held out.
 
     Attributes:
+        test: held out: a run is evaluated on it after each epoch.
         note: how the held-out part came about, where the data set does not say it itself.
-        unreadable: (path, reason) of every file that is in neither split, because it cannot be
-            read as an image or belongs to no class.
+        unreadable: (path, reason) of every file that is in no split, because it cannot be read as
+            an image, belongs to no class, or is hidden or the operating system's.
+        folders_left_out: (path, reason) of folders that cannot be listed, lead back to a folder
+            above them, or are classes without a readable image.
+        final_test: a second held-out part, which no training sees: `evaluate` takes it. None where
+            the data set has one held-out part alone.
+        source: the name by which `open_data` gives these data again; "" for data made in Python.
+        scanned: what the scan of the files found, for `scan.save_scan`.
     """
 
     name: str
@@ -201,16 +241,21 @@ class ImageData:
     class_names: tuple[str, ...]
     note: str = ""
     unreadable: tuple[tuple[str, str], ...] = ()
+    folders_left_out: tuple[tuple[str, str], ...] = ()
+    final_test: AnySplit | None = None
+    source: str = ""
+    scanned: Mapping[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        labels = np.concatenate([self.train.labels, self.test.labels])
+        require_single_lines(self.class_names)
+        labels = np.concatenate([split.labels for split in self.splits])
         if labels.min() < 0 or labels.max() >= len(self.class_names):
             raise ValueError(
                 f"Expected labels from 0 to {len(self.class_names) - 1}, one less than the number "
                 f"of class names. Received: labels from {labels.min()} to {labels.max()}"
             )
-        channels = [split.shape[2] for split in (self.train, self.test)]
-        if channels[0] != channels[1]:
+        channels = [split.shape[2] for split in self.splits]
+        if len(set(channels)) > 1:
             raise ValueError(
                 "Expected training and test images of equally many channels. Received: "
                 f"{channels[0]} and {channels[1]}"
@@ -222,6 +267,17 @@ class ImageData:
             raise ValueError(f"Expected different names. Received more than once: {repeated}")
 
     @property
+    def splits(self) -> tuple[AnySplit, ...]:
+        """Training, held-out and, if there is one, final test images."""
+        final = () if self.final_test is None else (self.final_test,)
+        return (self.train, self.test, *final)
+
+    def with_channels(self, channels: int) -> ImageData:
+        """The same images in grey (1) or RGB (3)."""
+        train, test, *final = (split.with_channels(channels) for split in self.splits)
+        return replace(self, train=train, test=test, final_test=final[0] if final else None)
+
+    @property
     def image_shape(self) -> tuple[int | None, int | None, int]:
         """(height, width, channels) of every training image; None where they differ."""
         return self.train.shape
@@ -229,7 +285,7 @@ class ImageData:
     @property
     def transparent(self) -> int:
         """How many images have pixels that are not opaque: files, composited on white."""
-        splits = [split for split in (self.train, self.test) if isinstance(split, FileSplit)]
+        splits = [split for split in self.splits if isinstance(split, FileSplit)]
         return sum(file.transparent for split in splits for file in split.files)
 
 

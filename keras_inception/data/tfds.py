@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_inception.data.folder import held_out_rows
-from keras_inception.data.scan import Place, scan
+from keras_inception.data.scan import Place, Scanned, scan
 from keras_inception.data.splits import AnySplit, FileSplit, ImageData, ImageFile, Split
 
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
@@ -24,8 +24,12 @@ _MOST_BYTES_IN_MEMORY = 2**30
 _HOST = ("storage.googleapis.com", 443)
 
 
-def open_tfds(name: str, progress: Callable[[int, int], None] | None = None) -> ImageData:
-    """Open a data set of TensorFlow Datasets; `open_data` documents the form of `name`.
+def open_tfds(
+    name: str,
+    progress: Callable[[int, int], None] | None = None,
+    known: Scanned | None = None,
+) -> ImageData:
+    """A TensorFlow data set; `open_data` tells the form of `name`.
 
     Images of one size are decoded into memory if they fit in 1 GiB. Others stay in their record
     files and are decoded when they are cropped.
@@ -49,16 +53,31 @@ def open_tfds(name: str, progress: Callable[[int, int], None] | None = None) -> 
     test_name = splits.get("test", next((s for s in ("test", "validation") if s in given), None))
     read = _decoded if _fits_in_memory(builder, image) else _encoded
     unreadable: list[tuple[str, str]] = []
-    train = read(builder, train_name, image, label, unreadable, progress)
+    scanned: Scanned = {}
+
+    def look(places: list[Place]) -> Scanned:
+        found = scan(places, progress, known)
+        scanned.update(found)
+        return found
+
+    train = read(builder, train_name, image, label, unreadable, look)
     note = f"{test_name!r} is held out"
     if test_name is None:
         chosen = held_out_rows(train.labels)
         note = f"a fifth of each class is held out by a fixed seed: {int(chosen.sum())} images"
         train, test = _rows(train, ~chosen), _rows(train, chosen)
     else:
-        test = read(builder, test_name, image, label, unreadable, progress)
-    names = tuple(builder.info.features[label].names)
-    return ImageData(f"tfds:{name}", train, test, names, note, tuple(unreadable))
+        test = read(builder, test_name, image, label, unreadable, look)
+    return ImageData(
+        f"tfds:{name}",
+        train,
+        test,
+        tuple(builder.info.features[label].names),
+        note,
+        tuple(unreadable),
+        source=f"tfds:{name}",
+        scanned=scanned,
+    )
 
 
 def _builder(identity: str, name: str, config: str | None, version: str | None) -> Any:
@@ -139,7 +158,7 @@ def _fits_in_memory(builder: Any, image: str) -> bool:
 
 
 def _decoded(
-    builder: Any, split: str, image: str, label: str, unreadable: list, progress: Any
+    builder: Any, split: str, image: str, label: str, unreadable: list, look: Any
 ) -> AnySplit:
     import tensorflow_datasets as tfds
 
@@ -153,18 +172,18 @@ def _decoded(
 
 
 def _encoded(
-    builder: Any, split: str, image: str, label: str, unreadable: list, progress: Any
+    builder: Any, split: str, image: str, label: str, unreadable: list, look: Any
 ) -> AnySplit:
     places, labels = [], []
     for instruction in builder.info.splits[split].file_instructions:
         for place, number in _records(instruction, image, label):
             places.append(place)
             labels.append(number)
-    total = len(places)
-    found = scan(places, None if progress is None else lambda done: progress(done, total))
+    found = look(places)
     files: list[ImageFile] = []
     own = []
-    for place, number, result in zip(places, labels, found, strict=True):
+    for place, number in zip(places, labels, strict=True):
+        result = found[place]
         if isinstance(result, str):
             unreadable.append((f"{place.path}, byte {place.offset}", result))
         else:
@@ -185,6 +204,7 @@ def _records(instruction: Any, image: str, label: str) -> Iterator[tuple[Place, 
             "Expected a data set prepared as TFRecord files, the default of TFDS. "
             f"Received: {path!r}"
         )
+    modified = os.stat(path).st_mtime_ns
     last = instruction.take + instruction.skip if instruction.take >= 0 else None
     with open(path, "rb") as file:
         number = 0
@@ -195,7 +215,7 @@ def _records(instruction: Any, image: str, label: str) -> Iterator[tuple[Place, 
                 record = file.read(length)
                 example = tf.train.Example.FromString(record).features.feature
                 content = example[image].bytes_list.value[0]
-                place = Place(path, start + record.index(content), len(content))
+                place = Place(path, start + record.index(content), len(content), modified)
                 yield place, example[label].int64_list.value[0]
                 file.seek(4, os.SEEK_CUR)
             else:

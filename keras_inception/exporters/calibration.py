@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from keras_inception.data.sample import load_sample
 from keras_inception.data.splits import Split
 from keras_inception.images.decode import fit_image, read_image
-from keras_inception.images.listing import image_files
+from keras_inception.images.listing import LeftOut, image_files
 
 _MOST_CHECKED = 500
 _MOST_CALIBRATION = 200
@@ -27,11 +28,13 @@ class Images:
         calibration: for the ranges of int8.
         check: on which each format is compared with the model.
         truth: the right classes of `check`, where they are known.
+        left_out: files of the folder that are not images, as far as they were read.
     """
 
     calibration: np.ndarray
     check: np.ndarray
     truth: np.ndarray | None = None
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def sample_images(shape: tuple[int, int, int], labels: Sequence[str] | None) -> Images:
@@ -57,30 +60,56 @@ def folder_images(
     """Of a folder of the user's, in an order that mixes its parts.
 
     Args:
-        folder: images in it and below; where the innermost folders bear the names of classes,
-            the truth is known.
+        folder: images in it and below, those that training takes; where each lies in a folder
+            with the name of a class, the truth is known.
         shape: (height, width, channels) of the network.
         labels: its classes.
 
     Raises:
-        ValueError: no image in the folder, or one that cannot be read.
+        ValueError: no image in the folder that can be read.
     """
-    files = sorted(image_files([folder]), key=lambda file: zlib.crc32(str(file).encode()))
-    if not files:
-        raise ValueError(f"Expected a folder of images. Received: {str(folder)!r}, without any")
-    check, calibration = files[:_MOST_CHECKED], files[-_MOST_CALIBRATION:]
-    names = [file.parent.name for file in check]
-    truth = None
-    if labels is not None and set(names) <= set(labels):
-        truth = np.array([[*labels].index(name) for name in names])
-    height, width, channels = shape
-
-    def read(paths: list[Path]) -> np.ndarray:
-        return np.stack(
-            [read_image(path, height=height, width=width, channels=channels) for path in paths]
+    listed = [*image_files([folder])]
+    left_out = [file for file in listed if isinstance(file, LeftOut)]
+    files = [file for file in listed if isinstance(file, Path)]
+    files.sort(key=lambda file: zlib.crc32(os.fsencode(file)))
+    check = _readable(files, shape, _MOST_CHECKED, left_out)
+    calibration = _readable(files[::-1], shape, _MOST_CALIBRATION, left_out)
+    if not check:
+        raise ValueError(
+            f"Expected a folder of images. Received: {str(folder)!r}, without any that can be read"
         )
+    return Images(
+        np.stack([*calibration.values()]),
+        np.stack([*check.values()]),
+        _truth([*check], folder, labels),
+        tuple(dict.fromkeys(left_out)),
+    )
 
-    return Images(read(calibration), read(check), truth)
+
+def _readable(
+    files: Sequence[Path], shape: tuple[int, int, int], most: int, left_out: list[LeftOut]
+) -> dict[Path, np.ndarray]:
+    """The first images that can be read; files that cannot are added to `left_out`."""
+    height, width, channels = shape
+    images: dict[Path, np.ndarray] = {}
+    for file in files:
+        if len(images) == most:
+            break
+        try:
+            images[file] = read_image(file, height=height, width=width, channels=channels)
+        except ValueError as error:
+            left_out.append(LeftOut(str(file), str(error)))
+    return images
+
+
+def _truth(files: Sequence[Path], folder: Path, labels: Sequence[str] | None) -> np.ndarray | None:
+    """The right class of each file: of its folders the uppermost with the name of a class."""
+    index = {label: number for number, label in enumerate(labels or ())}
+    found = [
+        next((index[part] for part in file.relative_to(folder).parts[:-1] if part in index), None)
+        for file in files
+    ]
+    return None if None in found else np.array(found)
 
 
 def _fitted(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

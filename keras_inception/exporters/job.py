@@ -30,13 +30,16 @@ from keras_inception.exporters.inference_graph import (
 from keras_inception.exporters.parity import Agreement, agreement, require_agreement
 from keras_inception.exporters.saved_model import require_same_answers, write_saved_model
 from keras_inception.files import (
+    DATA_FILE,
     LABELS_FILE,
     RECIPE_FILE,
     SPEC_FILE,
     contents_aside,
     keras_file,
     make_writable,
+    read_labels,
     require_empty,
+    write_labels,
 )
 from keras_inception.network.nested import flat_classifier
 from keras_inception.packages import MissingPackageError
@@ -95,7 +98,7 @@ def export(
 
     Args:
         model: a trained model of this package, a run's folder, or a .keras file. Beside a file,
-            labels.txt names the classes, and spec.json and recipe.json go into each SavedModel.
+            labels.txt names the classes, and spec.json, recipe.json and data.json go into each SavedModel.
         folder: a new or empty folder for the results, and for a labels.txt.
         formats: see `available_formats`.
         images: for the check and for int8's calibration: uint8 N x h x w x C of the model's size,
@@ -152,9 +155,9 @@ def _job(
         network = flat_classifier(model)
     else:
         path = keras_file(Path(model))
-        texts = {name: _text_beside(path, name) for name in (LABELS_FILE, SPEC_FILE, RECIPE_FILE)}
-        network, names = load_keras(path), texts.pop(LABELS_FILE)
-        labels = names.splitlines() if labels is None and names is not None else labels
+        texts = {name: _text_beside(path, name) for name in (SPEC_FILE, RECIPE_FILE, DATA_FILE)}
+        network, names = load_keras(path), path.with_name(LABELS_FILE)
+        labels = read_labels(names) if labels is None and names.is_file() else labels
         documents = {name: text for name, text in texts.items() if text is not None}
     shape = image_shape(network)
     if images is None:
@@ -174,7 +177,7 @@ def _text_beside(path: Path, name: str) -> str | None:
 def _write(job: _Job, folder: Path, formats: Sequence[Format], merge: bool) -> None:
     served = merge_parallel_convs(job.model) if merge else job.model
     if job.labels is not None:
-        (folder / LABELS_FILE).write_text("\n".join(job.labels) + "\n", encoding="utf-8")
+        write_labels(folder / LABELS_FILE, job.labels)
     for kind in formats:
         if kind not in _SAVED_MODELS:
             write_format(served, folder / FILES[kind], kind, calibration=job.images.calibration)

@@ -26,7 +26,7 @@ from keras_inception.exporters.inference_graph import (
 )
 from keras_inception.exporters.parity import Agreement, agreement, require_agreement
 from keras_inception.exporters.warmup import write_warmup
-from keras_inception.files import LABELS_FILE, aside
+from keras_inception.files import LABELS_FILE, aside, require_single_lines, write_labels
 from keras_inception.images.conventions import CONVENTIONS, model_preprocessing
 from keras_inception.images.graph_decode import decode_images
 from keras_inception.network.build import inference_model
@@ -114,7 +114,7 @@ def write_saved_model(
     names = _class_names(model, labels)
     with tempfile.TemporaryDirectory() as assets:
         labels_file = Path(assets, LABELS_FILE)
-        labels_file.write_text("\n".join(names) + "\n", encoding="utf-8")
+        write_labels(labels_file, names)
         network = fold_batch_norm(model, precision)
         serving = _Serving(network, labels_file, min(top, len(names)), features)
         # Of functions that the root holds, TensorFlow would write the network a second time.
@@ -253,8 +253,7 @@ def _check_fit(model: keras.Model, samples: np.ndarray, labels: Sequence[str] | 
         )
     if labels is not None and len(labels) != classes:
         raise ValueError(f"Expected {classes} labels, one for each class. Received: {len(labels)}")
-    if labels is not None and any("\n" in label or "\r" in label for label in labels):
-        raise ValueError("Expected labels of one line each. Received: a label with a line break.")
+    require_single_lines(labels or ())
 
 
 def _class_names(model: keras.Model, labels: Sequence[str] | None) -> Sequence[str]:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from keras_inception.evaluation.visualize import branch_names
 from keras_inception.images.decode import read_image
-from keras_inception.inference.predictor import Predictor
+from keras_inception.inference.predictor import load
 from keras_inception.network.endpoints import feature_extractor
 from keras_inception.packages import require_package
 from keras_inception.runtimes.keras_model import is_channels_first, network_input
@@ -47,7 +47,7 @@ class Model:
     """What the server answers with: labels, and of a `.keras` file also the branches' maps."""
 
     def __init__(self, path: Path) -> None:
-        self._predictor = Predictor.load(path)
+        self._predictor = load(path)
         self._features = None
         if (model := self._predictor.network.model) is not None:
             self._features = feature_extractor(model, branch_names(model))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_inception.files import LABELS_FILE, MODEL_FILE
+from keras_inception.files import LABELS_FILE, MODEL_FILE, read_labels
 from keras_inception.packages import require_package
 from keras_inception.runtimes.keras_model import (
     Network,
@@ -60,7 +60,7 @@ def load_network(path: str | os.PathLike[str]) -> Network:
 def _labels(path: Path, classes: int) -> tuple[str, ...]:
     if not path.is_file():
         return tuple(str(index) for index in range(classes))
-    labels = tuple(path.read_text(encoding="utf-8").splitlines())
+    labels = read_labels(path)
     if len(labels) != classes:
         raise ValueError(
             f"Expected {classes} lines in {str(path)!r}, one for each class. "

@@ -7,6 +7,7 @@ after a kill is in the folder's snapshots.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -22,22 +23,27 @@ import numpy as np
 import tensorflow as tf
 
 from keras_inception.cost.layers import network_cost
+from keras_inception.data.record import identity as data_identity
+from keras_inception.data.record import write_record
 from keras_inception.data.splits import ImageData
 from keras_inception.data.stream import evaluation_batches, sample_pixels
 from keras_inception.evaluation import plots
 from keras_inception.evaluation.scores import evaluate_batches
 from keras_inception.exporters.saved_model import export_saved_model
 from keras_inception.files import (
+    DATA_FILE,
     LABELS_FILE,
     METRICS_FILE,
     MODEL_FILE,
     PARTIAL,
     RECIPE_FILE,
+    SCAN_FILE,
     SNAPSHOT_FOLDER,
     SPEC_FILE,
     aside,
     make_writable,
     require_empty,
+    write_labels,
     write_text,
 )
 from keras_inception.images.conventions import preprocess_input
@@ -55,6 +61,8 @@ from keras_inception.training.step import Trainer, check_strategy
 from keras_inception.training.strategy import is_chief
 
 _PARITY_IMAGES = 32
+# Height and width up to which the common size of all images becomes the network's.
+_LARGEST_ADOPTED = 224
 
 
 @dataclass(frozen=True)
@@ -67,9 +75,14 @@ class TrainResult:
 
 
 def fitted_to_data(spec: NetworkSpec, data: ImageData) -> NetworkSpec:
-    """`spec` with the classes and channels of `data`, and its image size if all have one size."""
+    """`spec` with the classes and channels of `data`, and its image size if all have one size.
+
+    Photographs of one size, more than 224 pixels in a direction, leave the spec its own size.
+    """
     height, width, channels = data.image_shape
-    size = spec.input_shape[:2] if height is None or width is None else (height, width)
+    size = spec.input_shape[:2]
+    if height and width and max(height, width) <= max(_LARGEST_ADOPTED, *(s or 0 for s in size)):
+        size = height, width
     return replace(spec, input_shape=(*size, channels), classes=len(data.class_names))
 
 
@@ -219,7 +232,8 @@ def _begin_folder(folder: Path, spec: NetworkSpec, data: ImageData, recipe: Reci
         return
     write_text(folder / SPEC_FILE, spec.to_json())
     write_text(folder / RECIPE_FILE, recipe.to_json())
-    write_text(folder / LABELS_FILE, "\n".join(data.class_names) + "\n")
+    write_labels(folder / LABELS_FILE, data.class_names)
+    write_record(folder, data)
 
 
 def _identity(
@@ -229,14 +243,14 @@ def _identity(
     return {
         "spec": json.loads(spec.to_json()),
         "recipe": json.loads(recipe.to_json()),
-        "initial weights": None if init is None else str(init),
-        "data": {
-            "name": data.name,
-            "training images": len(data.train),
-            "held-out images": len(data.test),
-            "classes": list(data.class_names),
-        },
+        "initial weights": None if init is None else _digest(init),
+        "data": data_identity(data),
     }
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _finish(
@@ -259,7 +273,11 @@ def _finish(
             folder / "saved_model",
             samples=np.round(samples).astype(np.uint8),
             labels=data.class_names,
-            documents={SPEC_FILE: spec.to_json(), RECIPE_FILE: recipe.to_json()},
+            documents={
+                SPEC_FILE: spec.to_json(),
+                RECIPE_FILE: recipe.to_json(),
+                DATA_FILE: (folder / DATA_FILE).read_text(encoding="utf-8"),
+            },
         )
     if is_installed("matplotlib"):
         with aside(folder / "training_curve.png") as path:
@@ -278,4 +296,5 @@ def _finish(
     with suppress(PermissionError):  # Windows keeps a file that is open
         (folder / LOCK_FILE).unlink()  # a later run finds the metrics and stops
     shutil.rmtree(folder / SNAPSHOT_FOLDER)
+    (folder / SCAN_FILE).unlink(missing_ok=True)
     return TrainResult(model, folder, metrics)

@@ -1,0 +1,156 @@
+"""The data of a command: by --data or as recorded, what is left out, and the next command's."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from keras_inception.cli import common
+from keras_inception.files import DATA_FILE, SCAN_FILE, printable
+
+if TYPE_CHECKING:
+    from keras_inception.data.splits import ImageData
+    from keras_inception.spec.recipe import Recipe
+
+_DEFAULT = "sample"
+# Files that are left out are printed up to so many.
+_MOST_LISTED = 20
+
+
+def chosen_data(
+    name: str | None,
+    *,
+    beside: Path | None = None,
+    folder: Path | None = None,
+    strict: bool = False,
+) -> ImageData:
+    """Open the data that --data names, with a progress bar on a terminal.
+
+    Args:
+        name: what --data gives; None: the data recorded in `beside`, or else the sample.
+        beside: the folder of a spec or a run that the command takes; where it decides about the
+            data, a line says so.
+        folder: of a run or search that may be resumed: what its scan found is used again.
+        strict: refuse data with files that cannot be read.
+    """
+    from rich.progress import Progress
+
+    from keras_inception.data.sources import open_data
+
+    name = name or _recorded(beside)
+    bar = Progress(console=common.errors, transient=True)
+    with ExitStack() as stack:
+
+        def scanned(done: int, total: int) -> None:
+            if not bar.tasks:
+                stack.enter_context(bar)
+                bar.add_task("scanning the images")
+            bar.update(bar.task_ids[0], completed=done, total=total)
+
+        return open_data(
+            name,
+            strict=strict,
+            progress=scanned if common.errors.is_terminal else None,
+            scan_file=folder and folder / SCAN_FILE,
+        )
+
+
+def _recorded(beside: Path | None) -> str:
+    from keras_inception.data.record import recorded_source
+
+    if beside is None:
+        return _DEFAULT
+    source = recorded_source(beside)
+    if source is None:
+        common.console.print(
+            f"Data: {_DEFAULT}, since {escape(printable(str(beside)))} has no {DATA_FILE}. "
+            "--data names others."
+        )
+        return _DEFAULT
+    common.console.print(
+        f"Data: {escape(printable(source))}, as recorded in "
+        f"{escape(printable(str(beside / DATA_FILE)))}. --data names others."
+    )
+    return source
+
+
+def next_data(source: str) -> str:
+    """The --data of a next command, for the console; nothing where the data have no name."""
+    from keras_inception.data.record import data_option
+
+    return f" {escape(data_option(source))}" if source else ""
+
+
+def lowered_batch_size(
+    recipe: Recipe, images: int, asked: int | None, changes: list[str] | None, devices: int = 1
+) -> Recipe:
+    """The recipe with a batch that the images allow, unless a batch was asked for; a line says so.
+
+    Args:
+        images: for training.
+        asked: the --batch-size, if one was given.
+        changes: those of --set.
+        devices: that share a batch.
+    """
+    from keras_inception.training.preparation import lowered_batch
+
+    if asked is not None or any(change.startswith("batch_size=") for change in changes or ()):
+        return recipe
+    lowered = lowered_batch(recipe, images, devices)
+    if lowered != recipe:
+        common.console.print(
+            f"The batch is {lowered.batch_size} in the place of {recipe.batch_size}, since there "
+            f"are {images:,} training images. --batch-size sets another."
+        )
+    return lowered
+
+
+def quoted(path: Path) -> str:
+    """A path as a shell takes it."""
+    return shlex.quote(printable(str(path)))
+
+
+def print_data(data: ImageData) -> None:
+    """What the data set is made of, and everything of it that is left out."""
+    parts = [f"{len(data.train):,} training", f"{len(data.test):,} held-out"]
+    if data.final_test is not None:
+        parts.append(f"{len(data.final_test):,} test")
+    note = f" ({data.note})" if data.note else ""
+    common.console.print(
+        f"{' and '.join(parts)} images in {len(data.class_names)} classes of "
+        f"{escape(printable(data.name + note))}."
+    )
+    print_left_out(data.unreadable, data.folders_left_out)
+    if data.transparent:
+        common.errors.print(
+            f"{data.transparent:,} images have transparent pixels, which are white to the network."
+        )
+
+
+def print_left_out(
+    files: Iterable[tuple[str, str]], folders: Iterable[tuple[str, str]] = ()
+) -> None:
+    """Files and folders that are left out, and why; of many the first, harmless ones as a count."""
+    from keras_inception.images.listing import HARMLESS
+
+    files = list(files)
+    rows = [row for row in files if row[1] not in HARMLESS]
+    harmless = len(files) - len(rows)
+    if rows:
+        count = f"{len(rows)} {'file is' if len(rows) == 1 else 'files are'} left out"
+        common.errors.print(f"[bold]{count}:[/]")
+    for path, reason in rows[:_MOST_LISTED]:
+        common.errors.print(f"  {escape(printable(path))}: {escape(printable(reason))}")
+    if len(rows) > _MOST_LISTED:
+        common.errors.print(f"  and {len(rows) - _MOST_LISTED} more")
+    for path, reason in folders:
+        common.errors.print(f"Folder left out: {escape(printable(path))}: {escape(reason)}")
+    if harmless:
+        common.errors.print(
+            f"{harmless:,} hidden files and files of the operating system are left out."
+        )
