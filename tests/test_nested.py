@@ -13,7 +13,7 @@ from keras import layers
 
 from keras_inception import GoogLeNet, freeze_until, preprocess_input
 from keras_inception.evaluation.visualize import class_activation_maps
-from keras_inception.exporters.inference_graph import folded, merged
+from keras_inception.exporters.inference_graph import fold_batch_norm, merge_parallel_convs
 from keras_inception.network.nested import flat_classifier
 from keras_inception.runtimes.keras_model import keras_network, load_keras
 
@@ -129,7 +129,7 @@ def test_the_flat_graph_gives_the_models_scores(saved):
 
 def test_exports_fold_and_merge_it(saved):
     _, expected, path = saved
-    for graph in (folded, merged):
+    for graph in (fold_batch_norm, merge_parallel_convs):
         found = keras_network(graph(load_keras(path)), ()).scores(pixels())
         np.testing.assert_allclose(found, expected, atol=1e-5)
 

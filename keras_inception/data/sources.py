@@ -8,6 +8,7 @@ from pathlib import Path
 from keras_inception.data.sample import load_sample
 from keras_inception.data.splits import ImageData
 from keras_inception.images.listing import HARMLESS
+from keras_inception.packages import explained_imports
 
 _MOST_LISTED = 10
 

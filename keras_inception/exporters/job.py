@@ -98,7 +98,8 @@ def export(
 
     Args:
         model: a trained model of this package, a run's folder, or a .keras file. Beside a file,
-            labels.txt names the classes, and spec.json, recipe.json and data.json go into each SavedModel.
+            labels.txt names the classes, and spec.json, recipe.json and data.json go into each
+            SavedModel.
         folder: a new or empty folder for the results, and for a labels.txt.
         formats: see `available_formats`.
         images: for the check and for int8's calibration: uint8 N x h x w x C of the model's size,
