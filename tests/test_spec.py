@@ -47,7 +47,7 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (CONV, {"name": 1}, LETTERS),
     (POOL, {"size": 0}, "a positive integer. Received: size=0"),
     (POOL, {"stride": 0}, "a positive integer. Received: stride=0"),
-    (POOL, {"size": 1}, "at least its stride, 2: pixels get lost. Received: size=1"),
+    (POOL, {"size": 1}, "at least its stride, 2, to cover all pixels. Received: size=1"),
     (POOL, {"padding": "full"}, "one of ('same', 'ceil', 'valid')"),
     (POOL, {"name": "pool 1"}, LETTERS),
     (LRN, {"window_size": 4}, "to be odd, so that the window has a centre. Received: window_size"),
@@ -122,7 +122,7 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (
         NETWORK,
         {"stem": (replace(CONV, name="3a_1x1"),)},
-        "no name to begin with '3a_': so begin the layers of module '3a'. Received: ['3a_1x1']",
+        "prefix '3a_', which is that of the layers of module '3a'. Received: ['3a_1x1']",
     ),
     (
         NETWORK,

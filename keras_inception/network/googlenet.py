@@ -228,7 +228,7 @@ def _load(model: keras.Model, source: Source, network: NetworkSpec) -> None:
         assign(model, without_absent_heads(converted(source), model, network))
     except ValueError as error:
         raise ValueError(
-            f"Expected the weights of {model.name!r} as it is built here. Received: "
+            f"Expected the weights of {model.name!r} with these arguments. Received: "
             f"{str(source.path)!r}, which does not hold them. Give the variant or spec, classes, "
             "input_shape, include_top and auxiliary that fit the file; include_top=False loads "
             f"it without its classifiers. {error}"

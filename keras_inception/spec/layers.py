@@ -1,4 +1,4 @@
-"""The layers of a network outside its modules: convolutions, pools, normalizations, auxiliaries.
+"""The layers of a network outside its modules: convolutions, pools, normalizations, classifiers.
 
 Source: "Going Deeper with Convolutions" (arXiv 1409.4842), section 5. Standard library only.
 """
@@ -48,7 +48,7 @@ class ConvSpec:
         require_choice(self, "padding", ConvPadding)
 
     def output_size(self, size: int) -> int:
-        """Height or width after the convolution of an input of `size`."""
+        """Return the height or width of the output for an input of `size`."""
         # Either padding of an odd kernel adds kernel_size - 1 pixels; they differ in where.
         return (size - 1) // self.stride + 1
 
@@ -68,10 +68,12 @@ class PoolSpec:
         require_integers(self, "size", "stride")
         require_choice(self, "padding", PoolPadding)
         if self.size < self.stride:
-            raise unexpected(self, "size", f"at least its stride, {self.stride}: pixels get lost")
+            raise unexpected(
+                self, "size", f"at least its stride, {self.stride}, to cover all pixels"
+            )
 
     def output_size(self, size: int) -> int:
-        """Height or width after the pool of an input of `size`; below 1: too small."""
+        """Return the height or width of the output for an input of `size`; below 1: too small."""
         if self.padding == "valid":
             return (size - self.size) // self.stride + 1
         covered = size if self.padding == "same" else size - self.size + self.stride
@@ -106,7 +108,7 @@ _STEM_KINDS: dict[str, type] = {"conv": ConvSpec, "pool": PoolSpec, "lrn": LRNSp
 
 
 def stem_layer_from(data: Any) -> Any:
-    """A layer of the stem from its JSON object, which names its "kind"."""
+    """Read a layer of the stem from its JSON object, which has the key "kind"."""
     kind = data.get("kind") if isinstance(data, dict) else None
     if not isinstance(kind, str) or kind not in _STEM_KINDS:
         raise ValueError(
@@ -122,7 +124,7 @@ class AuxSpec:
     Average pool -> 1x1 convolution -> dense -> ReLU -> dropout -> dense -> softmax.
     `pool` is "valid" for the paper's windows of `pool_size` and `pool_stride`, or "adaptive"
     for torch's adaptive average pool to an output of `pool_size` (its windows start
-    elsewhere: facts are in docs/design.md).
+    at other positions; see docs/design.md).
     """
 
     name: str
@@ -141,7 +143,7 @@ class AuxSpec:
         require_rates(self, "dropout_rate")
 
     def output_size(self, size: int) -> int:
-        """Height or width after the average pool of an input of `size`; below 1: too small."""
+        """Return the height or width after the average pool; below 1: `size` is too small."""
         if self.pool == "adaptive":
             return self.pool_size
         return (size - self.pool_size) // self.pool_stride + 1

@@ -67,14 +67,14 @@ class Branch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleSpec:
-    """One Inception module: branches side by side, concatenated on the channels.
+    """One Inception module: parallel branches, concatenated on the channels.
 
     Attributes:
         name: the paper's name, such as "3a"; also the endpoint of the module's output.
-        filters_1x1: filters of the 1x1 branch; 0 leaves the branch out.
+        filters_1x1: filters of the 1x1 branch; 0 omits the branch.
         spatial: the spatial branches, in the order of concatenation.
         filters_pool_proj: filters of the 1x1 projection after the 3x3 max pool of stride 1.
-            None passes the pooled channels on (naive, figure 2a); 0 leaves the branch out.
+            None concatenates the pooled channels (naive, figure 2a); 0 omits the branch.
     """
 
     name: str
@@ -96,7 +96,7 @@ class ModuleSpec:
         kernel_sizes = [branch.kernel_size for branch in self.spatial]
         if any(kernel_sizes.count(size) > len(string.ascii_lowercase) for size in kernel_sizes):
             raise ValueError(
-                f"Expected at most 26 branches of one kernel size in module {self.name!r}, one a "
+                f"Expected at most 26 branches of one kernel size in module {self.name!r}, one per "
                 f"letter. Received: kernel sizes {kernel_sizes}"
             )
 
@@ -111,7 +111,7 @@ class ModuleSpec:
         return tuple(names)
 
     def branches(self, input_filters: int) -> tuple[Branch, ...]:
-        """The branches in the order of concatenation, for an input of `input_filters` channels."""
+        """Return the branches in the order of concatenation, for `input_filters` input channels."""
 
         def branch(name: str, *steps: tuple[str, int, int], pooled: bool = False) -> Branch:
             channels, convolutions = input_filters, []
@@ -134,19 +134,19 @@ class ModuleSpec:
         return tuple(found)
 
     def output_filters(self, input_filters: int) -> int:
-        """Channels after the concatenation, for an input of `input_filters` channels."""
+        """Return the channels after the concatenation, for `input_filters` input channels."""
         return sum(branch.output_filters for branch in self.branches(input_filters))
 
     def widths(self) -> dict[str, int]:
-        """Filters of every convolution by its suffix: {"1x1": 64, "3x3_reduce": 96, ...}."""
+        """Return the filters of every convolution: {"1x1": 64, "3x3_reduce": 96, ...}."""
         # Widths do not depend on the input.
         return {conv.suffix: conv.filters for b in self.branches(1) for conv in b.convolutions}
 
     def with_widths(self, widths: Mapping[str, int]) -> ModuleSpec:
-        """The same module with the widths named in `widths`; the inverse of `widths()`.
+        """Return the module with the widths in `widths`; the inverse of `widths()`.
 
         Raises:
-            ValueError: a width of a convolution that the module does not have.
+            ValueError: if the module has no convolution of a name in `widths`.
         """
         own = self.widths()
         unknown = sorted(widths.keys() - own.keys())
@@ -168,5 +168,5 @@ class ModuleSpec:
 
 
 def module_from(data: Any) -> ModuleSpec:
-    """A module from its JSON object."""
+    """Read a module from its JSON object."""
     return from_fields(ModuleSpec, data, spatial=tuple_of(object_of(BranchSpec)))

@@ -84,7 +84,7 @@ _RESERVED_STAGES = ("stem", "aux", "head")
 
 @dataclass(frozen=True, kw_only=True)
 class StageSpec:
-    """The modules at one grid size, and the downsample before them (None: the stem did it)."""
+    """The modules at one grid size, and the downsample before them (None: part of the stem)."""
 
     name: str
     downsample: PoolSpec | None
@@ -175,8 +175,8 @@ class NetworkSpec:
             parts = [name for name in names if name.startswith(f"{module_name}_")]
             if parts:
                 raise ValueError(
-                    f"Expected no name to begin with {module_name + '_'!r}: so begin the layers "
-                    f"of module {module_name!r}. Received: {parts}"
+                    f"Expected no name with the prefix {module_name + '_'!r}, which is that of "
+                    f"the layers of module {module_name!r}. Received: {parts}"
                 )
 
     def _check_aux(self) -> None:
@@ -196,17 +196,17 @@ class NetworkSpec:
 
     @property
     def modules(self) -> tuple[ModuleSpec, ...]:
-        """All modules, from the input upwards."""
+        """All modules, from the input to the head."""
         return tuple(module for stage in self.stages for module in stage.modules)
 
     @property
     def stem_filters(self) -> int:
-        """Channels that the stem gives to the first module."""
+        """Channels of the stem's output."""
         convolutions = [layer.filters for layer in self.stem if isinstance(layer, ConvSpec)]
         return [self.input_shape[2], *convolutions][-1]
 
     def module_inputs(self) -> dict[str, int]:
-        """Channels that each module reads, by the module's name."""
+        """Return the input channels of each module by name."""
         channels = self.stem_filters
         inputs = {}
         for module in self.modules:
@@ -232,7 +232,7 @@ class NetworkSpec:
         yield from (stage.downsample for stage in self.stages if stage.downsample)
 
     def map_modules(self, change: Mapping[str, ModuleSpec]) -> NetworkSpec:
-        """The same network with the modules named in `change` replaced."""
+        """Return the network with the modules named in `change` replaced."""
         stages = tuple(
             replace(stage, modules=tuple(change.get(m.name, m) for m in stage.modules))
             for stage in self.stages
@@ -240,16 +240,16 @@ class NetworkSpec:
         return replace(self, stages=stages)
 
     def to_json(self) -> str:
-        """JSON text with a schema version; `from_json` gives an equal spec back."""
+        """Return JSON text with a schema version; `from_json` restores an equal spec."""
         return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> NetworkSpec:
-        """Read what `to_json` wrote.
+        """Read the JSON of this or an older schema version; fields with defaults may be missing.
 
         Raises:
-            ValueError: not JSON, another schema version, missing or unknown keys, or values
-                that the spec refuses.
+            ValueError: not JSON, a newer schema version, missing or unknown keys, or invalid
+                values.
         """
         return from_fields(
             cls,

@@ -59,7 +59,7 @@ class Recipe:
         average_start: share of all steps before the average begins.
         precision: "mixed_bfloat16" computes in bfloat16 and keeps weights in float32.
         jit_compile: compile the step by XLA; on one device.
-        freeze_until: leave every layer below this endpoint as it is; None: train all.
+        freeze_until: freeze every layer below this endpoint; None: train all.
         flip: mirror half of the training images.
         shift: move training images by up to this many pixels in each direction, edges mirrored.
         crop: "none" trains on the largest centred part of the input's shape; "paper" on random
@@ -151,23 +151,23 @@ class Recipe:
         return self.base_learning_rate * self.batch_size / 256
 
     def steps_per_epoch(self, images: int) -> int:
-        """Steps over `images` training images: whole batches, the rest comes in a later epoch."""
+        """Return the steps of an epoch over `images` training images: whole batches only."""
         return images // self.batch_size
 
     def total_steps(self, images: int) -> int:
-        """Steps of all epochs over `images` training images."""
+        """Return the steps of all epochs over `images` training images."""
         return self.steps_per_epoch(images) * self.epochs
 
     def to_json(self) -> str:
-        """JSON text with a schema version; `from_json` gives an equal recipe back."""
+        """Return JSON text with a schema version; `from_json` restores an equal recipe."""
         return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """Read what `to_json` wrote, or a shorter text: every field but two has a default.
+        """Read the JSON of this or an older schema version; only "name" and "epochs" are required.
 
         Raises:
-            ValueError: not JSON, another schema version, missing or unknown keys, refused values.
+            ValueError: not JSON, a newer schema version, missing or unknown keys, invalid values.
         """
         data = json_document(text, "recipe", SCHEMA_VERSION, MIGRATIONS)
         return from_fields(cls, data, class_weights=tuple_of())

@@ -1,7 +1,7 @@
-"""Checks that the data classes share, with one wording for what was expected and received.
+"""Checks and JSON readers that the data classes share, with uniform error messages.
 
-Every check raises ValueError. Values come from people's JSON files as well as from code, so a
-value of a wrong type is refused like any other, never met by a TypeError later.
+Every check raises ValueError. Values come from users' JSON files as well as from code, so a value
+of a wrong type is refused here and does not cause a TypeError later.
 Standard library only.
 """
 
@@ -19,7 +19,7 @@ Migrations = Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]
 
 
 def unexpected(owner: object, label: str, expected: str) -> ValueError:
-    """The error for a field of a data class: what was expected, and what it holds."""
+    """Return the error for a field of a data class: expected and received value."""
     name = getattr(owner, "name", None)
     what = type(owner).__name__ if name is None else f"{type(owner).__name__} {name!r}"
     return ValueError(
@@ -29,12 +29,12 @@ def unexpected(owner: object, label: str, expected: str) -> ValueError:
 
 
 def is_integer(value: object) -> bool:
-    """Whether `value` is an int, and not True or False."""
+    """Return whether `value` is an int other than True and False."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def require_integers(owner: object, *labels: str, least: int = 1) -> None:
-    """Each field is an integer of `least` or more."""
+    """Require each field to be an integer of at least `least`."""
     for label in labels:
         value = getattr(owner, label)
         if not is_integer(value) or value < least:
@@ -43,7 +43,7 @@ def require_integers(owner: object, *labels: str, least: int = 1) -> None:
 
 
 def require_numbers(owner: object, *labels: str, positive: bool = True) -> None:
-    """Each field is a finite number, above 0 unless `positive` is False."""
+    """Require each field to be a finite number, above 0 unless `positive` is False."""
     for label in labels:
         value = getattr(owner, label)
         if not _is_finite(value) or (positive and value <= 0):
@@ -51,7 +51,7 @@ def require_numbers(owner: object, *labels: str, positive: bool = True) -> None:
 
 
 def require_rates(owner: object, *labels: str) -> None:
-    """Each field is a number from 0 up to, not including, 1."""
+    """Require each field to be a number from 0 up to, not including, 1."""
     for label in labels:
         value = getattr(owner, label)
         if not (_is_finite(value) and 0 <= value < 1):
@@ -59,26 +59,26 @@ def require_rates(owner: object, *labels: str) -> None:
 
 
 def require_flags(owner: object, *labels: str) -> None:
-    """Each field is True or False."""
+    """Require each field to be True or False."""
     for label in labels:
         if not isinstance(getattr(owner, label), bool):
             raise unexpected(owner, label, "True or False")
 
 
 def require_choice(owner: object, label: str, choices: Any) -> None:
-    """The field is one of the strings of a `Literal`."""
+    """Require the field to be one of the strings of a `Literal`."""
     if getattr(owner, label) not in get_args(choices):
         raise unexpected(owner, label, f"one of {get_args(choices)}")
 
 
 def require_odd(owner: object, label: str) -> None:
-    """The field, an integer, is odd: a window needs a centre."""
+    """Require the field, an integer, to be odd: a window needs a centre."""
     if getattr(owner, label) % 2 == 0:
         raise unexpected(owner, label, "odd, so that the window has a centre")
 
 
 def require_layer_name(owner: object, label: str = "name") -> None:
-    """The field can begin the names of Keras layers, which forbid "/"."""
+    """Require the field to be a valid prefix of Keras layer names, which forbid "/"."""
     name = getattr(owner, label)
     if not isinstance(name, str) or not name.isascii() or not name.replace("_", "").isalnum():
         raise unexpected(
@@ -89,7 +89,7 @@ def require_layer_name(owner: object, label: str = "name") -> None:
 
 
 def require_title(owner: object, label: str = "name") -> None:
-    """The field can name a model and a folder."""
+    """Require the field to be a valid name of a model and a folder."""
     name = getattr(owner, label)
     if not isinstance(name, str) or not name.strip() or set(name) & set("/\\"):
         raise unexpected(
@@ -98,7 +98,7 @@ def require_title(owner: object, label: str = "name") -> None:
 
 
 def require_tuple(owner: object, label: str, *kinds: type) -> None:
-    """The field is a tuple of instances of `kinds`."""
+    """Require the field to be a tuple of instances of `kinds`."""
     value = getattr(owner, label)
     if not isinstance(value, tuple) or not all(isinstance(item, kinds) for item in value):
         names = " or ".join(kind.__name__ for kind in kinds)
@@ -106,7 +106,7 @@ def require_tuple(owner: object, label: str, *kinds: type) -> None:
 
 
 def require_instance_or_none(owner: object, label: str, kind: type) -> None:
-    """The field is None or an instance of `kind`."""
+    """Require the field to be None or an instance of `kind`."""
     value = getattr(owner, label)
     if value is not None and not isinstance(value, kind):
         raise unexpected(owner, label, f"a {kind.__name__} or None")
@@ -115,16 +115,16 @@ def require_instance_or_none(owner: object, label: str, kind: type) -> None:
 def json_document(
     text: str, what: str, schema_version: int, migrations: Migrations | None = None
 ) -> dict[str, Any]:
-    """The fields in a JSON text, brought to `schema_version`; `what` names it in errors.
+    """Return the fields in a JSON text, migrated to `schema_version`.
 
     Args:
         text: an object with the key "schema_version".
-        what: such as "spec".
-        schema_version: the newest version, which this release writes.
+        what: the name of the document in errors, such as "spec".
+        schema_version: the version that this release writes.
         migrations: for each older version, a function from its fields to the next version's.
 
     Raises:
-        ValueError: not JSON, no object, or no version that this release reads.
+        ValueError: not JSON, not an object, or a version that this release cannot read.
     """
     try:
         data = json.loads(text)
@@ -155,34 +155,35 @@ def _readable_version(version: Any, what: str, newest: int) -> int:
 
 
 def from_fields(cls: type[Data], data: Any, **readers: Callable[[Any], Any]) -> Data:
-    """A data class from a JSON object of its fields; fields with a default may be missing.
+    """Read a data class from a JSON object of its fields; fields with a default may be missing.
 
     Args:
         cls: the data class.
         data: the object.
-        readers: by field, from the JSON value to the field's; other fields take the JSON value.
+        readers: by field, a function from the JSON value to the field's value; other fields
+            take the JSON value.
 
     Raises:
-        ValueError: missing or unknown keys, or values that the class refuses.
+        ValueError: missing or unknown keys, or invalid values.
     """
     require_keys(cls, data)
     return cls(**data | {key: read(data[key]) for key, read in readers.items() if key in data})
 
 
 def object_of(cls: type) -> Callable[[Any], Any]:
-    """A reader for `from_fields` of an object of a data class."""
+    """Return a reader of an object of a data class, for `from_fields`."""
     return lambda data: from_fields(cls, data)
 
 
 def optional(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A reader for `from_fields` that keeps None and reads the rest with `read`."""
+    """Return a reader that keeps None and passes other values to `read`, for `from_fields`."""
     return lambda value: None if value is None else read(value)
 
 
 def tuple_of(read: Callable[[Any], Any] | None = None) -> Callable[[Any], Any]:
-    """A reader for `from_fields` of a list, item by item with `read` if it is given.
+    """Return a reader of a list, item by item with `read` if it is given, for `from_fields`.
 
-    Anything but a list is left to the data class, which refuses it.
+    Other values are returned unchanged, for the data class to refuse.
     """
     return lambda value: (
         tuple(map(read, value) if read else value) if isinstance(value, list) else value
@@ -190,7 +191,7 @@ def tuple_of(read: Callable[[Any], Any] | None = None) -> Callable[[Any], Any]:
 
 
 def require_keys(cls: type, data: Any) -> None:
-    """`data`, read from JSON, is an object of a data class's fields, except any with defaults."""
+    """Require an object of a data class's fields; those with defaults may be missing."""
     if not isinstance(data, dict):
         raise ValueError(f"Expected an object of the keys of {cls.__name__}. Received: {data!r}")
     known = [item for item in fields(cls) if item.init]

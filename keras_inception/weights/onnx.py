@@ -1,7 +1,7 @@
 """An ONNX file of GoogLeNet with LRN: the ONNX model zoo's, or an export of the same network.
 
-The layers are told by walking the graph from its output to its input along the spec, whatever
-they are named. Weights may be initializers or constants, reshaped or transposed on their way.
+The layers are identified by walking the graph from its output to its input along the spec; names of
+nodes do not matter. Weights may be initializers or constants, also reshaped or transposed ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from keras_inception.weights.source import Arrays, Source, check_lrn
 
 
 def read(path: Path) -> Arrays:
-    """All floating-point initializers and constants of rank 1 or more, under their names.
+    """Return all floating-point initializers and constants of rank 1 or more by name.
 
     Raises:
         MissingPackageError: onnx is not installed.
@@ -167,7 +167,7 @@ class _Walk:
         kernel, strides, pads = geometry(pool)
         if kernel != [layer.size] * 2 or strides != [layer.stride] * 2 or pads[:2] != [0, 0]:
             raise self._unlike(f"a {layer.size}x{layer.size}/{layer.stride} pool", pool)
-        # Padding at the end makes room for the window that rounding up adds.
+        # Padding at the end admits the additional window of rounding up.
         rounding = "ceil" if attribute(pool, "ceil_mode", 0) or pads[2:] != [0, 0] else "valid"
         if self.rounding not in (None, rounding):
             raise self._unlike(f"all pools of padding {self.rounding!r}", pool)
@@ -182,7 +182,7 @@ class _Walk:
         return node.input[0]
 
     def _spelled_out_lrn(self, div: Any, name: str) -> str:
-        """torch's local_response_norm: x / (bias + alpha * mean(x^2))^beta, in single steps."""
+        """Read torch's local_response_norm: x / (bias + alpha * mean(x^2))^beta in single nodes."""
         constants = self.graph.constants
         power = self.graph.producer(div.input[1], "Pow", where=name)
         add = self.graph.producer(power.input[0], "Add", where=name)

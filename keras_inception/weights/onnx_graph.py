@@ -1,4 +1,4 @@
-"""An ONNX graph as the reader of weights walks it: producers, constants, attributes."""
+"""Access to an ONNX graph for the reader of weights: producers, constants, attributes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from keras_inception.packages import explained_imports
 from keras_inception.weights.source import Arrays
 
-# Nodes that pass their first input on.
+# Nodes that do not change the values of their first input.
 _PASSING = ("Dropout", "Identity", "Flatten", "Reshape", "Squeeze", "Cast")
 
 
@@ -36,7 +36,7 @@ def parse(path: Path) -> Any:
 
 @dataclass(frozen=True)
 class Graph:
-    """Who makes which tensor, and which tensors are constants."""
+    """The producers and the constants of an ONNX graph."""
 
     path: Path
     proto: Any
@@ -48,7 +48,7 @@ class Graph:
 
     @cached_property
     def constants(self) -> Arrays:
-        """Return initializers and constants, also reshaped, transposed or passed on."""
+        """Return initializers and constants by name, also after Reshape, Transpose and Identity."""
         from onnx import numpy_helper
 
         arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.proto.initializer}
@@ -65,7 +65,7 @@ class Graph:
         return arrays
 
     def producer(self, tensor: str, *kinds: str, where: str) -> Any:
-        """The node behind a tensor, which must be of one of the kinds; passing nodes skipped."""
+        """Return the node that computes a tensor, past `_PASSING` nodes; refuse other kinds."""
         node = self.producers.get(tensor)
         while node is not None and node.op_type in _PASSING and node.op_type not in kinds:
             node = self.producers.get(node.input[0])
@@ -83,7 +83,7 @@ class Graph:
 
 
 def attribute(node: Any, name: str, default: Any = None) -> Any:
-    """An attribute of a node as Python numbers."""
+    """Return an attribute of a node as Python numbers."""
     import onnx
 
     found = [onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name]
