@@ -1,4 +1,4 @@
-"""Registers this package's layer with Keras when Keras is imported, without importing it.
+"""Register this package's layer with Keras when Keras is imported, without importing it.
 
 `keras.saving.load_model` finds a custom layer only if it is registered. Importing Keras here would
 cost seconds to programs that only ask for `--help` or read a spec. Standard library only.

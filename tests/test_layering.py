@@ -31,7 +31,7 @@ LAYERS: dict[str, set[str]] = {
     "keras_inception.images": {"keras", "numpy", "PIL", "tensorflow"},
     "keras_inception.data": {"keras", "numpy", "PIL", "tensorflow"},
     "keras_inception.runtimes": {"keras", "numpy", "tensorflow"},
-    "keras_inception.evaluation": {"keras", "matplotlib", "numpy", "PIL", "sklearn"},
+    "keras_inception.evaluation": {"keras", "matplotlib", "numpy", "PIL"},
     "keras_inception.exporters": {"keras", "numpy", "PIL", "tensorflow"},
     "keras_inception.training": {"keras", "numpy", "tensorflow"},
     "keras_inception.inference": {"keras", "numpy", "PIL"},
@@ -43,6 +43,7 @@ LAYERS: dict[str, set[str]] = {
     "tuning": {"keras", "keras_tuner", "lazy_loader", "numpy", "scipy", "tensorflow"},
     "tuning.report": {"matplotlib", "numpy", "plotly", "sklearn", "tensorboard", "tensorflow"},
     "keras_inception.cli": {"rich", "typer"},
+    "keras_inception.__main__": set(),
 }
 # The exceptions within a folder.
 MODULE_PACKAGES: dict[str, set[str]] = {
@@ -169,6 +170,24 @@ def test_violations_are_detected(module: str, source: str, count: int) -> None:
 
 def test_the_root_imports_nothing_at_import() -> None:
     assert len(violations(K, f"from {K}.network.googlenet import GoogLeNet")) == 1
+
+
+def layer_table() -> str:
+    """The table of docs/design.md: each layer with its docstring's first line and packages."""
+    lines = ["| layer | what it holds | packages |", "| --- | --- | --- |"]
+    for layer, packages in LAYERS.items():
+        path = ROOT / Path(*layer.split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        named = ", ".join(f"`{package}`" for package in sorted(packages, key=str.lower))
+        lines.append(f"| `{layer}` | {str(docstring).splitlines()[0]} | {named or 'none'} |")
+    return "\n".join(lines)
+
+
+def test_the_document_shows_the_layers() -> None:
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    shown = text.partition("<!-- layers -->\n")[2].partition("\n<!-- /layers -->")[0]
+    assert shown == layer_table(), f"docs/design.md needs:\n{layer_table()}"
 
 
 def test_an_unknown_folder_is_an_error() -> None:

@@ -126,6 +126,19 @@ def test_imports_are_lazy_and_need_neither_keras_nor_fcntl() -> None:
     assert not {"keras", "tensorflow", "numpy", "keras_tuner", "PIL"} & set(json.loads(loaded))
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("-m keras_inception --version", f"keras-inception {keras_inception.__version__}\n"),
+        ("-m keras_inception summary -h", "Usage: keras-inception summary"),
+    ],
+)
+def test_the_package_runs_as_a_module(words: str, shown: str) -> None:
+    done = subprocess.run([sys.executable, *words.split()], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shown in done.stdout
+
+
 def test_a_folder_is_locked_without_fcntl(tmp_path: Path) -> None:
     """Without `flock`, the lock is a file that names its owner."""
     printed = run_python(

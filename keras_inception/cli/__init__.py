@@ -17,6 +17,7 @@ from keras_inception.cli import (
     weights,
 )
 from keras_inception.cli.common import app
+from keras_inception.cli.options import Version
 
 __all__ = ["app", "main"]
 
@@ -31,6 +32,11 @@ app.command("design")(design.design)
 app.command("tune")(tune.tune)
 app.command("tune-report")(tune.tune_report)
 app.add_typer(weights.app, name="weights")
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """Options of the program itself."""
 
 
 def main() -> None:

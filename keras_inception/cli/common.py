@@ -69,10 +69,10 @@ _STOPPED_BY_HAND = 130
 
 app = typer.Typer(
     cls=Commands,
-    help="GoogLeNet and the Inception v1 family: count, train, predict.",
+    help="GoogLeNet and the Inception v1 family: count, train, search, export, predict.",
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",  # paragraphs of the docstrings are set anew
-    add_completion=False,
+    rich_markup_mode="markdown",  # rewraps the paragraphs of the docstrings
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 

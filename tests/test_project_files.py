@@ -1,0 +1,67 @@
+"""Workflows, issue forms and the commands that they run: parsed, and held against the project."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def parsed(path: Path) -> dict[Any, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def commands(path: Path) -> list[str]:
+    steps = [step for job in parsed(path)["jobs"].values() for step in job["steps"]]
+    return [step["run"] for step in steps if "run" in step]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_says_when_it_runs_and_what_it_may(path: Path) -> None:
+    workflow = parsed(path)
+    assert workflow[True], "`on` is YAML's true"
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        assert job["runs-on"].startswith(("ubuntu", "windows"))
+        assert all(("run" in step) != ("uses" in step) for step in job["steps"])
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_names_extras_and_files_that_exist(path: Path) -> None:
+    text = "\n".join(commands(path))
+    extras = PROJECT["optional-dependencies"]
+    named = {
+        name for group in re.findall(r"\.\[([\w,]+)", text) for name in group.split(",") if name
+    }
+    assert named <= set(extras)
+    for file in re.findall(r"(?:tests|\.ci)/[\w/]+(?:\.py)?", text):
+        assert (ROOT / file).exists(), file
+
+
+def test_the_workflows_cover_versions_backends_and_releases() -> None:
+    names = {path.stem: parsed(path) for path in WORKFLOWS}
+    assert set(names) == {"docs", "release", "tests", "weekly"}
+    jobs = names["tests"]["jobs"]
+    supported = [line.split()[-1] for line in PROJECT["classifiers"] if "Python :: 3." in line]
+    assert jobs["tests"]["strategy"]["matrix"]["python"] == supported
+    assert jobs["without-tensorflow"]["strategy"]["matrix"]["backend"] == ["jax", "torch"]
+    assert names["weekly"][True]["schedule"]
+    assert names["release"][True] == {"push": {"tags": ["v*"]}}
+    publish = names["release"]["jobs"]["publish"]
+    assert publish["permissions"] == {"id-token": "write"}, "trusted publishing stores no token"
+
+
+@pytest.mark.parametrize("path", [form for form in FORMS if form.stem != "config"])
+def test_an_issue_form_has_what_it_needs(path: Path) -> None:
+    form = parsed(path)
+    assert {"name", "description", "body"} <= set(form)
+    identifiers = [field["id"] for field in form["body"]]
+    assert len(identifiers) == len(set(identifiers))
+    assert all(field["attributes"]["label"] for field in form["body"])
