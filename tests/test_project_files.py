@@ -37,11 +37,10 @@ def test_a_workflow_says_when_it_runs_and_what_it_may(path: Path) -> None:
 def test_a_workflow_names_extras_and_files_that_exist(path: Path) -> None:
     text = "\n".join(commands(path))
     extras = PROJECT["optional-dependencies"]
-    named = {
-        name for group in re.findall(r"\.\[([\w,]+)", text) for name in group.split(",") if name
-    }
+    groups = re.findall(r"\.\[([\w,]+)", text)
+    named = {name for group in groups for name in group.split(",") if name}
     assert named <= set(extras)
-    for file in re.findall(r"(?:tests|\.ci)/[\w/]+(?:\.py)?", text):
+    for file in re.findall(r"(?:tests|\.ci)/[\w/]+(?:\.\w+)?", text):
         assert (ROOT / file).exists(), file
 
 
