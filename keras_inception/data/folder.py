@@ -135,11 +135,13 @@ def _children(folder: Path, listing: Listing) -> tuple[str, ...]:
 
 
 def _holds_classes(folder: Path, listing: Listing) -> bool:
-    """Whether a folder holds folders and no images beside them, so that it is no class itself."""
-    images = (path for path in listing.files if path.parent == folder)
-    return bool(_children(folder, listing)) and not any(
-        path.suffix.lower() in IMAGE_SUFFIXES for path in images
-    )
+    """Whether most files of a folder lie in folders inside it, so that it is not a class itself."""
+    depths = [
+        len(path.relative_to(folder).parts)
+        for path in listing.files
+        if path.is_relative_to(folder) and path.suffix.lower() in IMAGE_SUFFIXES
+    ]
+    return 2 * depths.count(1) < len(depths)
 
 
 def _class_names(root: Path, names: tuple[str, ...], listing: Listing) -> tuple[str, ...]:
