@@ -1,1 +1,1 @@
-"""Measured design: from statistics of a network's activations to a spec (section 4)."""
+"""Design from statistics: from a network's activations to a spec (section 4)."""

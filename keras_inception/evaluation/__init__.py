@@ -1,1 +1,1 @@
-"""How good a network is, and what it sees: scores, testing crops, plots, pictures."""
+"""Evaluation: metrics, testing crops, plots, and pictures of what a network sees."""

@@ -1,1 +1,1 @@
-"""Pretrained weights: what exists, readers of each public format, strict assignment."""
+"""Pretrained weights: manifest, readers of each public format, strict assignment."""
