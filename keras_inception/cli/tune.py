@@ -18,7 +18,6 @@ from rich.markup import escape
 from keras_inception.cli.common import (
     INTERRUPTED,
     RUNS,
-    chosen_budget,
     console,
     errors,
     print_error,
@@ -43,18 +42,13 @@ from keras_inception.cli.tune_options import (
     TrainingOptions,
     check_options,
 )
-from keras_inception.cost.budget import Budget
-from keras_inception.cost.layers import network_cost
-from keras_inception.spec.network import NetworkSpec
+from keras_inception.cli.tune_space import chosen_space
 from keras_inception.spec.recipe import Recipe
 
 if TYPE_CHECKING:
-    from keras_inception.cost.budget import NetworkBound
     from keras_inception.data.splits import ImageData
     from tuning.plan import SearchPlan
-    from tuning.space import Space
 
-_NARROW_MACS = 20_000_000
 _PROXY_NETWORKS = 4
 # The command of this process, in another one.
 _SAME_COMMAND = "from keras_inception.cli import main; main()"
@@ -109,7 +103,7 @@ def tune(
         recipe = _lowered(recipe, len(data.train), training)
         folder = search.out or RUNS / f"tune-{spec.name}-{datetime.now():%Y%m%d-%H%M%S}"
         plan = SearchPlan(
-            space=_space(spec, data, folder, budget, space),
+            space=chosen_space(spec, data, folder, budget, space),
             recipe=recipe,
             oracle=search.oracle,  # type: ignore[arg-type]
             max_trials=search.trials or DEFAULT_TRIALS,
@@ -140,60 +134,6 @@ def _lowered(recipe: Recipe, images: int, training: TrainingOptions) -> Recipe:
 
     images = int(images * (1 - VALIDATION_SHARE) * training.data_fraction)
     return lowered_batch_size(recipe, images, training.batch_size, training.changes)
-
-
-def _space(
-    spec: NetworkSpec,
-    data: ImageData,
-    folder: Path,
-    budget: BudgetOptions,
-    options: SpaceOptions,
-) -> Space:
-    from tuning.space import Space, base_network
-
-    base = base_network(_input_shape(spec, data), len(data.class_names), spec)
-    narrow = network_cost(base).total.macs < _NARROW_MACS
-    return Space(
-        base=base,
-        budget=_budget(base, folder, budget),
-        width_divisor=options.width_divisor or (4 if narrow else 8),
-        depth=options.depth,
-        kernels=tuple(options.kernels or ()),
-        stem=options.stem,
-        min_budget_share=options.min_budget_share if options.second_objective else 1.0,
-    )
-
-
-def _input_shape(spec: NetworkSpec, data: ImageData) -> tuple[int, int, int]:
-    from keras_inception.training.run import fitted_to_data
-
-    height, width, channels = fitted_to_data(spec, data).input_shape
-    if height is None or width is None:
-        raise ValueError(
-            "Expected a network or images of one size. Received: neither. Use --spec with an "
-            "input_shape."
-        )
-    return height, width, channels
-
-
-def _budget(base: NetworkSpec, folder: Path, options: BudgetOptions) -> NetworkBound:
-    """The bounds that were asked for; none: the network's own multiply-adds."""
-    macs, params = options.budget_macs, options.budget_params
-    if options.budget_ms is None:
-        return chosen_budget(base, macs, params)
-    from tuning.latency import LatencyBudget
-    from tuning.latency_timing import load_or_measure
-    from tuning.plan import LATENCY_FILE
-
-    file = folder / LATENCY_FILE
-    new = not file.exists()
-    if new:
-        console.print("Timing networks of this form on this machine ...")
-    model = load_or_measure(file, base, batch_size=options.budget_batch_size or 1)
-    if new:
-        console.print(f"Mean error of the fitted model on networks left out: {model.error:.1%}.")
-    others = Budget(macs=macs, params=params) if macs or params else None
-    return LatencyBudget(milliseconds=options.budget_ms, model=model, budget=others)
 
 
 def _run(job: _Job, processes: ProcessOptions, measure_proxy: int | None) -> None:

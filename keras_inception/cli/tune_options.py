@@ -18,7 +18,6 @@ from keras_inception.cli.options import (
     RecipeChanges,
     RecipeName,
     SpecFile,
-    StrategyName,
     Variant,
 )
 from keras_inception.spec.network import NetworkSpec
@@ -55,7 +54,9 @@ class TrainingOptions:
         ),
     ] = None
     data_fraction: Annotated[float, typer.Option(help="Share of the training images to use.")] = 1.0
-    strategy: StrategyName = "auto"
+    strategy: Annotated[
+        str, typer.Option(help="Devices of each training: auto, cpu:N or mirrored.")
+    ] = "auto"
 
     def recipe(self) -> Recipe:
         """The recipe with its changes."""

@@ -1,0 +1,84 @@
+"""The search space and the budget that the options of `keras-inception tune` ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_inception.cli.common import chosen_budget, console
+from keras_inception.cli.tune_options import BudgetOptions, SpaceOptions
+from keras_inception.cost.budget import Budget, NetworkBound
+from keras_inception.cost.layers import network_cost
+from keras_inception.spec.network import NetworkSpec
+
+if TYPE_CHECKING:
+    from keras_inception.data.splits import ImageData
+    from tuning.space import Space
+
+_NARROW_MACS = 20_000_000
+
+
+def chosen_space(
+    spec: NetworkSpec,
+    data: ImageData,
+    folder: Path,
+    budget: BudgetOptions,
+    options: SpaceOptions,
+) -> Space:
+    """The space around a network, on images of one size.
+
+    Args:
+        spec: the network, before it is fitted to the data.
+        data: gives the input shape and the classes.
+        folder: of the search, for the latency model.
+        budget: options of the budget.
+        options: of the space.
+
+    Raises:
+        ValueError: values that the space refuses, or neither network nor images of one size.
+    """
+    from tuning.space import Space, base_network
+
+    base = base_network(_input_shape(spec, data), len(data.class_names), spec)
+    narrow = network_cost(base).total.macs < _NARROW_MACS
+    return Space(
+        base=base,
+        budget=_budget(base, folder, budget),
+        width_divisor=options.width_divisor or (4 if narrow else 8),
+        depth=options.depth,
+        kernels=tuple(options.kernels or ()),
+        stem=options.stem,
+        min_budget_share=options.min_budget_share if options.second_objective else 1.0,
+    )
+
+
+def _input_shape(spec: NetworkSpec, data: ImageData) -> tuple[int, int, int]:
+    from keras_inception.training.run import fitted_to_data
+
+    height, width, channels = fitted_to_data(spec, data).input_shape
+    if height is None or width is None:
+        raise ValueError(
+            "Expected a network or images of one size. Received: neither. Use --spec with an "
+            "input_shape."
+        )
+    return height, width, channels
+
+
+def _budget(base: NetworkSpec, folder: Path, options: BudgetOptions) -> NetworkBound:
+    """The bounds that were asked for; none: the network's own multiply-adds."""
+    macs, params = options.budget_macs, options.budget_params
+    if options.budget_ms is None:
+        return chosen_budget(base, macs, params)
+    from tuning.latency import LatencyBudget
+    from tuning.latency_timing import load_or_measure
+    from tuning.plan import LATENCY_FILE
+
+    file = folder / LATENCY_FILE
+    new = not file.exists()
+    if new:
+        console.print("Timing networks of this form on this machine ...")
+    model = load_or_measure(file, base, batch_size=options.budget_batch_size or 1)
+    if new:
+        console.print(f"Mean error of the fitted model on networks left out: {model.error:.1%}.")
+    others = Budget(macs=macs, params=params) if macs or params else None
+    return LatencyBudget(milliseconds=options.budget_ms, model=model, budget=others)
