@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class SearchInterruptedError(keras_tuner.errors.FatalError):
 def search(
     plan: SearchPlan,
     data: ImageData,
-    folder: Path,
+    folder: str | os.PathLike[str],
     *,
     strategy: tf.distribute.Strategy | None = None,
     trials_per_process: int | None = None,
@@ -82,6 +83,7 @@ def search(
         SearchInterruptedError: SIGTERM or SIGINT came.
         OSError: the folder cannot be written.
     """
+    folder = Path(folder)
     check_strategy(plan.recipe, strategy or tf.distribute.get_strategy())
     identity = plan.identity(data)
     if not is_worker():
@@ -139,7 +141,7 @@ def _other_files(folder: Path) -> list[Path]:
     return [item for item in folder.iterdir() if item.name not in own and item.name[0] != "."]
 
 
-def best_spec(folder: Path) -> NetworkSpec | None:
+def best_spec(folder: str | os.PathLike[str]) -> NetworkSpec | None:
     """The best network of a search; None: no trial was completed."""
     best = best_first(read_trials(folder))
     return replace(best[0].spec, name=f"{best[0].spec.name}_tuned") if best else None

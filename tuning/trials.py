@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,12 +84,13 @@ def _migrated_search(document: dict[str, Any]) -> dict[str, Any]:
     return current
 
 
-def read_trials(folder: Path) -> list[SearchedTrial]:
+def read_trials(folder: str | os.PathLike[str]) -> list[SearchedTrial]:
     """All trials of a search, while it runs or later, in the order of their numbers.
 
     Raises:
         ValueError: no search, or a trial's spec.json is not a spec.
     """
+    folder = Path(folder)
     space = json.dumps(read_search(folder)["space"])
     trials = [_trial(state, space, file.parent) for file, state in _states(folder)]
     return sorted(trials, key=lambda trial: trial.number)

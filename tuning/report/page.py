@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import html
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ LEADERBOARD_FILE = "leaderboard.csv"
 _FEWEST_FOR_IMPORTANCE = 8
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: str | os.PathLike[str]) -> Path:
     """Write the report of a search beside its trials, while it runs or later.
 
     Writes report.html, leaderboard.csv, best_spec.json, pareto.png, importance.png, stages.png and
@@ -51,6 +52,7 @@ def write_report(folder: Path) -> Path:
     Raises:
         ValueError: no search in the folder, or no completed trial.
     """
+    folder = Path(folder)
     search, trials = read_search(folder), read_trials(folder)
     best = best_first(trials)
     if not best:
