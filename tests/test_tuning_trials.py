@@ -98,7 +98,8 @@ def test_an_invalid_stored_network_is_one_error_with_its_file(
 def test_a_search_of_version_1_is_read_and_resumed(
     tmp_path: Path, counted: list[NetworkSpec]
 ) -> None:
-    """Its space has "step" and "least_share", its search "against" and "round_epochs"."""
+    """Its space has "step" and "least_share", its search "against" and "round_epochs"; of the data
+    it has the name and no fingerprint."""
     folder = tmp_path / "search"
     search(plan(), noise(), folder)
     before = read_trials(folder)
@@ -108,15 +109,23 @@ def test_a_search_of_version_1_is_read_and_resumed(
     space |= {"least_share": space.pop("min_budget_share")}
     settings |= {"against": settings.pop("second_objective")}
     settings |= {"round_epochs": settings.pop("halving_epochs")}
+    document["data"] = {"name": "noise"} | {
+        key: document["data"][key] for key in ("training images", "classes")
+    }
     (folder / "search.json").write_text(json.dumps(document))
+    (folder / "data.json").unlink()
     for file in folder.glob("trial_*/spec.json"):
         file.unlink()
     assert read_trials(folder) == before
     assert Space.from_json(json.dumps(space)) == plan().space
     assert search(plan(max_trials=4), noise(), folder)
     assert len(counted) == 4
+    write_report(folder)
+    assert "on noise</title>" in (folder / "report.html").read_text()
     with pytest.raises(ValueError, match=r"\+ search\.seed: 2"):
         search(plan(seed=2), noise(), folder)
+    with pytest.raises(ValueError, match=r"\+ data\.training images: 16"):
+        search(plan(), noise(16), folder)
 
 
 # Values

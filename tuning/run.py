@@ -124,7 +124,7 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
         ValueError: the folder is another search's, or holds something else.
     """
     if (folder / SEARCH_FILE).exists():
-        require_same(read_search(folder), identity, "search", folder)
+        require_same(_comparable(read_search(folder), identity), identity, "search", folder)
         return
     if folder.exists() and (not folder.is_dir() or _other_files(folder)):
         raise ValueError(
@@ -133,6 +133,17 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / SEARCH_FILE, json.dumps(identity, indent=2) + "\n")
+
+
+def _comparable(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The old identity; what an earlier version did not record of the data is taken from the new.
+
+    It recorded the data's name, which may change, and no fingerprint.
+    """
+    if "fingerprint" in old["data"]:
+        return old
+    recorded = {key: value for key, value in old["data"].items() if key != "name"}
+    return old | {"data": new["data"] | recorded}
 
 
 def _other_files(folder: Path) -> list[Path]:

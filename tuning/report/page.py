@@ -19,6 +19,7 @@ from plotly.io import to_html
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
+from keras_inception.data.record import recorded_source
 from keras_inception.files import aside, write_text
 from tuning.proxy_quality import ProxyQuality
 from tuning.report.pictures import BEST, draw_pictures
@@ -65,7 +66,8 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
     space = Space.from_json(json.dumps(search["space"]))
     weights = importance(trials, space.dimensions)
     draw_pictures(trials, weights, folder)
-    page = _page(search, trials, weights, ProxyQuality.load(folder))
+    title = f"Search of {space.base.name} on {_data_name(folder, search)}"
+    page = _page(title, trials, weights, ProxyQuality.load(folder))
     write_text(folder / REPORT_FILE, page)
     return folder / REPORT_FILE
 
@@ -114,15 +116,19 @@ def _write_leaderboard(best: Sequence[SearchedTrial], path: Path) -> None:
             rows.writerow([place, *own, *cost, *(trial.values.get(name) for name in names)])
 
 
+def _data_name(folder: Path, search: dict[str, Any]) -> str:
+    """From data.json, or from search.json of an earlier version."""
+    return recorded_source(folder) or search["data"].get("name", "unnamed data")
+
+
 def _page(
-    search: dict[str, Any],
+    title: str,
     trials: Sequence[SearchedTrial],
     weights: dict[str, float],
     quality: ProxyQuality | None,
 ) -> str:
     best = best_first(trials)
     failed = [trial for trial in trials if trial.status == "FAILED"]
-    title = f"Search of {search['space']['base']['name']} on {search['data']['name']}"
     return TEMPLATE.format(
         title=html.escape(title),
         summary=html.escape(
