@@ -1,4 +1,4 @@
-"""Make the embedded sample: keras_inception/assets/fashion_mnist_sample.npz.
+"""Make the bundled sample: keras_inception/assets/fashion_mnist_sample.npz.
 
     TFDS_DATA_DIR=... python scripts/make_sample.py
 

@@ -2,7 +2,7 @@
 
     python scripts/visualize_pictures.py
 
-Trains `small` with the quick recipe on the embedded sample (minutes) and writes class_maps.png,
+Trains `small` with the quick recipe on the bundled sample (minutes) and writes class_maps.png,
 branches.png, feature_images.png and deep_dream.png to docs/images. Needs TensorFlow; a CPU is
 enough.
 """

@@ -39,7 +39,7 @@ def trained_like(model: keras.Model) -> keras.Model:
 
 
 def real_images(channels: int = 3, count: int = 6) -> np.ndarray:
-    """Images of the embedded sample, enlarged to 32 x 32."""
+    """Images of the bundled sample, enlarged to 32 x 32."""
     images = tf.image.resize(load_sample().test.images[:count], (32, 32))
     return np.repeat(np.round(images).astype(np.uint8), channels, axis=-1)
 

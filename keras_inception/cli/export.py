@@ -29,7 +29,7 @@ ImageFolder = Annotated[
     Path | None,
     typer.Option(
         help="A folder of your images, for the check and for int8's calibration; folders in "
-        "it named after the classes give the accuracy. Default: the embedded sample."
+        "it named after the classes give the accuracy. Default: the bundled sample."
     ),
 ]
 Features = Annotated[

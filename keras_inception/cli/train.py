@@ -119,7 +119,7 @@ def train(
 ) -> None:
     """Train a network, evaluate it, and write it as .keras and SavedModel to a folder.
 
-    Without arguments: the small network on the embedded sample of Fashion-MNIST, in minutes on
+    Without arguments: the small network on the bundled sample of Fashion-MNIST, in minutes on
     two CPU cores. The same command with the same --out resumes a run that was stopped.
 
     Exit codes: 0; 2 for a usage error; 1 after Ctrl-C; 75 if SIGTERM stopped the run or another

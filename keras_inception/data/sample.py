@@ -1,4 +1,4 @@
-"""The embedded sample."""
+"""The bundled sample."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SAMPLE_PATH = Path(__file__).parents[1] / "assets" / "fashion_mnist_sample.npz"
 
 
 def load_sample() -> ImageData:
-    """Load the embedded sample: 7,500 Fashion-MNIST images, 28 x 28 x 1, ten classes."""
+    """Load the bundled sample: 7,500 Fashion-MNIST images, 28 x 28 x 1, ten classes."""
     with np.load(SAMPLE_PATH) as arrays:
         return ImageData(
             name="fashion_mnist_sample",

@@ -24,7 +24,7 @@ def open_data(
 
     Args:
         name: one of
-            - "sample": the embedded images;
+            - "sample": the bundled images;
             - "dir:PATH": image files, one folder for each class, or such folders in `train`,
               `val` and `test` (`open_folder` has the other names);
             - `tfds:NAME[/CONFIG][:VERSION][?train=SPLIT&test=SPLIT]`: a TensorFlow data set of

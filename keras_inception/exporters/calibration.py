@@ -38,7 +38,7 @@ class Images:
 
 
 def sample_images(shape: tuple[int, int, int], labels: Sequence[str] | None) -> Images:
-    """Of the embedded sample: training images to calibrate, held-out ones to check.
+    """Of the bundled sample: training images to calibrate, held-out ones to check.
 
     Args:
         shape: (height, width, channels) of the network.

@@ -103,7 +103,7 @@ def export(
         folder: a new or empty folder for the results, and for a labels.txt.
         formats: see `available_formats`.
         images: for the check and for int8's calibration: uint8 N x h x w x C of the model's size,
-            or a folder of image files; default the embedded sample.
+            or a folder of image files; default the bundled sample.
         labels: the names of the classes; default those beside the model, or their numbers.
         features: endpoints of the SavedModel's signature `features`.
         fastest: keep only the format with the lowest latency of one image on this machine, of

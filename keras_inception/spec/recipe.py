@@ -173,7 +173,7 @@ class Recipe:
         return from_fields(cls, data, class_weights=tuple_of())
 
 
-# Long enough for the embedded sample on two CPU cores in under three minutes.
+# Long enough for the bundled sample on two CPU cores in under three minutes.
 QUICK = Recipe(name="quick", epochs=10)
 
 # Section 6: SGD with momentum .9, 4% less rate every 8 epochs, Polyak averaging; section 5: the
