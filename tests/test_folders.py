@@ -1,6 +1,6 @@
-"""Folders of images: which file is used, which is listed, and which folder is what.
+"""Folders of images: which files are used, which are listed, and the role of each folder.
 
-What a folder holds is counted by find(1), which knows nothing of this package.
+find(1) counts the files of a folder independently of this package.
 """
 
 import csv
@@ -30,7 +30,7 @@ def put(folder: Path, count: int = 2, first: int = 0) -> None:
 
 
 def files_in(folder: Path) -> int:
-    """Files of every kind, through links to folders, loops followed once."""
+    """Return files of every kind, following links to folders, and loops once."""
     found = subprocess.run(
         ["find", "-L", folder, "!", "-type", "d", "-print0"], capture_output=True, check=False
     )
@@ -45,7 +45,7 @@ def accounted(data) -> int:
 
 
 def random_layout(root: Path, seed: int) -> None:
-    """Class folders, perhaps in split folders, with everything odd that folders hold."""
+    """Create class folders, possibly in split folders, with unusual files of all kinds."""
     random = np.random.default_rng(seed)
     splits = [[""], ["train"], ["Train", "VAL"], ["training", "dev", "Test"], ["train", "eval"]]
     parts = splits[random.integers(len(splits))]
@@ -62,7 +62,7 @@ def random_layout(root: Path, seed: int) -> None:
 
 
 def odd(random: np.random.Generator, folder: Path, root: Path) -> None:
-    """Some of: text, a broken image, hidden and system files and folders, links, a pipe."""
+    """Create some of: text, a broken image, hidden and system files and folders, links, a pipe."""
 
     def text(name: str) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def test_every_file_of_a_random_layout_is_used_or_listed(tmp_path, seed):
     assert data.class_names == ("a", "b", "größe")
 
 
-def test_links_to_folders_are_followed_and_loops_noticed(tmp_path):
+def test_links_to_folders_are_followed_and_loops_detected(tmp_path):
     root = tmp_path / "data"
     for name in "ab":
         put(root / name, 10)
@@ -113,7 +113,7 @@ def test_links_to_folders_are_followed_and_loops_noticed(tmp_path):
     assert "a link back to" in reason
 
 
-def test_hidden_and_system_files_are_listed_but_strict_takes_them(tmp_path):
+def test_hidden_and_system_files_are_listed_but_allowed_by_strict(tmp_path):
     for name in "ab":
         put(tmp_path / name, 4)
         for odd_file in (".DS_Store", "Thumbs.db", "desktop.ini", "._0.png", ".ipynb/x.png"):
@@ -128,7 +128,7 @@ def test_hidden_and_system_files_are_listed_but_strict_takes_them(tmp_path):
         open_data(f"dir:{tmp_path}", strict=True)
 
 
-def test_classes_without_a_readable_image_are_left_out_and_listed(tmp_path):
+def test_classes_without_a_readable_image_are_skipped_and_listed(tmp_path):
     put(tmp_path / "a", 3)
     put(tmp_path / "c", 3)
     (tmp_path / "empty").mkdir()
@@ -157,7 +157,7 @@ def test_a_folder_that_cannot_be_listed_is_reported(tmp_path, monkeypatch):
     assert (str(tmp_path / "c"), "cannot be listed: Permission denied") in data.folders_left_out
 
 
-# --- which folder is what -----------------------------------------------------------------------
+# --- roles of folders ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("train", ["train", "Train", "TRAINING"])
@@ -171,7 +171,7 @@ def test_split_folders_in_any_case(tmp_path, train, other):
     assert data.note == f"{other!r} is held out"
 
 
-def test_validation_images_are_held_out_and_test_images_left_to_evaluate(tmp_path):
+def test_validation_images_are_held_out_and_test_images_reserved_for_evaluate(tmp_path):
     for part, count in (("train", 4), ("val", 3), ("test", 2)):
         for name in "ab":
             put(tmp_path / part / name, count)
@@ -183,7 +183,7 @@ def test_validation_images_are_held_out_and_test_images_left_to_evaluate(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["train", "test", "dev", "Validation"])
-def test_a_class_of_a_splits_name_beside_others_is_a_class(tmp_path, name):
+def test_a_class_named_like_a_split_among_others_is_a_class(tmp_path, name):
     for folder in ("bus", "car", name):
         put(tmp_path / folder, 5)
     data = open_data(f"dir:{tmp_path}")
@@ -191,13 +191,13 @@ def test_a_class_of_a_splits_name_beside_others_is_a_class(tmp_path, name):
     assert len(data.train) == 12
 
 
-def test_two_classes_of_splits_names_are_classes(tmp_path):
+def test_two_classes_named_like_splits_are_classes(tmp_path):
     for name in ("test", "train"):
         put(tmp_path / name, 5)
     assert open_data(f"dir:{tmp_path}").class_names == ("test", "train")
 
 
-def test_a_train_folder_alone_is_a_split_of_which_a_fifth_is_held_out(tmp_path):
+def test_a_fifth_of_a_single_train_folder_is_held_out(tmp_path):
     for name in "ab":
         put(tmp_path / "train" / name, 5)
     data = open_data(f"dir:{tmp_path}")
@@ -224,7 +224,7 @@ def test_a_stray_image_does_not_turn_split_folders_into_classes(tmp_path):
     assert [Path(path).name for path, _ in data.unreadable] == ["9.png", "9.png"]
 
 
-def test_two_folders_of_one_part_are_refused(tmp_path):
+def test_two_folders_of_one_split_are_refused(tmp_path):
     for part in ("train", "val", "dev"):
         for name in "ab":
             put(tmp_path / part / name)
@@ -239,7 +239,7 @@ def test_a_folder_around_the_data_is_named(tmp_path):
         open_data(f"dir:{tmp_path}")
 
 
-def test_one_image_a_class_leaves_nothing_to_hold_out(tmp_path):
+def test_one_image_per_class_leaves_nothing_to_hold_out(tmp_path):
     for name in "ab":
         put(tmp_path / name, 1)
     with pytest.raises(ValueError, match="at least two readable images of a class"):
@@ -280,7 +280,7 @@ def test_no_separator_of_unicode_splits_a_label_file(tmp_path, separator):
     names = ("a", f"b{separator}c", "")
     write_labels(tmp_path / "labels.txt", names)
     assert read_labels(tmp_path / "labels.txt") == names
-    assert len(f"b{separator}c".splitlines()) == 2  # which is what would have split it
+    assert len(f"b{separator}c".splitlines()) == 2  # which would otherwise have split it
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\rb"])
@@ -294,7 +294,7 @@ def test_classes_with_line_breaks_are_refused(tmp_path, name):
 # --- the same files for every command -----------------------------------------------------------
 
 
-def test_lists_and_exports_take_the_files_that_training_takes(tmp_path):
+def test_lists_and_exports_use_the_same_files_as_training(tmp_path):
     random_layout(tmp_path / "data", seed=2)
     data = open_data(f"dir:{tmp_path / 'data'}")
     used = {file.path for split in data.splits for file in split.files}
@@ -321,7 +321,7 @@ def test_a_bad_file_does_not_end_an_export_and_the_truth_is_the_class_folder(tmp
         folder_images(tmp_path / "none", (4, 4, 3), None)
 
 
-def test_what_is_missing_or_no_file_is_listed(tmp_path):
+def test_missing_paths_and_special_files_are_listed(tmp_path):
     put(tmp_path, 1)
     os.mkfifo(tmp_path / "pipe")
     found = list(image_files([tmp_path / "0.png", tmp_path / "gone", tmp_path / "pipe"]))
@@ -333,12 +333,12 @@ def test_what_is_missing_or_no_file_is_listed(tmp_path):
     assert list_folder(tmp_path).left_out == [LeftOut(str(tmp_path / "pipe"), "not a regular file")]
 
 
-# --- the scan is kept ---------------------------------------------------------------------------
+# --- cached scans -------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def probed(monkeypatch) -> list[str]:
-    """The files that are decoded by a scan."""
+    """The files that a scan decodes."""
     seen: list[str] = []
     from keras_inception.data import scan
 
@@ -352,7 +352,7 @@ def probed(monkeypatch) -> list[str]:
     return seen
 
 
-def test_a_second_scan_decodes_only_what_changed(tmp_path, probed):
+def test_a_second_scan_decodes_only_changed_files(tmp_path, probed):
     root, kept = tmp_path / "data", tmp_path / "scan.gz"
     for name in "ab":
         put(root / name, 5)
@@ -372,14 +372,14 @@ def test_a_second_scan_decodes_only_what_changed(tmp_path, probed):
     assert sorted(probed) == [str(changed), str(root / "b" / "9.png")]
 
 
-def test_a_damaged_scan_is_no_scan(tmp_path, monkeypatch):
+def test_a_damaged_scan_is_ignored(tmp_path, monkeypatch):
     put(tmp_path / "a", 2)
     put(tmp_path / "b", 2)
     kept = tmp_path / "scan.gz"
     assert load_scan(kept) == {}
     save_scan(kept, dict(open_data(f"dir:{tmp_path}").scanned))
     assert len(load_scan(kept)) == 4
-    monkeypatch.setenv("KERAS_INCEPTION_MAX_MEGAPIXELS", "1")  # other files may be read then
+    monkeypatch.setenv("KERAS_INCEPTION_MAX_MEGAPIXELS", "1")  # other files may be readable then
     assert load_scan(kept) == {}
     monkeypatch.undo()
     kept.write_bytes(kept.read_bytes()[:-20])

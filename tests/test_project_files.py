@@ -1,4 +1,4 @@
-"""Workflows, issue forms and the commands that they run: parsed, and held against the project."""
+"""Workflows and issue forms: they parse, and their commands match the project."""
 
 import re
 import tomllib
@@ -24,7 +24,7 @@ def commands(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_a_workflow_says_when_it_runs_and_what_it_may(path: Path) -> None:
+def test_a_workflow_has_triggers_and_permissions(path: Path) -> None:
     workflow = parsed(path)
     assert workflow[True], "`on` is YAML's true"
     assert workflow["permissions"] == {"contents": "read"}
@@ -34,7 +34,7 @@ def test_a_workflow_says_when_it_runs_and_what_it_may(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_a_workflow_names_extras_and_files_that_exist(path: Path) -> None:
+def test_extras_and_files_in_workflows_exist(path: Path) -> None:
     text = "\n".join(commands(path))
     extras = PROJECT["optional-dependencies"]
     groups = re.findall(r"\.\[([\w,]+)", text)
@@ -58,7 +58,7 @@ def test_the_workflows_cover_versions_backends_and_releases() -> None:
 
 
 @pytest.mark.parametrize("path", [form for form in FORMS if form.stem != "config"])
-def test_an_issue_form_has_what_it_needs(path: Path) -> None:
+def test_an_issue_form_has_its_required_fields(path: Path) -> None:
     form = parsed(path)
     assert {"name", "description", "body"} <= set(form)
     identifiers = [field["id"] for field in form["body"]]
