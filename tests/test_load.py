@@ -1,0 +1,185 @@
+"""`keras_inception.load`: anything that is an image in, labels and scores out."""
+
+import http.server
+import io
+import threading
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import tiny_spec
+from PIL import Image
+
+import keras_inception
+from keras_inception.network.build import build_network
+
+NAMES = ("a", "b", "c", "d", "e")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A network of 32 x 32 and its labels, as a run leaves them."""
+    keras.utils.set_random_seed(0)
+    folder = tmp_path_factory.mktemp("load") / "run"
+    folder.mkdir()
+    build_network(tiny_spec(norm="bn")).save(folder / "model.keras")
+    (folder / "labels.txt").write_text("".join(f"{name}\n" for name in NAMES))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return keras_inception.load(folder)
+
+
+@pytest.fixture
+def picture(tmp_path) -> Path:
+    """48 x 64 of random colours."""
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    path = tmp_path / "bild.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def expected(folder: Path, image: Image.Image) -> np.ndarray:
+    """By hand: the centred square, Pillow's resize, pixels in [-1, 1], Keras's model."""
+    left = (image.width - 48) // 2
+    square = image.convert("RGB").crop((left, 0, left + 48, 48))
+    pixels = np.asarray(square.resize((32, 32), Image.Resampling.BILINEAR), np.float32)
+    keras_model = keras.models.load_model(folder / "model.keras")
+    return np.asarray(keras_model(pixels[None] / 127.5 - 1, training=False))[0]
+
+
+def as_scores(answer) -> np.ndarray:
+    scores = dict(answer.labels)
+    return np.array([scores[name] for name in NAMES])
+
+
+@pytest.mark.parametrize(
+    "kind", ["path", "str", "bytes", "memory", "PIL", "array", "float", "RGBA"]
+)
+def test_one_image_of_every_kind(folder, model, picture, kind):
+    image = Image.open(picture)
+    given = {
+        "path": picture,
+        "str": str(picture),
+        "bytes": picture.read_bytes(),
+        "memory": bytearray(picture.read_bytes()),
+        "PIL": image,
+        "array": np.asarray(image),
+        "float": np.asarray(image, np.float32),
+        "RGBA": np.dstack([np.asarray(image), np.full((48, 64), 255, np.uint8)]),
+    }[kind]
+    answer = model(given)
+    scores = expected(folder, image)
+    np.testing.assert_allclose(as_scores(answer), scores, atol=1e-6)
+    assert answer.label == NAMES[scores.argmax()]
+    assert answer.score == pytest.approx(scores.max(), abs=1e-6)
+    assert [label for label, _ in answer.labels] == [NAMES[n] for n in np.argsort(-scores)]
+    assert len(model(given, top=2).labels) == 2
+
+
+def test_grey_arrays_and_tensors(folder, model, picture):
+    grey = np.asarray(Image.open(picture).convert("L"))
+    scores = expected(folder, Image.fromarray(grey))
+    for given in (grey, grey[..., None], keras.ops.convert_to_tensor(grey[..., None])):
+        np.testing.assert_allclose(as_scores(model(given)), scores, atol=1e-6)
+
+
+def test_lists_batches_and_folders_give_an_answer_each(model, picture, tmp_path):
+    one = model(picture)
+    pixels = np.asarray(Image.open(picture))
+    for several in ([picture, str(picture)], (pixels, pixels), np.stack([pixels, pixels])):
+        answers = model(several)
+        assert len(answers) == 2
+        for answer in answers:
+            np.testing.assert_allclose(as_scores(answer), as_scores(one), atol=1e-6)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "bad.png").write_text("no image")
+    picture.rename(tmp_path / "in" / "good.png")
+    bad, good, gone = model([tmp_path / "in", tmp_path / "gone.png"])
+    np.testing.assert_allclose(as_scores(good), as_scores(one), atol=1e-6)
+    assert good.image == str(tmp_path / "in" / "good.png")
+    assert "bad.png" in bad.error
+    assert "No such file" in gone.error
+    assert bad.labels == gone.labels == []
+    assert len(model(tmp_path / "in")) == 2
+    assert len(model([good.image] * 5, batch_size=2)) == 5
+
+
+def test_a_url(model, picture):
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/bild.png" else 404)
+            self.end_headers()
+            self.wfile.write(picture.read_bytes())
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        assert model(f"{address}/bild.png").labels == model(picture).labels
+        with pytest.raises(ValueError, match=r"an image at '.*/gone\.png'. Received: Not Found"):
+            model(f"{address}/gone.png")
+        server.shutdown()
+    with pytest.raises(ValueError, match="Expected an image at"):
+        model(f"{address}/bild.png")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "Received: NoneType"),
+        (7, "Received: int"),
+        ({"image": 1}, "Received: dict"),
+        (b"no image", "8 bytes"),
+        ("no/such.png", "such.png"),
+        ([], "Received: none in"),
+        (np.zeros((3, 48, 64), np.uint8), r"an array of shape \(3, 48, 64\)"),
+        (np.zeros(5), r"an array of shape \(5,\)"),
+        (np.zeros((4, 4, 3), bool), "dtype bool"),
+        (np.zeros((0, 4, 3)), r"shape \(0, 4, 3\)"),
+        (np.full((4, 4, 3), 256.0), "from 256 to 256"),
+        (np.full((4, 4, 3), -1), "from -1 to -1"),
+        (np.full((4, 4, 3), np.nan), "from nan to nan"),
+        (np.full((4, 4, 3), 0.5), "Multiply by 255"),
+        ([["a", 3]], "Received: int"),
+    ],
+)
+def test_wrong_input_is_one_error(model, given, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        model(given)
+    assert str(caught.value).startswith("Expected ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("top", [0, -1, 2.5, "5"])
+def test_wrong_counts_of_labels(model, picture, top):
+    with pytest.raises(ValueError, match="Expected `top` of 1 or more"):
+        model(picture, top=top)
+
+
+def test_black_is_an_image(model):
+    assert len(model(np.zeros((4, 4, 3))).labels) == 5
+
+
+def test_every_saved_format_is_one_object(folder, model, picture, tmp_path):
+    exported = tmp_path / "export"
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    keras_inception.export(str(folder), str(exported), ("saved_model", "litert"), images=pixels)
+    one = model(picture)
+    for path in (
+        str(folder),
+        folder / "model.keras",
+        exported / "saved_model",
+        str(exported / "model.tflite"),
+    ):
+        loaded = keras_inception.load(path)
+        assert loaded.labels == NAMES
+        np.testing.assert_allclose(as_scores(loaded(picture)), as_scores(one), atol=1e-5)
+    holder = io.BytesIO()
+    Image.open(picture).save(holder, "JPEG")
+    assert len(loaded(holder.getvalue()).labels) == 5
