@@ -21,7 +21,7 @@ BACKENDS = [
         "torch",
         marks=pytest.mark.skipif(
             importlib.util.find_spec("torch") is None,
-            reason="torch is no dependency of this package; where it is installed, this runs",
+            reason="torch is not a dependency of this package; this test runs if it is installed",
         ),
     ),
 ]

@@ -196,7 +196,7 @@ def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
 
 
 def test_an_impossible_budget_names_the_smallest_cost() -> None:
-    # tiny_spec at 32 pixels, every width of its modules 1, its stem as it is; by hand:
+    # tiny_spec at 32 pixels, every width of its modules 1, its stem unchanged; by hand:
     # conv1 7*7*3*4 on 16x16 = 150,528; conv2_reduce 4*4 on 8x8 = 1,024;
     # conv2 9*4*6 on 8x8 = 13,824.
     # A module: 1x1 C, reduce C, 3x3 9, reduce C, 5x5 25, projection C: 4 C + 34, giving 4

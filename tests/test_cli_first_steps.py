@@ -74,7 +74,7 @@ def test_the_input_size_is_that_of_the_images_or_the_option(asked, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("missing", "Expected a folder of images"),
         ("empty", "Expected a folder for each class, at least two"),
@@ -82,13 +82,13 @@ def test_the_input_size_is_that_of_the_images_or_the_option(asked, tmp_path):
         ("unreadable", "Expected training images"),
     ],
 )
-def test_folders_that_are_not_a_data_set(asked, tmp_path, name, told):
+def test_folders_that_are_not_a_data_set(asked, tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "one class" / "cat").mkdir(parents=True)
     for letter in "ab":
         (tmp_path / "unreadable" / letter).mkdir(parents=True)
         (tmp_path / "unreadable" / letter / "x.png").write_text("no picture")
-    assert_mistake(run("train", "--data", f"dir:{tmp_path / name}"), told)
+    assert_mistake(run("train", "--data", f"dir:{tmp_path / name}"), message)
     assert not asked
     assert not Path("saved_models").exists()
 

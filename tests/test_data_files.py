@@ -59,10 +59,10 @@ def test_scanning_shows_a_progress_bar_on_a_terminal(tmp_path, monkeypatch):
         for number in range(6):
             save(picture(seed=number), tmp_path / name / f"{number}.png")
     for terminal in (True, False):
-        told = io.StringIO()
-        monkeypatch.setattr(common, "errors", Console(file=told, force_terminal=terminal))
+        output = io.StringIO()
+        monkeypatch.setattr(common, "errors", Console(file=output, force_terminal=terminal))
         assert len(chosen_data(f"dir:{tmp_path}").train) == 10
-        assert ("scanning the images" in told.getvalue()) == terminal
+        assert ("scanning the images" in output.getvalue()) == terminal
 
 
 @pytest.mark.parametrize("name", ["", "sampel", "dir:", "tfds:", "folder:x", "sample:x"])

@@ -216,7 +216,7 @@ def test_wordnet_ids_are_mapped_to_imagenets_classes():
 
 def test_usage_errors_are_one_line(trained):
     pictures, one, _ = trained
-    for arguments, told in (
+    for arguments, message in (
         (["--crops", "12"], "Expected --crops whole, 1, 10 or 144"),
         (["--data", "sample"], "Expected a model of the 10 classes"),
         (["--data", f"dir:{pictures}", "--strict"], "zero bytes"),
@@ -224,7 +224,7 @@ def test_usage_errors_are_one_line(trained):
     ):
         answer = CliRunner().invoke(app, ["evaluate", str(one), *arguments])
         assert answer.exit_code == 2
-        assert told in answer.stderr
+        assert message in answer.stderr
 
 
 def test_evaluation_in_training_equals_whole_images():

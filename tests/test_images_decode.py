@@ -294,10 +294,10 @@ class Failing:
 def test_every_exception_of_pillow_becomes_a_one_line_error(error):
     with pytest.raises(ImageError) as caught:
         read_image(Failing(error), height=4, width=4, channels=3)
-    told = str(caught.value)
-    assert told.startswith("Expected an image. Received: a file in memory (")
+    message = str(caught.value)
+    assert message.startswith("Expected an image. Received: a file in memory (")
     for never in ("\n", "b'", "BytesIO", "/secret", "()"):
-        assert never not in told
+        assert never not in message
 
 
 @pytest.mark.parametrize("place", [6, 30, 60, 120])
@@ -308,11 +308,11 @@ def test_damaged_files_are_images_or_errors(kind, place):
         contents[place] = value
         for source in (bytes(contents), bytes(contents[: len(contents) // 2])):
             try:
-                told = f"shape {read_image(source, height=4, width=4, channels=3).shape}"
+                message = f"shape {read_image(source, height=4, width=4, channels=3).shape}"
             except ImageError as error:
-                told = str(error)
-            assert "shape (4, 4, 3)" in told or f"Received: {len(source):,} bytes (" in told
-            assert "BytesIO" not in told
+                message = str(error)
+            assert "shape (4, 4, 3)" in message or f"Received: {len(source):,} bytes (" in message
+            assert "BytesIO" not in message
 
 
 def test_a_damaged_exif_block_leaves_the_image_upright():

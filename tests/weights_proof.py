@@ -55,7 +55,7 @@ def assert_same(values: dict[str, np.ndarray], expected: dict[str, np.ndarray]) 
     differences = {}
     for name, right in expected.items():
         assert values[name].shape == right.shape, name
-        assert right.std() > 1e-3 * np.abs(right).max() > 0, f"{name} tells nothing"
+        assert right.std() > 1e-3 * np.abs(right).max() > 0, f"{name} is constant"
         differences[name] = float(np.abs(values[name] - right).max() / np.abs(right).max())
     worst = max(differences.values())
     assert worst < LARGEST_DIFFERENCE, differences
