@@ -26,7 +26,8 @@ import numpy as np
 import tensorflow as tf
 from machine import device
 
-from keras_inception import VARIANTS, Recipe, Trainer
+from keras_inception import VARIANTS, Recipe
+from keras_inception.training.strategy import make_trainer
 
 RESULTS = Path(__file__).parent / "results" / "training_throughput.csv"
 BATCH_SIZE, ROUNDS, STEPS_A_ROUND = 16, 10, 3
@@ -42,7 +43,7 @@ def own_step(precision: str) -> Callable[[], object]:
         name=precision, epochs=1, batch_size=BATCH_SIZE, optimizer="sgd", precision=precision
     )
     spec = replace(VARIANTS["bn"], aux=())
-    trainer = Trainer(spec, recipe, tf.distribute.get_strategy(), total_steps=1000)
+    trainer = make_trainer(spec, recipe, total_steps=1000)
     batch = (tf.constant(IMAGES), tf.constant(LABELS))
     return lambda: trainer.step(batch)
 

@@ -59,6 +59,7 @@ from .training.keras_fit import compile_model as compile_model
 from .training.run import TrainResult as TrainResult
 from .training.run import fitted_to_data as fitted_to_data
 from .training.run import train as train
-from .training.step import Trainer as Trainer
+from .training.strategy import make_strategy as make_strategy
+from .training.strategy import make_trainer as make_trainer
 
 __version__: str

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 
 # The files of a run's folder.
 MODEL_FILE = "model.keras"
+# The model of the epoch with the highest held-out accuracy.
+BEST_FILE = "best.keras"
 LABELS_FILE = "labels.txt"
 METRICS_FILE = "metrics.json"
 SPEC_FILE = "spec.json"
@@ -164,6 +166,14 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def discard(path: Path) -> None:
+    """Remove a file or folder, if it exists; what a kill leaves of it has a hidden name."""
+    beside = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    with suppress(FileNotFoundError):
+        path.replace(beside)
+        _remove(beside)
 
 
 def _remove(path: Path) -> None:

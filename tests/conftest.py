@@ -25,6 +25,7 @@ from keras_inception.spec.network import (
 
 # The files of a finished run.
 RUN_FILES = {
+    "best.keras",
     "confusion_matrix.png",
     "data.json",
     "history.csv",

@@ -11,8 +11,7 @@ from processes import ENVIRONMENT, run, start_workers, wait_for_all
 from training_steps import SCENARIOS
 
 from keras_inception.spec.recipe import Recipe
-from keras_inception.training.step import check_strategy
-from keras_inception.training.strategy import is_chief, make_strategy
+from keras_inception.training.strategy import check_strategy, is_chief, make_strategy
 
 # Largest difference of a loss or a weight after 12 steps. Measured: 1e-6 without batch
 # normalization; 8e-6 with it, because its synchronized statistics are rounded differently.

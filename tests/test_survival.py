@@ -20,7 +20,7 @@ from training_job import RECIPE
 from training_steps import noise, one_module_spec
 
 from keras_inception.spec.recipe import Recipe
-from keras_inception.training.loop import TrainingDivergedError, TrainingInterruptedError
+from keras_inception.training.progress import TrainingDivergedError, TrainingInterruptedError
 from keras_inception.training.run import train
 from keras_inception.training.snapshot import Snapshots
 

@@ -33,7 +33,7 @@ from keras_inception.spec.network import (
 from keras_inception.spec.recipe import Recipe
 from keras_inception.spec.variants import variant_spec
 from keras_inception.training.keras_fit import compile_model
-from keras_inception.training.loop import TrainingInterruptedError
+from keras_inception.training.progress import TrainingInterruptedError
 from keras_inception.training.run import TrainResult, fitted_to_data, prepare_run, train
 
 RECIPE = Recipe(name="for_tests", epochs=2, batch_size=16, base_learning_rate=0.2, shift=1)
@@ -260,11 +260,11 @@ def test_another_seed_gives_other_initial_weights(tmp_path):
 # Optimizer, schedule, losses
 
 
-def softmax_model(outputs: int = 1) -> keras.Model:
-    """Return the softmax of the input; with several outputs main, aux_1, aux_2, each sharper."""
+def logits_model(outputs: int = 1) -> keras.Model:
+    """Return the input; with several outputs main, aux_1, aux_2, each larger."""
     inputs = keras.Input((4,))
     heads = {
-        name: keras.layers.Softmax(name=name)(keras.layers.Rescaling(scale + 1)(inputs))
+        name: keras.layers.Rescaling(scale + 1, name=name)(inputs)
         for scale, name in enumerate(("main", "aux_1", "aux_2")[:outputs])
     }
     return keras.Model(inputs, heads if outputs > 1 else heads["main"])
@@ -273,7 +273,7 @@ def softmax_model(outputs: int = 1) -> keras.Model:
 def test_the_schedule_rises_to_its_peak_and_falls_to_zero():
     """Peak .012 x 64 / 256 = .003 after 10 of 100 steps, then (1 + cos(pi t)) / 2 over 90."""
     recipe = Recipe(name="r", epochs=1, batch_size=64, base_learning_rate=0.012, warmup=0.1)
-    model = softmax_model()
+    model = logits_model()
     compile_model(model, recipe, total_steps=100)
     expected = {0: 0, 5: 0.0015, 10: 0.003, 40: 0.00225, 55: 0.0015, 70: 0.00075, 100: 0}
     for step, rate in expected.items():
@@ -283,7 +283,7 @@ def test_the_schedule_rises_to_its_peak_and_falls_to_zero():
 
 def test_without_warmup_the_schedule_starts_at_its_peak():
     recipe = Recipe(name="r", epochs=1, batch_size=256, base_learning_rate=0.5, warmup=0)
-    model = softmax_model()
+    model = logits_model()
     compile_model(model, recipe, total_steps=8)
     for step, rate in {0: 0.5, 4: 0.25, 8: 0}.items():
         model.optimizer.iterations.assign(step)
@@ -292,13 +292,13 @@ def test_without_warmup_the_schedule_starts_at_its_peak():
 
 @pytest.mark.parametrize("total_steps", [1, 2])
 def test_the_shortest_run_has_a_schedule(total_steps):
-    model = softmax_model()
+    model = logits_model()
     compile_model(model, Recipe(name="r", epochs=1, warmup=0.9), total_steps=total_steps)
     assert math.isfinite(float(model.optimizer.learning_rate))
 
 
 def test_optimizers():
-    model = softmax_model()
+    model = logits_model()
     compile_model(model, Recipe(name="r", epochs=1, weight_decay=0.05), total_steps=9)
     assert isinstance(model.optimizer, keras.optimizers.AdamW)
     assert model.optimizer.weight_decay == 0.05
@@ -325,22 +325,31 @@ LABELS = [1, 2, 0]
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_loss_by_hand(smoothing):
-    model = softmax_model()
+    model = logits_model()
     compile_model(model, Recipe(name="r", epochs=1, label_smoothing=smoothing), total_steps=9)
-    numbers = model.evaluate(LOGITS, np.array(LABELS), verbose=0, return_dict=True)
-    assert numbers["loss"] == pytest.approx(cross_entropy(LOGITS, LABELS, smoothing), rel=1e-5)
-    assert numbers["accuracy"] == pytest.approx(2 / 3)
+    arrays = (LOGITS, np.array(LABELS))
+    history = model.fit(*arrays, validation_data=arrays, batch_size=3, verbose=0).history
+    assert history["loss"] == pytest.approx([cross_entropy(LOGITS, LABELS, smoothing)], rel=1e-5)
+    assert history["val_loss"] == pytest.approx([cross_entropy(LOGITS, LABELS)], rel=1e-5)
+    assert history["accuracy"] == pytest.approx([2 / 3])
 
 
 def test_auxiliary_losses_weigh_as_the_recipe_says():
-    model = softmax_model(outputs=3)
+    model = logits_model(outputs=3)
     recipe = Recipe(name="r", epochs=1, label_smoothing=0.1, aux_loss_weight=0.25)
     compile_model(model, recipe, total_steps=9)
     labels = dict.fromkeys(("main", "aux_1", "aux_2"), np.array(LABELS))
-    numbers = model.evaluate(LOGITS, labels, verbose=0, return_dict=True)
+    numbers = model.fit(LOGITS, labels, verbose=0).history
     parts = [cross_entropy(scale * LOGITS, LABELS, 0.1) for scale in (1, 2, 3)]
-    assert numbers["loss"] == pytest.approx(parts[0] + 0.25 * (parts[1] + parts[2]), rel=1e-5)
-    assert numbers["main_accuracy"] == pytest.approx(2 / 3)
+    assert numbers["loss"] == pytest.approx([parts[0] + 0.25 * (parts[1] + parts[2])], rel=1e-5)
+    assert numbers["main_accuracy"] == pytest.approx([2 / 3])
+
+
+def test_a_model_of_probabilities_is_refused():
+    """At a gap of 30 nothing is left of the loss's gradient in float32."""
+    model = build_network(one_module_spec())
+    with pytest.raises(ValueError, match="Build with classifier_activation=None"):
+        compile_model(model, RECIPE, total_steps=9)
 
 
 # Failures
@@ -354,7 +363,7 @@ def test_a_failed_export_leaves_no_partial_files(tmp_path, monkeypatch):
         train(one_module_spec(), DATA, replace(RECIPE, epochs=1), folder)
     left = {path.name for path in folder.iterdir() if path.name != ".lock"}
     texts = {"spec.json", "recipe.json", "labels.txt", "history.csv"}
-    assert left == texts | {"model.keras", "snapshots"}
+    assert left == texts | {"model.keras", "best.keras", "snapshots"}
     assert keras.models.load_model(folder / "model.keras").output_shape == (None, 4)
 
 
@@ -376,7 +385,7 @@ def test_an_interrupted_save_keeps_the_last_complete_model(tmp_path, monkeypatch
         train(one_module_spec(), DATA, RECIPE, folder)
     left = {path.name for path in folder.iterdir() if path.name != ".lock"}
     texts = {"spec.json", "recipe.json", "labels.txt", "history.csv"}
-    assert left == texts | {"model.keras", "snapshots"}
+    assert left == texts | {"model.keras", "best.keras", "snapshots"}
     assert keras.models.load_model(folder / "model.keras").output_shape == (None, 4)
 
 

@@ -15,8 +15,10 @@ from keras_inception.network.build import build_network
 from keras_inception.spec.recipe import Recipe
 from keras_inception.training.averaging import WeightAverage
 from keras_inception.training.fine_tune import initialize
-from keras_inception.training.optimizer import image_losses, is_correct, learning_rate_schedule
-from keras_inception.training.step import STATISTICS_BATCHES, Trainer
+from keras_inception.training.losses import image_losses, is_correct
+from keras_inception.training.optimizer import learning_rate_schedule
+from keras_inception.training.step import STATISTICS_BATCHES
+from keras_inception.training.tensorflow_engine import TensorFlowTrainer
 
 SGD = Recipe(
     name="sgd",
@@ -28,22 +30,21 @@ SGD = Recipe(
     momentum=0.0,
     weight_decay=0.0,
 )
-ONE_DEVICE = tf.distribute.get_strategy()
 
 
-def trainer_of(recipe: Recipe, *, total_steps: int = 10, **spec: bool) -> Trainer:
+def trainer_of(recipe: Recipe, *, total_steps: int = 10, **spec: bool) -> TensorFlowTrainer:
     keras.utils.set_random_seed(3)
-    return Trainer(one_module_spec(**spec), recipe, ONE_DEVICE, total_steps=total_steps)
+    return TensorFlowTrainer(one_module_spec(**spec), recipe, total_steps=total_steps)
 
 
-def sharded_batches_of(trainer: Trainer, **spec: bool):
+def sharded_batches_of(trainer: TensorFlowTrainer, **spec: bool):
     return lambda index, count: training_batches(
         noise().train, one_module_spec(**spec), trainer.recipe
     )
 
 
-def batches_of(trainer: Trainer, **spec: bool):
-    return trainer.distribute(sharded_batches_of(trainer, **spec))
+def batches_of(trainer: TensorFlowTrainer, **spec: bool):
+    return trainer.batches(sharded_batches_of(trainer, **spec))
 
 
 def weights_of(model: keras.Model) -> list[np.ndarray]:
@@ -63,23 +64,23 @@ def test_the_staircase_falls_by_its_factor_every_so_many_epochs():
         assert float(schedule(step)) == pytest.approx(rate), step
 
 
-SCORES = np.array([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]], np.float32)
+# Their softmax is [.5, .25, .25] and [.2, .2, .6].
+LOGITS = np.log(np.array([[2, 1, 1], [1, 1, 3]], np.float32))
 
 
 def test_class_weights_scale_the_loss_of_their_images():
-    recipe = replace(SGD, class_weights=(3.0, 1.0, 0.0))
-    losses = image_losses(tf.constant([0, 2]), tf.constant(SCORES), recipe)
+    losses = image_losses(tf.constant([0, 2]), LOGITS, class_weights=(3.0, 1.0, 0.0))
     assert_allclose(losses, [3 * np.log(2), 0], rtol=1e-6)
 
 
 def test_mixed_labels_have_the_loss_of_their_parts():
     labels = np.array([[0.5, 0.5, 0], [0, 0.25, 0.75]], np.float32)
-    recipe = replace(SGD, class_weights=(2.0, 1.0, 1.0))
     plain = [0.5 * np.log(2) + 0.5 * np.log(4), -0.25 * np.log(0.2) - 0.75 * np.log(0.6)]
-    assert_allclose(image_losses(labels, SCORES, SGD), plain, rtol=1e-6)
-    assert_allclose(image_losses(labels, SCORES, recipe), [1.5 * plain[0], plain[1]], rtol=1e-6)
-    assert_array_equal(is_correct(tf.constant(labels), tf.constant(SCORES)), [1, 1])
-    assert_array_equal(is_correct(tf.constant([1, 2]), tf.constant(SCORES)), [0, 1])
+    assert_allclose(image_losses(labels, LOGITS), plain, rtol=1e-6)
+    weighted = image_losses(labels, LOGITS, class_weights=(2.0, 1.0, 1.0))
+    assert_allclose(weighted, [1.5 * plain[0], plain[1]], rtol=1e-6)
+    assert_array_equal(is_correct(tf.constant(labels), LOGITS), [1, 1])
+    assert_array_equal(is_correct(tf.constant([1, 2]), LOGITS), [0, 1])
 
 
 # The step
@@ -90,8 +91,10 @@ def gradients_by_hand(model: keras.Model, images: np.ndarray, labels: np.ndarray
     with tf.GradientTape() as tape:
         outputs = model(images, training=True)
         parts = {
-            name: tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, scores))
-            for name, scores in outputs.items()
+            name: tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+            )
+            for name, logits in outputs.items()
         }
         loss = parts["main"] + 0.3 * parts["aux_1"]
     return tape.gradient(loss, [weight.value for weight in model.trainable_weights])
@@ -166,11 +169,9 @@ def test_evaluation_counts_each_image_once():
     trainer = trainer_of(SGD)
     spec, split = one_module_spec(), noise().test
     evaluation = trainer.evaluate(
-        trainer.distribute(
-            lambda index, count: padded_evaluation_batches(split, spec, 8, index, count)
-        )
+        lambda index, count: padded_evaluation_batches(split, spec, 8, index, count)
     )
-    scores = trainer.deployed(spec).predict(split.images / 127.5 - 1.0, verbose=0)
+    scores = trainer.deployed().predict(split.images / 127.5 - 1.0, verbose=0)
     own = scores[np.arange(21), split.labels]
     assert evaluation["loss"] == pytest.approx(-np.log(own).mean(), rel=1e-5)
     assert evaluation["accuracy"] == pytest.approx((scores.argmax(axis=1) == split.labels).mean())
@@ -223,8 +224,7 @@ def test_averaged_weights_get_statistics_of_their_own():
         layer = trainer.model.get_layer("conv1_bn")
         conv = keras.Model(trainer.model.input, trainer.model.get_layer("conv1_conv").output)
         seen = [
-            np.array(conv(images))
-            for images, _ in islice(iter(batches_of(trainer)), STATISTICS_BATCHES)
+            np.array(conv(images)) for images, _ in islice(batches_of(trainer), STATISTICS_BATCHES)
         ]
         means = np.mean([x.mean(axis=(0, 1, 2)) for x in seen], axis=0)
         variances = np.mean([x.var(axis=(0, 1, 2)) for x in seen], axis=0)
@@ -250,7 +250,7 @@ def test_bfloat16_computes_in_halves_and_is_deployed_in_float32():
     trainer = trainer_of(recipe, batch_norm=True)
     assert trainer.model.get_layer("conv1_conv").compute_dtype == "bfloat16"
     trainer.step(next(iter(batches_of(trainer, batch_norm=True))))
-    deployed = trainer.deployed(one_module_spec(batch_norm=True))
+    deployed = trainer.deployed()
     assert {layer.compute_dtype for layer in deployed.layers} == {"float32"}
     assert {weight.dtype for weight in deployed.weights} == {"float32"}
     own = trainer.model.get_layer("conv1_conv").kernel

@@ -15,7 +15,7 @@ from test_tuning_search import pretended
 from keras_inception.cost.layers import network_cost
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import NANO
-from keras_inception.training.loop import TrainingDivergedError
+from keras_inception.training.progress import TrainingDivergedError
 from tuning.latency import LatencyModel
 
 QUICK = ("tune", "--variant", "nano", "--set", "epochs=1", "--oracle", "random", "--out")

@@ -34,7 +34,7 @@ def main() -> None:
     spec = one_module_spec(batch_norm=True, dropout_rate=0.4)
     print("ready", flush=True)
     recipe = replace(RECIPE, **fields)
-    train(spec, noise(), recipe, Path(out), strategy=strategy, snapshot_steps=1)
+    train(spec, noise(), recipe, Path(out), strategy=strategy, snapshot_steps=1, verbose=0)
 
 
 if __name__ == "__main__":

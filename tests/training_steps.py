@@ -26,8 +26,7 @@ from keras_inception.spec.network import (
     StageSpec,
 )
 from keras_inception.spec.recipe import Recipe
-from keras_inception.training.step import Trainer
-from keras_inception.training.strategy import is_chief, make_strategy
+from keras_inception.training.strategy import is_chief, make_strategy, make_trainer
 
 STEPS = 12
 BATCH_SIZE = 8
@@ -97,7 +96,7 @@ def main() -> None:
         recipe = SCENARIOS[scenario]
         spec = one_module_spec(batch_norm=scenario == "normalized")
         keras.utils.set_random_seed(recipe.seed)
-        trainer = Trainer(spec, recipe, strategy, total_steps=STEPS)
+        trainer = make_trainer(spec, recipe, strategy, total_steps=STEPS)
 
         def training(index: int, count: int, recipe=recipe, spec=spec):
             return training_batches(data.train, spec, recipe, shard_index=index, shard_count=count)
@@ -105,12 +104,12 @@ def main() -> None:
         def held_out(index: int, count: int, spec=spec):
             return padded_evaluation_batches(data.test, spec, BATCH_SIZE, index, count)
 
-        batches = iter(trainer.distribute(training))
+        batches = trainer.batches(training)
         metrics = [list(trainer.step(next(batches))[0].values()) for _ in range(STEPS)]
         with trainer.averaged(training):
-            evaluation = list(trainer.evaluate(trainer.distribute(held_out)).values())
-            averages = trainer.deployed(spec).get_weights()
-        weights = trainer.deployed(spec).get_weights()
+            evaluation = list(trainer.evaluate(held_out).values())
+            averages = trainer.deployed().get_weights()
+        weights = trainer.deployed().get_weights()
         if is_chief(strategy):
             np.savez(
                 Path(out) / f"{scenario}.npz",

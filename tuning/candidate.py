@@ -11,15 +11,16 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_inception.data.folder import held_out_rows
 from keras_inception.data.splits import AnySplit, ImageData, Split
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
-from keras_inception.training.loop import StopSignals, TrainingLoop
+from keras_inception.training.loop import TrainingLoop
+from keras_inception.training.losses import with_class_weights
+from keras_inception.training.signals import StopSignals
 from keras_inception.training.snapshot import Snapshot, Snapshots
-from keras_inception.training.step import Trainer
+from keras_inception.training.strategy import Strategy, make_trainer
 
 STATE_FOLDER = "state"
 
@@ -98,7 +99,7 @@ def train_candidate(
     epochs: int,
     folder: Path | None = None,
     start_from: Path | None = None,
-    strategy: tf.distribute.Strategy | None = None,
+    strategy: Strategy = None,
     after_step: Callable[[], None] = lambda: None,
 ) -> TrialResult:
     """Train up to an epoch of the recipe and evaluate.
@@ -120,13 +121,13 @@ def train_candidate(
     started = time.monotonic()
     _reset_keras(recipe.seed)
     total_steps = recipe.total_steps(len(data.train))
-    trainer = Trainer(
-        spec, recipe, strategy or tf.distribute.get_strategy(), total_steps=total_steps
+    trainer = make_trainer(
+        spec, with_class_weights(recipe, data), strategy, total_steps=total_steps
     )
     clock = _Clock(epochs, after_step)
     snapshots = Snapshots((folder or Path()) / STATE_FOLDER, every_minutes=None)
     loop = TrainingLoop(
-        trainer, spec, data, folder=None, snapshots=snapshots, identity={}, callbacks=[clock]
+        trainer, data, folder=None, snapshots=snapshots, identity={}, callbacks=[clock]
     )
     if start_from is not None:
         snapshot = Snapshots(start_from / STATE_FOLDER).newest(set_aside=False)
@@ -162,7 +163,7 @@ class _Clock(keras.callbacks.Callback):
         self._epochs = epochs
         self._after_step = after_step
         self._steps: list[float] = []
-        self._began = 0.0
+        self._ended = 0.0
         self.evaluation_seconds = 0.0
 
     @property
@@ -171,12 +172,13 @@ class _Clock(keras.callbacks.Callback):
         later = self._steps[1:] or self._steps
         return float(sum(later) + np.median(later)) if later else 0.0
 
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self._began = time.monotonic()
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._ended = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._ended = time.monotonic()
-        self._steps.append(self._ended - self._began)
+        # From end to end: the next steps may have begun.
+        began, self._ended = self._ended, time.monotonic()
+        self._steps.append(self._ended - began)
         self._after_step()
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:

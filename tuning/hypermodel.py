@@ -66,8 +66,11 @@ class InceptionHyperModel(keras_tuner.HyperModel):
         return self.space.spec(self.space.declare(hp))
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """The network, not compiled yet: its schedule needs the number of steps."""
-        return build_network(self.spec(hp))
+        """The network, not compiled yet: its schedule needs the number of steps.
+
+        Its outputs are logits; `build_network(spec)` takes its weights and has a softmax.
+        """
+        return build_network(self.spec(hp), classifier_activation=None)
 
     def fit(
         self,

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import keras_tuner
-import tensorflow as tf
 from keras_tuner.engine.trial import Trial
 
 from keras_inception.cost.layers import network_cost
@@ -25,9 +24,9 @@ from keras_inception.data.record import write_record
 from keras_inception.data.splits import ImageData
 from keras_inception.files import DATA_FILE, write_text
 from keras_inception.spec.network import NetworkSpec
-from keras_inception.training.loop import TrainingInterruptedError
+from keras_inception.training.progress import TrainingInterruptedError
 from keras_inception.training.snapshot import require_same
-from keras_inception.training.step import check_strategy
+from keras_inception.training.strategy import Strategy, check_strategy
 from tuning.candidate import TrialResult, at_resolution, hold_out, subset, train_candidate
 from tuning.engine.control import TrialControl
 from tuning.engine.service import RETRY_SECONDS
@@ -55,7 +54,7 @@ def search(
     data: ImageData,
     folder: str | os.PathLike[str],
     *,
-    strategy: tf.distribute.Strategy | None = None,
+    strategy: Strategy = None,
     trials_per_process: int | None = None,
     retry_seconds: float = RETRY_SECONDS,
 ) -> bool:
@@ -84,7 +83,7 @@ def search(
         OSError: the folder cannot be written.
     """
     folder = Path(folder)
-    check_strategy(plan.recipe, strategy or tf.distribute.get_strategy())
+    check_strategy(plan.recipe, strategy)
     identity = plan.identity(data)
     if not is_worker():
         claim(folder, identity)
@@ -181,7 +180,7 @@ class NetworkTuner(SearchTuner):
         data: ImageData,
         folder: Path,
         *,
-        strategy: tf.distribute.Strategy | None = None,
+        strategy: Strategy = None,
         **settings: Any,
     ) -> None:
         super().__init__(plan.make_oracle(), folder, **settings)

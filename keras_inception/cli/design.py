@@ -122,7 +122,7 @@ def design(
 @contextmanager
 def _ends() -> Iterator[None]:
     """What to say when a training ends before its end, and with which code."""
-    from keras_inception.training.loop import TrainingInterruptedError
+    from keras_inception.training.progress import TrainingInterruptedError
 
     try:
         with usage_errors():

@@ -155,6 +155,7 @@ def train(
             snapshot_steps=snapshot_steps,
             snapshot_minutes=snapshot_minutes or None,
             callbacks=[display.callback, *callbacks],
+            verbose=0,
         )
     _print_result(folder, result.metrics)
 
@@ -240,24 +241,9 @@ def _print_result(folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def _devices(name: str) -> Any:
-    """The strategy of a name; under JAX, Keras's own distribution over CPU devices."""
-    import keras
+    from keras_inception.training.strategy import make_strategy
 
-    if keras.backend.backend() == "tensorflow":
-        from keras_inception.training.strategy import make_strategy
-
-        return make_strategy(name)
-    cpus = re.fullmatch(r"cpu:([1-9]\d*)", name)
-    if cpus is None and name != "auto":
-        raise ValueError(
-            "Expected the strategy auto or cpu:N with this KERAS_BACKEND. "
-            f"Received: strategy={name!r}, KERAS_BACKEND={keras.backend.backend()!r}"
-        )
-    if cpus:
-        from keras_inception.training.keras_fit import distribute_over_cpus
-
-        distribute_over_cpus(int(cpus[1]))
-    return None
+    return make_strategy(name)
 
 
 def _run_name(network: str, data: str) -> str:
@@ -297,7 +283,7 @@ def _runs_of(spec: NetworkSpec, data: ImageData) -> list[Path]:
 @contextmanager
 def _ends(folder: Path) -> Iterator[None]:
     """Print why a run stopped early, and exit with the code for it."""
-    from keras_inception.training.loop import TrainingInterruptedError
+    from keras_inception.training.progress import TrainingInterruptedError
 
     try:
         with usage_errors():

@@ -208,7 +208,7 @@ def _search(job: _Job, trials_per_process: int | None) -> bool:
 
 def _measure_proxy(job: _Job, networks: int | None) -> None:
     """Measure how well cheap trainings rank networks, before the search relies on them."""
-    from keras_inception.training.loop import TrainingDivergedError
+    from keras_inception.training.progress import TrainingDivergedError
     from tuning.proxy_quality import ProxyQuality, measure_proxy_quality
 
     if networks is None:
@@ -244,7 +244,7 @@ def _terminate(*_: Any) -> None:
 @contextmanager
 def _interruptions(folder: Path) -> Iterator[None]:
     """Print how to resume, and set the exit code, when the command ends before the search does."""
-    from keras_inception.training.loop import TrainingInterruptedError
+    from keras_inception.training.progress import TrainingInterruptedError
     from tuning.engine.launcher import LaunchError
     from tuning.run import SearchInterruptedError
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -29,6 +29,7 @@ from keras_inception.spec.recipe import Recipe
 
 # Images and labels of one batch.
 Batch = tuple[np.ndarray, np.ndarray]
+Stream = Generator[Batch, None, None]
 # Uniform numbers of `random_window`, one that chooses the interpolation, and one that mirrors.
 CROP_DRAWS, ROW_DRAWS = 23, 24
 # The paper's random interpolations, each as probable (section 6).
@@ -43,7 +44,7 @@ def training_batches(
     start_step: int = 0,
     shard_index: int = 0,
     shard_count: int = 1,
-) -> Iterator[Batch]:
+) -> Stream:
     """An endless stream of (images, labels) for training, prepared ahead by threads.
 
     Args:
@@ -119,7 +120,7 @@ def evaluation_batches(
     *,
     shard_index: int = 0,
     shard_count: int = 1,
-) -> Iterator[Batch]:
+) -> Stream:
     """Every image of the split once, in order; the last batch may be short.
 
     Each image is its largest centred part of the input's shape, resized: what `read_image` gives.
@@ -152,7 +153,7 @@ def padded_evaluation_batches(
     batch_size: int,
     shard_index: int = 0,
     shard_count: int = 1,
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+) -> Generator[tuple[np.ndarray, np.ndarray, np.ndarray], None, None]:
     """A worker's share of a split, in as many full batches for each worker.
 
     Returns:
@@ -190,7 +191,7 @@ def sample_pixels(split: AnySplit, spec: NetworkSpec, count: int) -> np.ndarray:
 _Task = tuple[Callable[..., Batch], tuple[Any, ...]]
 
 
-def _prepared(tasks: Iterable[_Task]) -> Iterator[Batch]:
+def _prepared(tasks: Iterable[_Task]) -> Stream:
     """The results of functions of their arguments, in order, a few computed ahead by threads."""
     workers = os.cpu_count() or 1
     pending: deque[Future[Batch]] = deque()

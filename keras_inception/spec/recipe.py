@@ -45,12 +45,17 @@ class Recipe:
         base_learning_rate: peak rate for a batch of 256; `learning_rate` scales it linearly.
         schedule: "cosine" to 0, or "staircase": times `decay_factor` every `decay_epochs` epochs.
         warmup: share of all steps in which the rate rises linearly from 0; cosine only.
-        weight_decay: share of a weight that it loses each step, times the rate, beside the
-            gradient (decoupled).
+        weight_decay: share of a kernel that it loses each step, times the rate, beside the
+            gradient (decoupled). Biases, and batch normalization's gamma and beta, lose nothing.
         momentum: of SGD.
+        bias_rate: factor of the rate of convolutions' and classifiers' biases; SGD only.
+        patience: stop after so many epochs without a better held-out accuracy, with the weights of
+            the best epoch; 0: train to the last epoch.
         clip_norm: largest norm of the gradient of all weights together; 0: any.
         label_smoothing: probability spread evenly over all classes.
-        class_weights: a factor of the loss for each class, in the order of the labels; (): all 1.
+        class_weights: a factor of the loss for each class, in the order of the labels; (): all 1;
+            "balanced": inversely proportional to a class's training images, 1 in the mean over all
+            images.
         aux_loss_weight: weight of each auxiliary classifier's loss (section 5: .3).
         average: of the weights, over the steps; it is what is evaluated and saved. "uniform" is
             Polyak's, "exponential" forgets at `average_momentum`.
@@ -81,9 +86,11 @@ class Recipe:
     decay_epochs: int = 8
     weight_decay: float = 0.02
     momentum: float = 0.9
+    bias_rate: float = 1.0
+    patience: int = 0
     clip_norm: float = 0.0
     label_smoothing: float = 0.0
-    class_weights: tuple[float, ...] = ()
+    class_weights: tuple[float, ...] | Literal["balanced"] = ()
     aux_loss_weight: float = 0.3
     average: Average = "none"
     average_momentum: float = 0.999
@@ -105,7 +112,7 @@ class Recipe:
         require_choice(self, "average", Average)
         require_choice(self, "precision", Precision)
         require_integers(self, "epochs", "batch_size", "micro_batches", "decay_epochs")
-        require_integers(self, "shift", "seed", least=0)
+        require_integers(self, "shift", "seed", "patience", least=0)
         if self.seed >= 2**32:
             raise ValueError(f"Expected `seed` below 2^32. Received: seed={self.seed}")
         require_numbers(self, "base_learning_rate")
@@ -122,6 +129,9 @@ class Recipe:
             raise unexpected(self, "decay_factor", "at most 1")
         if self.schedule != "cosine" and self.warmup:
             raise unexpected(self, "warmup", "0: only the cosine schedule warms up")
+        require_numbers(self, "bias_rate")
+        if self.optimizer != "sgd" and self.bias_rate != 1:
+            raise unexpected(self, "bias_rate", "1: AdamW's steps do not scale with the gradient")
         if self.batch_size % self.micro_batches:
             raise unexpected(self, "micro_batches", f"a divisor of batch_size, {self.batch_size}")
 
@@ -133,8 +143,10 @@ class Recipe:
         positive = isinstance(weights, tuple) and all(
             isinstance(weight, int | float) and 0 <= weight < float("inf") for weight in weights
         )
-        if not positive or (weights and not any(weights)):
-            raise unexpected(self, "class_weights", "a tuple of numbers of 0 or more, not all 0")
+        if weights != "balanced" and (not positive or (weights and not any(weights))):
+            raise unexpected(
+                self, "class_weights", '"balanced", or a tuple of numbers of 0 or more, not all 0'
+            )
         if self.freeze_until is not None and not isinstance(self.freeze_until, str):
             raise unexpected(self, "freeze_until", "an endpoint's name or None")
 
@@ -181,8 +193,9 @@ QUICK = Recipe(name="quick", epochs=10)
 # is BVLC's models/bvlc_googlenet/solver.prototxt: rate .01 for a batch of 32 (so .08 for 256),
 # 10,000,000 iterations (of 32 images, 1.28 million an epoch: 250 epochs), weight decay 2e-4. There
 # the decay enters the gradient and with it the momentum, which adds up to 1 / (1 - .9) of it; here
-# it stands beside the gradient, hence 2e-3. The paper does not say either over which steps it
-# averages: here, over the last half.
+# it stands beside the gradient, hence 2e-3. Biases learn at twice the rate and do not decay, as in
+# its train_val.prototxt (`lr_mult: 2`, `decay_mult: 0`). The paper does not say either over which
+# steps it averages: here, over the last half.
 PAPER = Recipe(
     name="paper",
     epochs=250,
@@ -192,6 +205,7 @@ PAPER = Recipe(
     schedule="staircase",
     warmup=0.0,
     weight_decay=2e-3,
+    bias_rate=2.0,
     average="uniform",
     average_start=0.5,
     shift=0,

@@ -1,7 +1,7 @@
 """The average of the weights over the steps: Polyak's uniform one, or an exponential one.
 
 Source: Polyak and Juditsky 1992, "Acceleration of stochastic approximation by averaging"; the
-paper trains with it (section 6). TensorFlow only.
+paper trains with it (section 6).
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import tensorflow as tf
+import keras
+from keras import ops
 
 from keras_inception.spec.recipe import Recipe
 
@@ -29,11 +30,12 @@ class WeightAverage:
         self._least_rate = 1 - recipe.average_momentum if recipe.average == "exponential" else 0.0
         # Every device keeps a copy of its own: all are equal, since the weights are.
         self.variables = [
-            tf.Variable(
-                weight.numpy(),
+            keras.Variable(
+                ops.convert_to_numpy(weight),
                 trainable=False,
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+                dtype="float32",
+                synchronization="on_read",
+                aggregation="only_first_replica",
                 name="average",
             )
             for weight in weights
@@ -45,8 +47,8 @@ class WeightAverage:
         The n-th weights averaged enter with 1/n, which makes a uniform average; an exponential one
         is uniform until that falls to 1 - momentum. Until the start the average is the weights.
         """
-        averaged = tf.maximum(1.0, tf.cast(step - self._start, tf.float32))
-        return tf.maximum(1.0 / averaged, self._least_rate)
+        averaged = ops.maximum(1.0, ops.cast(step - self._start, "float32"))
+        return ops.maximum(1.0 / averaged, self._least_rate)
 
     def update(self, step: Any) -> None:
         """Take in the weights as they are after `step`; called on each device."""

@@ -1,11 +1,11 @@
-"""From a recipe to a Keras optimizer and the losses of single images. Any Keras backend."""
+"""From a recipe to a Keras optimizer and its learning rates. Any Keras backend."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_inception.spec.recipe import Recipe
 
@@ -31,45 +31,28 @@ def learning_rate_schedule(
 
 
 def make_optimizer(
-    recipe: Recipe, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
+    recipe: Recipe,
+    weights: Sequence[Any],
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
 ) -> keras.optimizers.Optimizer:
     """The optimizer of the recipe. Clipping, accumulation and averages are the training step's.
 
+    Weight decay is for kernels alone: biases, and the gamma and beta of batch normalization, have
+    no say in how much a network can fit (as `decay_mult: 0` in BVLC's train_val.prototxt).
+
     Args:
         recipe: names it.
+        weights: what it trains.
         learning_rate: a schedule; or a number, for who sets `optimizer.learning_rate` each step.
     """
+    optimizer: keras.optimizers.Optimizer
     if recipe.optimizer == "sgd":
-        return keras.optimizers.SGD(
+        optimizer = keras.optimizers.SGD(
             learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay or None
         )
-    return keras.optimizers.AdamW(learning_rate, weight_decay=recipe.weight_decay)
-
-
-def image_losses(labels: Any, scores: Any, recipe: Recipe) -> Any:
-    """Cross-entropy in nats of each image, with the recipe's smoothing and class weights.
-
-    Args:
-        labels: N integers, or N x classes probabilities (mixed images).
-        scores: N x classes probabilities.
-
-    Returns:
-        N losses, float32.
-    """
-    classes = scores.shape[-1]
-    targets = ops.one_hot(labels, classes) if len(labels.shape) == 1 else labels
-    losses = keras.losses.categorical_crossentropy(
-        targets, scores, label_smoothing=recipe.label_smoothing
-    )
-    if recipe.class_weights:
-        weights = ops.convert_to_tensor(recipe.class_weights, dtype="float32")
-        losses = losses * ops.matmul(targets, weights)
-    return losses
-
-
-def is_correct(labels: Any, scores: Any) -> Any:
-    """1. for each image whose highest score is its label (or its greater share), else 0."""
-    if len(labels.shape) > 1:
-        labels = ops.argmax(labels, axis=-1)
-    hits = ops.equal(ops.argmax(scores, axis=-1), ops.cast(labels, "int32"))
-    return ops.cast(hits, "float32")
+    else:
+        optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=recipe.weight_decay)
+    if recipe.weight_decay:
+        optimizer.exclude_from_weight_decay([w for w in weights if w.name != "kernel"])
+    optimizer.build(list(weights))
+    return optimizer

@@ -11,27 +11,20 @@ import hashlib
 import json
 import os
 import shutil
-import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_inception.cost.layers import network_cost
 from keras_inception.data.record import identity as data_identity
 from keras_inception.data.record import write_record
 from keras_inception.data.splits import ImageData
-from keras_inception.data.stream import evaluation_batches, sample_pixels
-from keras_inception.evaluation import plots
-from keras_inception.evaluation.scores import evaluate_batches
-from keras_inception.exporters.saved_model import export_saved_model
 from keras_inception.files import (
-    DATA_FILE,
     LABELS_FILE,
     METRICS_FILE,
     MODEL_FILE,
@@ -40,27 +33,25 @@ from keras_inception.files import (
     SCAN_FILE,
     SNAPSHOT_FOLDER,
     SPEC_FILE,
-    aside,
     make_writable,
     require_empty,
     write_labels,
     write_text,
 )
 from keras_inception.images.conventions import preprocess_input
-from keras_inception.locks import LOCK_FILE, only_run_in
+from keras_inception.locks import only_run_in
 from keras_inception.network.build import build_network
 from keras_inception.network.endpoints import freeze_until
-from keras_inception.packages import is_installed
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
-from keras_inception.training import keras_fit
 from keras_inception.training.fine_tune import initialize
-from keras_inception.training.loop import Progress, StopSignals, TrainingLoop
+from keras_inception.training.finish import clear, finish_run
+from keras_inception.training.loop import TrainingLoop
+from keras_inception.training.losses import with_class_weights
+from keras_inception.training.signals import StopSignals
 from keras_inception.training.snapshot import Snapshots, require_same
-from keras_inception.training.step import Trainer, check_strategy
-from keras_inception.training.strategy import is_chief
+from keras_inception.training.strategy import Strategy, check_strategy, is_chief, make_trainer
 
-_PARITY_IMAGES = 32
 # Height and width up to which the common size of all images becomes the network's.
 _LARGEST_ADOPTED = 224
 
@@ -92,17 +83,21 @@ def train(
     recipe: Recipe,
     folder: str | os.PathLike[str],
     *,
-    strategy: tf.distribute.Strategy | None = None,
+    strategy: Strategy = None,
     init: str | os.PathLike[str] | None = None,
     snapshot_steps: int | None = None,
     snapshot_minutes: float | None = 10.0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int = 1,
+    report: Callable[[str], None] = lambda words: None,
+    acknowledge: Callable[[int], None] | None = None,
 ) -> TrainResult:
     """Train the network of `spec` on `data` and write the run's folder.
 
-    After each epoch the folder holds `model.keras` with the weights of then (averaged if the
-    recipe averages, and `unaveraged.keras` beside it) and `history.csv`; at the end also the
-    SavedModel, `spec.json`, `recipe.json`, `labels.txt`, `metrics.json`, and, if matplotlib is
+    After each epoch the folder holds `model.keras` as it is then (with the averaged weights, if
+    the recipe averages, and `unaveraged.keras` beside it), `best.keras`, the model of the epoch
+    with the highest held-out accuracy, and `history.csv`; at the end also the SavedModel (under
+    TensorFlow), `spec.json`, `recipe.json`, `labels.txt`, `metrics.json`, and, if matplotlib is
     installed, `training_curve.png` and `confusion_matrix.png`. Called again with the folder of an
     unfinished run, it resumes from the newest snapshot: on one CPU device to the very weights of a
     run that was never stopped.
@@ -121,24 +116,40 @@ def train(
         snapshot_steps: write a snapshot every so many steps.
         snapshot_minutes: and every so many minutes; one always follows each epoch.
         callbacks: further Keras callbacks, such as a progress display. They may end the run by
-            `model.stop_training`.
+            `model.stop_training`. Their `model` has logits as outputs.
+        verbose: 1 shows Keras's progress bar, 2 a line an epoch, 0 nothing.
+        report: called with what a wait of seconds is for, when it begins.
+        acknowledge: called with the count of SIGINT, SIGTERM and SIGHUP so far, at once and in a
+            thread of its own. The first stops the run after the step; a second ends the process.
 
     Raises:
         ValueError: data, spec, recipe and strategy do not fit together, the folder holds something
             else or another run's snapshots, or another process trains in it.
-        TrainingInterruptedError: SIGTERM or SIGINT came, or another worker was lost.
+        TrainingInterruptedError: SIGINT, SIGTERM or SIGHUP came, or another worker was lost.
         TrainingDivergedError: a loss or a weight is not finite.
         OSError: the folder cannot be written.
     """
     folder, init = Path(folder), None if init is None else Path(init)
-    strategy = strategy or tf.distribute.get_strategy()
-    prepare_run(spec, data, recipe, folder, strategy=strategy)
+    check_strategy(recipe, strategy)
     chief = is_chief(strategy)
+    # How a folder is resumed; `chief` alone writes.
+    # 1. metrics.json and no snapshots: the run has finished, and is refused.
+    # 2. metrics.json and snapshots: it was killed in between, and has finished: clear them.
+    # 3. Snapshots: the newest that can be read; damaged newer ones are set aside, and if none can
+    #    be read, the run is refused. It must be of the same spec, recipe, data and initial weights.
+    #    a. The last epoch has finished: evaluate and export.
+    #    b. Otherwise: train on from its step.
+    # 4. No snapshot: the files of a run, if any, are written again; train from `init` or from
+    #    scratch.
     with ExitStack() as stack:
+        if (folder / METRICS_FILE).exists() and (folder / SNAPSHOT_FOLDER).is_dir():
+            return _finished(spec, data, recipe, folder, init, chief=chief)
+        prepare_run(spec, data, recipe, folder, strategy=strategy)
         if chief:
             stack.enter_context(only_run_in(folder))
             prepare_run(spec, data, recipe, folder, strategy=strategy)  # as it is now it is locked
             _begin_folder(folder, spec, data, recipe)
+        signals = stack.enter_context(StopSignals(acknowledge))
         identity = _identity(spec, data, recipe, init)
         snapshots = Snapshots(
             folder / SNAPSHOT_FOLDER, every_steps=snapshot_steps, every_minutes=snapshot_minutes
@@ -147,29 +158,56 @@ def train(
         if snapshot is not None:
             require_same(snapshot.document["identity"], identity, "run", folder)
         keras.utils.set_random_seed(recipe.seed)
-        if keras.backend.backend() != "tensorflow":
-            progress = keras_fit.fit(spec, data, recipe, folder, init=init, callbacks=callbacks)
-            return _finish(spec, data, recipe, folder, progress)
-        signals = stack.enter_context(StopSignals())
-        steps = recipe.total_steps(len(data.train))
-        trainer = Trainer(spec, recipe, strategy, total_steps=steps)
+        report("building the network")
+        trainer = make_trainer(
+            spec,
+            with_class_weights(recipe, data),
+            strategy,
+            total_steps=recipe.total_steps(len(data.train)),
+        )
         if init is not None and snapshot is None:  # which holds all weights
             initialize(trainer.model, init, spec)
         loop = TrainingLoop(
             trainer,
-            spec,
             data,
             folder=folder if chief else None,
             snapshots=snapshots,
             identity=identity,
             callbacks=callbacks,
+            verbose=verbose if chief else 0,
+            report=report,
         )
         if snapshot is not None:
             loop.restore(snapshot)
         loop.run(signals)
         if not chief:
-            return TrainResult(trainer.deployed(spec), folder, {"history": loop.progress.history})
-        return _finish(spec, data, recipe, folder, loop.progress)
+            return TrainResult(trainer.deployed(), folder, {"history": loop.progress.history})
+        model, metrics = finish_run(
+            spec, data, recipe, folder, loop.progress, signals=signals, report=report
+        )
+        return TrainResult(model, folder, metrics)
+
+
+def _finished(
+    spec: NetworkSpec,
+    data: ImageData,
+    recipe: Recipe,
+    folder: Path,
+    init: Path | None,
+    *,
+    chief: bool,
+) -> TrainResult:
+    """The result of a run that was killed after its metrics were written."""
+    with only_run_in(folder) if chief else nullcontext():
+        snapshot = Snapshots(folder / SNAPSHOT_FOLDER).newest(set_aside=False)
+        if snapshot is not None:
+            identity = _identity(spec, data, recipe, init)
+            require_same(snapshot.document["identity"], identity, "run", folder)
+        metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
+        if chief:
+            clear(folder)
+    return TrainResult(model, folder, metrics)
 
 
 def prepare_run(
@@ -178,7 +216,7 @@ def prepare_run(
     recipe: Recipe,
     folder: Path,
     *,
-    strategy: tf.distribute.Strategy | None = None,
+    strategy: Strategy = None,
 ) -> None:
     """Refuse what cannot be trained, before anything is built; make the folder.
 
@@ -195,17 +233,18 @@ def prepare_run(
     network_cost(spec, auxiliary=bool(spec.aux))  # refuses a size that does not fit
     pixel = np.zeros((1, 1, data.image_shape[2]))
     preprocess_input(pixel, "channels_last", convention=spec.pixels)  # refuses grey for RGB
-    if recipe.class_weights and len(recipe.class_weights) != spec.classes:
+    weights = recipe.class_weights
+    if weights and weights != "balanced" and len(weights) != spec.classes:
         raise ValueError(
             f"Expected a class weight for each of {spec.classes} classes. "
-            f"Received: class_weights={recipe.class_weights}"
+            f"Received: class_weights={weights}"
         )
     if len(data.train) < recipe.batch_size:
         raise ValueError(
             f"Expected a batch of at most {len(data.train)}, the number of training images. "
             f"Received: batch_size={recipe.batch_size}"
         )
-    check_strategy(recipe, strategy or tf.distribute.get_strategy())
+    check_strategy(recipe, strategy)
     if recipe.freeze_until:
         freeze_until(build_network(spec), recipe.freeze_until)  # refuses an unknown endpoint
     _prepare_folder(folder)
@@ -251,50 +290,3 @@ def _identity(
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _finish(
-    spec: NetworkSpec, data: ImageData, recipe: Recipe, folder: Path, progress: Progress
-) -> TrainResult:
-    """Evaluate and export what the last epoch left; metrics.json, the last file, says finished."""
-    started = time.monotonic()
-    model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
-    batches = evaluation_batches(data.test, spec, recipe.batch_size)
-    # JAX takes no tensors of TensorFlow.
-    arrays = ((np.asarray(images), labels) for images, labels in batches)
-    evaluation = evaluate_batches(model, arrays)
-    shutil.rmtree(folder / "saved_model", ignore_errors=True)  # of a process killed right here
-    if keras.backend.backend() == "tensorflow":
-        samples = sample_pixels(data.test, spec, _PARITY_IMAGES)
-        if keras.config.image_data_format() == "channels_first":
-            samples = np.moveaxis(samples, 1, -1)
-        export_saved_model(
-            model,
-            folder / "saved_model",
-            samples=np.round(samples).astype(np.uint8),
-            labels=data.class_names,
-            documents={
-                SPEC_FILE: spec.to_json(),
-                RECIPE_FILE: recipe.to_json(),
-                DATA_FILE: (folder / DATA_FILE).read_text(encoding="utf-8"),
-            },
-        )
-    if is_installed("matplotlib"):
-        with aside(folder / "training_curve.png") as path:
-            plots.training_curve(progress.history, path)
-        with aside(folder / "confusion_matrix.png") as path:
-            plots.confusion_matrix(evaluation.confusion, data.class_names, path)
-    cost = network_cost(spec).total
-    metrics = {
-        **evaluation.summary(data.class_names),
-        "macs": cost.macs,
-        "params": cost.params,
-        "seconds": round(progress.seconds + time.monotonic() - started, 1),
-        "history": progress.history,
-    }
-    write_text(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
-    with suppress(PermissionError):  # Windows keeps a file that is open
-        (folder / LOCK_FILE).unlink()  # a later run finds the metrics and stops
-    shutil.rmtree(folder / SNAPSHOT_FOLDER)
-    (folder / SCAN_FILE).unlink(missing_ok=True)
-    return TrainResult(model, folder, metrics)

@@ -1,205 +1,238 @@
-"""One training step for every strategy: one device, several, several processes, TPU.
+"""One definition of the training step, in `keras.ops`, for every backend and any number of devices.
 
-The step is a function of (weights, batch) on public API: each device computes the losses of its
-share of the batch, divided by the size of the whole batch; gradients are summed over the devices,
-then clipped, then applied. So one device and many take the same step. Keras's own `fit` does not
-run under MultiWorkerMirroredStrategy (keras issue 20585) and clips before it sums. TensorFlow only.
+A step is a function of (weights, batch): each device computes the losses of its share of the batch
+from logits in float32, divided by the size of the whole batch; gradients are summed over the
+devices, then clipped, then applied. So one device and many take the same step. What a backend does
+by itself (gradients, compilation, devices) is in its engine: `tensorflow_engine`, `jax_engine`.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from itertools import islice
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from keras_inception.network.build import build_network, inference_model
 from keras_inception.network.endpoints import freeze_until
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
 from keras_inception.training.averaging import WeightAverage
-from keras_inception.training.optimizer import (
-    image_losses,
-    is_correct,
-    learning_rate_schedule,
-    make_optimizer,
-)
+from keras_inception.training.losses import image_losses, is_correct
+from keras_inception.training.optimizer import learning_rate_schedule, make_optimizer
 
 # Batches from which the statistics of batch normalization are taken for averaged weights.
 STATISTICS_BATCHES = 50
 
-# (shard_index, shard_count) -> batches of this worker's rows of each global batch.
-ShardedBatches = Callable[[int, int], Iterator[tuple[np.ndarray, ...]]]
+# (shard_index, shard_count) -> this process's rows of each global batch.
+ShardedBatches = Callable[[int, int], Generator[tuple[np.ndarray, ...], None, None]]
 
 
-class Trainer:
-    """A network, its optimizer and its averages under a strategy.
+class Trainer(ABC):
+    """A network, its optimizer and its averages on some devices.
+
+    Args:
+        spec: the architecture, with auxiliary classifiers if it has some.
+        recipe: how to train. `class_weights` are numbers here.
+        total_steps: of the whole run, for the schedule.
 
     Attributes:
-        model: the network as it is trained, with its auxiliary classifiers; compiled with the
-            optimizer, so that Keras's callbacks find it.
+        model: the network as it is trained: its outputs are logits. Compiled with the optimizer, so
+            that Keras's callbacks find it.
         metric_names: of the numbers that a step returns.
+        steps_ahead: how many steps a loop may start before it waits for the metrics of the first,
+            so that an accelerator does not wait for the host.
     """
 
-    def __init__(
-        self,
-        spec: NetworkSpec,
-        recipe: Recipe,
-        strategy: tf.distribute.Strategy,
-        *,
-        total_steps: int,
-    ) -> None:
-        check_strategy(recipe, strategy)
+    steps_ahead = 0
+    # What the engine raises in the processes that are left when another one is lost.
+    lost_process_errors: tuple[type[Exception], ...] = ()
+
+    def __init__(self, spec: NetworkSpec, recipe: Recipe, *, total_steps: int) -> None:
+        self.spec = spec
         self.recipe = recipe
-        self.strategy = strategy
-        with strategy.scope(), _precision(recipe.precision):
-            self.model = build_network(spec, auxiliary=bool(spec.aux))
-            if recipe.freeze_until:
-                freeze_until(self.model, recipe.freeze_until)
-            self.optimizer = make_optimizer(recipe, recipe.learning_rate)
-            self.optimizer.build(self.model.trainable_variables)
-            self.model.compile(self.optimizer)
-            self.average = None
-            if recipe.average != "none":
-                self.average = WeightAverage(self.model.trainable_variables, recipe, total_steps)
+        self._class_weights = tuple(map(float, recipe.class_weights))
+        with _precision(recipe.precision):
+            self.model = build_network(spec, auxiliary=bool(spec.aux), classifier_activation=None)
+        if recipe.freeze_until:
+            freeze_until(self.model, recipe.freeze_until)
+        weights = self.model.trainable_variables
+        self.optimizer = make_optimizer(recipe, weights, recipe.learning_rate)
+        self.model.compile(self.optimizer)
+        self.average = None
+        if recipe.average != "none":
+            self.average = WeightAverage(weights, recipe, total_steps)
         self._rate = learning_rate_schedule(recipe, total_steps)
         self._normalizations = [
             layer
             for layer in self.model.layers
             if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
         ]
-        for layer in self._normalizations:
-            layer.synchronized = strategy.num_replicas_in_sync > 1
         self.metric_names: tuple[str, ...] = ("loss", "accuracy")
         if isinstance(self.model.output, dict):
             self.metric_names += tuple(f"{name}_loss" for name in self.model.output)
-        self._compiled_step = tf.function(self._step)
-        self._compiled_evaluation = tf.function(self._evaluate)
-        self._compiled_statistics = tf.function(self._statistics)
-        self._replica_step_function = (
-            tf.function(self._replica_step, jit_compile=True)
-            if recipe.jit_compile
-            else self._replica_step
-        )
+
+    # What a backend does by itself.
 
     @property
-    def has_other_workers(self) -> bool:
-        """Whether other processes train along."""
-        return isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    @abstractmethod
+    def process(self) -> tuple[int, int]:
+        """Number of this process among those that train together, and how many they are."""
 
-    def distribute(self, batches: ShardedBatches) -> Any:
-        """Batches spread over the devices: each worker reads its rows, each device a part."""
+    @abstractmethod
+    def put(self, batch: tuple[np.ndarray, ...]) -> Any:
+        """This process's rows of a batch on its devices."""
 
-        def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            rows = context.get_per_replica_batch_size(self.recipe.batch_size)
-            source = batches(context.input_pipeline_id, context.num_input_pipelines)
-            first = next(source)
-            dataset = tf.data.Dataset.from_generator(
-                lambda: itertools.chain([first], source),
-                output_signature=tuple(tf.TensorSpec(part.shape, part.dtype) for part in first),
-            )
-            return dataset.rebatch(rows) if self.strategy.num_replicas_in_sync > 1 else dataset
-
-        return self.strategy.distribute_datasets_from_function(of_worker)
-
-    def step(self, batch: Any, *, stop: bool = False) -> tuple[dict[str, float], bool]:
-        """Take one training step on one batch of `distribute`.
+    @abstractmethod
+    def start_step(self, batch: Any, *, stop: bool = False) -> Any:
+        """Start a training step on a batch of `put`; `finish_step` waits for its end.
 
         Args:
-            batch: images and labels, spread over the devices.
+            batch: images and labels.
             stop: whether this process is asked to stop.
+        """
+
+    @abstractmethod
+    def evaluation_sums(self, batch: Any) -> np.ndarray:
+        """Sums of `_evaluation` over the devices, of a batch with weights."""
+
+    @abstractmethod
+    def see(self, batch: Any) -> None:
+        """Run the network in training mode on images, for its statistics alone."""
+
+    @abstractmethod
+    def _gradients(self, images: Any, labels: Any) -> tuple[Any, list[Any]]:
+        """Metrics of `_metrics`, and the gradients of the first, on this device."""
+
+    @abstractmethod
+    def _parts(self, images: Any, labels: Any) -> Iterator[tuple[Any, Any]]:
+        """A device's share of a batch in `recipe.micro_batches` equal parts."""
+
+    @abstractmethod
+    def _after(self, images: Any, gradients: list[Any]) -> Any:
+        """The images, not to be used before the gradients are there."""
+
+    def _summed(self, gradients: list[Any]) -> list[Any]:
+        """Gradients summed over the devices."""
+        return gradients
+
+    # How many devices apply gradients that are summed once more when they are.
+    _shares = 1
+
+    # The step.
+
+    def step(self, batch: Any, *, stop: bool = False) -> tuple[dict[str, float], bool]:
+        """Take one step and wait for it; see `start_step` and `finish_step`."""
+        return self.finish_step(self.start_step(batch, stop=stop))
+
+    def finish_step(self, started: Any) -> tuple[dict[str, float], bool]:
+        """Wait for a step.
 
         Returns:
             The batch's metrics, and whether any process is asked to stop: all learn it at the
             same step.
         """
-        *metrics, stops = self._compiled_step(*batch, tf.constant(float(stop))).numpy().tolist()
+        *metrics, stops = ops.convert_to_numpy(started).tolist()
         return dict(zip(self.metric_names, metrics, strict=True)), stops > 0
 
-    def _step(self, images: Any, labels: Any, stop: Any) -> Any:
+    def _set_rate(self) -> None:
         # Once a step. Keras 3.15 (`_apply_weight_decay`) computes a schedule anew for each weight,
         # a third of the time that TensorFlow takes to compile the step of a small network.
         self.optimizer.learning_rate.assign(self._rate(self.optimizer.iterations))
-        values = self.strategy.run(self._replica_step_function, args=(images, labels, stop))
-        return self.strategy.reduce("SUM", values, axis=None)
 
-    def _replica_step(self, images: Any, labels: Any, stop: Any) -> Any:
-        weights = self.model.trainable_variables
-        parts = self.recipe.micro_batches
+    def _take_step(self, images: Any, labels: Any) -> Any:
+        """Change the weights on a device; returns its addends to the metrics."""
+        metrics: Any = 0.0
         gradients: list[Any] = []
-        metrics = tf.zeros(len(self.metric_names))
-        for part, part_labels in zip(tf.split(images, parts), tf.split(labels, parts), strict=True):
-            # The next part waits for the last one's gradients, or all would be in memory at once.
-            with tf.control_dependencies(gradients):
-                part = tf.identity(part)
-            with tf.GradientTape() as tape:
-                part_metrics = self._losses(self.model(part, training=True), part_labels)
-            part_gradients = tape.gradient(part_metrics[0], weights)
+        for part, part_labels in self._parts(images, labels):
+            # A part waits for the last one's gradients, or all would be in memory at once.
+            part = self._after(part, gradients)
+            part_metrics, part_gradients = self._gradients(part, part_labels)
             gradients = [
                 part_gradients[index] + total for index, total in enumerate(gradients)
             ] or part_gradients
-            metrics += tf.stack(part_metrics)
-        self.optimizer.apply(self._clipped(gradients), weights)
+            metrics = metrics + part_metrics
+        self._apply(self._clipped(gradients))
         if self.average:
-            self.average.update(self.optimizer.iterations.value)
-        return tf.concat([metrics, [stop]], axis=0)
+            self.average.update(self.optimizer.iterations)
+        return metrics
 
-    def _losses(self, outputs: Any, labels: Any) -> list[Any]:
-        """This device's addends to the metrics; the first is what is minimized."""
+    def _apply(self, gradients: list[Any]) -> None:
+        weights = self.model.trainable_variables
+        rates = [self.recipe.bias_rate if weight.name == "bias" else 1.0 for weight in weights]
+        if self.recipe.bias_rate != 1:
+            gradients = [rate * own for rate, own in zip(rates, gradients, strict=True)]
+        self.optimizer.apply(gradients, weights)
+
+    def _metrics(self, outputs: Any, labels: Any) -> Any:
+        """Addends to `metric_names`, float32; the first is what is minimized."""
         outputs = outputs if isinstance(outputs, dict) else {"main": outputs}
+        recipe = self.recipe
 
         def mean(values: Any) -> Any:
-            return tf.nn.compute_average_loss(values, global_batch_size=self.recipe.batch_size)
+            return ops.sum(values) / recipe.batch_size
 
         losses = {
-            name: mean(image_losses(labels, scores, self.recipe))
-            for name, scores in outputs.items()
+            name: mean(
+                image_losses(
+                    labels,
+                    logits,
+                    label_smoothing=recipe.label_smoothing,
+                    class_weights=self._class_weights,
+                )
+            )
+            for name, logits in outputs.items()
         }
         total = sum(
-            loss if name == "main" else self.recipe.aux_loss_weight * loss
+            loss if name == "main" else recipe.aux_loss_weight * loss
             for name, loss in losses.items()
         )
         accuracy = mean(is_correct(labels, outputs["main"]))
-        return [total, accuracy, *(losses.values() if len(losses) > 1 else ())]
+        return ops.stack([total, accuracy, *(losses.values() if len(losses) > 1 else ())])
 
     def _clipped(self, gradients: list[Any]) -> list[Any]:
         """Gradients cut to the recipe's norm, which is that of their sum over the devices."""
         if not self.recipe.clip_norm:
             return gradients
-        replicas = self.strategy.num_replicas_in_sync
-        summed = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
-        clipped, _ = tf.clip_by_global_norm(summed, self.recipe.clip_norm)
-        return [gradient / replicas for gradient in clipped]  # the optimizer sums once more
+        summed = self._summed(gradients)
+        norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in summed))
+        factor = self.recipe.clip_norm / ops.maximum(norm, self.recipe.clip_norm)
+        return [gradient * factor / self._shares for gradient in summed]
+
+    # Evaluation.
+
+    def batches(self, sharded: ShardedBatches) -> Generator[Any, None, None]:
+        """Batches on the devices: each process prepares its rows alone."""
+        with closing(sharded(*self.process)) as source:
+            for batch in source:
+                yield self.put(batch)
 
     def evaluate(
-        self, batches: Any, after_batch: Callable[[int], None] = lambda batch: None
+        self, batches: ShardedBatches, after_batch: Callable[[int], None] = lambda batch: None
     ) -> dict[str, float]:
         """Mean cross-entropy and accuracy of the main output as the weights are now.
 
         Args:
-            batches: of `distribute`: images, labels and weights, 0 for rows that only fill up.
+            batches: images, labels and weights, 0 for rows that only fill up.
             after_batch: called with the number of each.
         """
         sums = np.zeros(3)
-        for number, batch in enumerate(batches):
-            sums += self._compiled_evaluation(*batch).numpy()
+        for number, batch in enumerate(self.batches(batches)):
+            sums += self.evaluation_sums(batch)
             after_batch(number)
         return {"loss": float(sums[0] / sums[2]), "accuracy": float(sums[1] / sums[2])}
 
-    def _evaluate(self, images: Any, labels: Any, weights: Any) -> Any:
-        def on_replica(images: Any, labels: Any, weights: Any) -> Any:
-            outputs = self.model(images, training=False)
-            scores = outputs["main"] if isinstance(outputs, dict) else outputs
-            losses = keras.losses.sparse_categorical_crossentropy(labels, scores)
-            values = tf.stack([losses, is_correct(labels, scores), tf.ones_like(weights)])
-            return tf.linalg.matvec(values, weights)
-
-        values = self.strategy.run(on_replica, args=(images, labels, weights))
-        return self.strategy.reduce("SUM", values, axis=None)
+    def _evaluation(self, images: Any, labels: Any, weights: Any) -> Any:
+        """Sums of losses, of hits and of weights, on a device."""
+        outputs = self.model(images, training=False)
+        logits = outputs["main"] if isinstance(outputs, dict) else outputs
+        values = [image_losses(labels, logits), is_correct(labels, logits), ops.ones_like(weights)]
+        return ops.matmul(ops.stack(values), weights)
 
     @contextmanager
     def averaged(self, training_batches: ShardedBatches) -> Iterator[None]:
@@ -212,20 +245,20 @@ class Trainer:
             yield
             return
         variables = self.model.variables
-        own = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        own = [ops.convert_to_numpy(variable) for variable in variables]
         try:
             for weight, average in zip(
                 self.model.trainable_variables, self.average.variables, strict=True
             ):
-                weight.assign(average.numpy())
+                weight.assign(ops.convert_to_numpy(average))
             if self._normalizations:
-                self._estimate_statistics(self.distribute(training_batches))
+                self._estimate_statistics(training_batches)
             yield
         finally:
             for variable, value in zip(variables, own, strict=True):
                 variable.assign(value)
 
-    def _estimate_statistics(self, training_batches: Any) -> None:
+    def _estimate_statistics(self, training_batches: ShardedBatches) -> None:
         statistics = [
             variable
             for layer in self._normalizations
@@ -234,29 +267,28 @@ class Trainer:
         momenta = [layer.momentum for layer in self._normalizations]
         for layer in self._normalizations:
             layer.momentum = 0.0  # a batch's statistics take the place of the last one's
+        batches = self.batches(training_batches)
         try:
-            batches = iter(training_batches)
             sums = [np.zeros(variable.shape) for variable in statistics]
-            for _ in range(STATISTICS_BATCHES):
-                images, _ = next(batches)
-                self._compiled_statistics(images)
+            for batch in islice(batches, STATISTICS_BATCHES):
+                self.see(batch)
                 for total, variable in zip(sums, statistics, strict=True):
-                    total += variable.numpy()
+                    total += ops.convert_to_numpy(variable)
         finally:
+            batches.close()
             for layer, momentum in zip(self._normalizations, momenta, strict=True):
                 layer.momentum = momentum
         for total, variable in zip(sums, statistics, strict=True):
             variable.assign(total / STATISTICS_BATCHES)
 
-    def _statistics(self, images: Any) -> None:
-        self.strategy.run(lambda images: self.model(images, training=True), args=(images,))
+    # The state.
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that the next step depends on, but the data: name -> array.
 
         Weights, statistics, random state of dropout, optimizer with its step, averages.
         """
-        return {name: np.asarray(variable) for name, variable in self._state_variables()}
+        return {name: np.array(ops.convert_to_numpy(v)) for name, v in self._state_variables()}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Set everything to what `state` returned.
@@ -290,32 +322,13 @@ class Trainer:
             for index, variable in enumerate(variables):
                 yield f"{group}/{index}", variable
 
-    def deployed(self, spec: NetworkSpec) -> keras.Model:
-        """A new model of one output, in float32, with the weights as they are now."""
+    def deployed(self) -> keras.Model:
+        """A new model of one output with its softmax, in float32, with the weights as they are."""
         source = inference_model(self.model)
-        model = build_network(spec)
+        model = build_network(self.spec)
         for layer in model.layers:
             layer.set_weights(source.get_layer(layer.name).get_weights())
         return model
-
-
-def check_strategy(recipe: Recipe, strategy: tf.distribute.Strategy) -> None:
-    """What a strategy cannot do.
-
-    Raises:
-        ValueError: a batch that the devices cannot share evenly, or XLA on several of them.
-    """
-    replicas = strategy.num_replicas_in_sync
-    if recipe.batch_size % (replicas * recipe.micro_batches):
-        raise ValueError(
-            f"Expected a batch that {replicas} devices of {recipe.micro_batches} micro-batches "
-            f"share evenly. Received: batch_size={recipe.batch_size}"
-        )
-    if recipe.jit_compile and replicas > 1:
-        raise ValueError(
-            "Expected jit_compile only on one device: tf.distribute does not compile a step that "
-            f"sums over devices. Received: {replicas} devices. Use jit_compile=False."
-        )
 
 
 @contextmanager
