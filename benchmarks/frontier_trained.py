@@ -207,6 +207,7 @@ def train(share: str = "1/1", data_name: str = "fashion_mnist", *names: str) -> 
             continue
         keras.utils.set_random_seed(seed)
         model, started = network.build(), time.monotonic()
+        model.layers[-1].activation = keras.activations.linear  # the loss is of logits
         seeded = replace(recipe, seed=seed)
         compile_model(model, seeded, total_steps=recipe.total_steps(len(data.train)))
         model.fit(

@@ -50,6 +50,8 @@ MODULE_PACKAGES: dict[str, set[str]] = {
     "keras_inception.cost.keras_model": {"keras"},
     "keras_inception.network.batch_norm": {"keras", "tensorflow"},  # its fused kernel
     "keras_inception.network.imagenet": {"numpy"},
+    "keras_inception.training.jax_devices": {"jax"},
+    "keras_inception.training.jax_engine": {"jax"},
 }
 PLACES = {layer: place for place, layer in enumerate(LAYERS)}
 OPTIONAL_FROM = PLACES["keras_inception.images"]

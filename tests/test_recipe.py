@@ -71,6 +71,10 @@ FULL = Recipe(
         ({"class_weights": [1, 2]}, "a tuple of numbers of 0 or more, not all 0"),
         ({"class_weights": (1, -1)}, "a tuple of numbers of 0 or more, not all 0"),
         ({"class_weights": (0, 0)}, "a tuple of numbers of 0 or more, not all 0"),
+        ({"class_weights": "equal"}, '"balanced", or a tuple'),
+        ({"bias_rate": 2.0}, "1: AdamW's steps do not scale with the gradient"),
+        ({"bias_rate": 0}, "Received: bias_rate=0"),
+        ({"patience": -1}, "Received: patience=-1"),
         ({"average": "polyak"}, "Received: average='polyak'"),
         ({"average_momentum": 1}, "from 0 up to, not including, 1"),
         ({"precision": "mixed_float16"}, "one of ('float32', 'mixed_bfloat16')"),
@@ -113,6 +117,7 @@ def test_the_papers_recipe_is_section_6():
     assert (recipe.crop, recipe.photometric, recipe.flip) == ("paper", True, True)
     assert recipe.learning_rate == pytest.approx(0.01)
     assert recipe.batch_size == 32
+    assert recipe.bias_rate == 2  # BVLC's lr_mult
     assert [recipe.name for recipe in RECIPES.values()] == list(RECIPES)
 
 
@@ -144,6 +149,8 @@ def test_json_is_plain_and_versioned() -> None:
         "schedule": "cosine",
         "decay_factor": 0.96,
         "decay_epochs": 8,
+        "bias_rate": 1.0,
+        "patience": 0,
         "clip_norm": 2.0,
         "class_weights": [1.0, 0.5],
         "average": "exponential",

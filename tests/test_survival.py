@@ -106,10 +106,10 @@ def test_a_signal_snapshots_and_the_run_goes_on(uninterrupted, tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(TrainingInterruptedError, match="Stopped after step 4, as asked"):
+    with pytest.raises(TrainingInterruptedError, match="Stopped after step 3, as asked"):
         job(tmp_path, callbacks=[StopAfter(3, terminate)])
     assert signal.getsignal(signal.SIGTERM) == before
-    assert Snapshots(tmp_path / "snapshots").newest().document["progress"]["step"] == 4
+    assert Snapshots(tmp_path / "snapshots").newest().document["progress"]["step"] == 3
     job(tmp_path)
     assert_same_run(tmp_path, uninterrupted)
 

@@ -263,8 +263,9 @@ def test_another_seed_gives_other_initial_weights(tmp_path):
 def logits_model(outputs: int = 1) -> keras.Model:
     """Return the input; with several outputs main, aux_1, aux_2, each larger."""
     inputs = keras.Input((4,))
+    same = keras.layers.Dense(4, kernel_initializer="identity")(inputs)
     heads = {
-        name: keras.layers.Rescaling(scale + 1, name=name)(inputs)
+        name: keras.layers.Rescaling(scale + 1, name=name)(same)
         for scale, name in enumerate(("main", "aux_1", "aux_2")[:outputs])
     }
     return keras.Model(inputs, heads if outputs > 1 else heads["main"])
@@ -325,11 +326,15 @@ LABELS = [1, 2, 0]
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_loss_by_hand(smoothing):
+    """The rate of the first step is 0: validation sees the same weights."""
+    recipe = Recipe(name="r", epochs=1, label_smoothing=smoothing, class_weights=(2, 2, 2, 2))
     model = logits_model()
-    compile_model(model, Recipe(name="r", epochs=1, label_smoothing=smoothing), total_steps=9)
+    compile_model(model, recipe, total_steps=9)
     arrays = (LOGITS, np.array(LABELS))
     history = model.fit(*arrays, validation_data=arrays, batch_size=3, verbose=0).history
-    assert history["loss"] == pytest.approx([cross_entropy(LOGITS, LABELS, smoothing)], rel=1e-5)
+    assert history["loss"] == pytest.approx(
+        [2 * cross_entropy(LOGITS, LABELS, smoothing)], rel=1e-5
+    )
     assert history["val_loss"] == pytest.approx([cross_entropy(LOGITS, LABELS)], rel=1e-5)
     assert history["accuracy"] == pytest.approx([2 / 3])
 
