@@ -30,7 +30,6 @@ from keras_inception.files import (
     MODEL_FILE,
     PARTIAL,
     RECIPE_FILE,
-    SCAN_FILE,
     SNAPSHOT_FOLDER,
     SPEC_FILE,
     make_writable,
