@@ -1,4 +1,4 @@
-"""A run that is killed, starved of disk space, or handed damaged files ends where it would have."""
+"""Runs that are killed, run out of disk space or find damaged files end with the same weights."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ class StopError(Exception):
 
 
 class StopAfter(keras.callbacks.Callback):
-    """Ends the process's work at a step as a crash does."""
+    """Stops the run at a step, like a crash."""
 
     def __init__(self, step: int, how: Callable[[], None]) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ def crash() -> None:
 
 
 def job(folder: Path, recipe: Recipe = SHORT, **arguments: object) -> None:
-    """A run in this process, with a snapshot each step."""
+    """A run in this process, with a snapshot after each step."""
     spec = one_module_spec(batch_norm=True, dropout_rate=0.4)
     train(spec, noise(), recipe, folder, snapshot_steps=1, **arguments)
 
@@ -78,11 +78,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# Going on
+# Resume
 
 
-def test_it_goes_on_from_a_damaged_newest_snapshot_to_the_same_weights(uninterrupted, tmp_path):
-    """Stopped in the second epoch; the newest snapshot is damaged, the one before it is taken."""
+def test_resume_with_a_damaged_newest_snapshot_gives_the_same_weights(uninterrupted, tmp_path):
+    """Stopped in the second epoch; the newest snapshot is damaged, so the previous one is used."""
     crashed(tmp_path / "run", step=9)
     newest = sorted((tmp_path / "run" / "snapshots").glob("*.npz"))[-1]
     assert newest.name == "step-000000008.npz"
@@ -101,7 +101,7 @@ def test_another_recipe_is_refused_with_the_difference(tmp_path):
     assert Snapshots(tmp_path / "snapshots").newest().document["progress"]["step"] == 1
 
 
-def test_a_signal_snapshots_and_the_run_goes_on(uninterrupted, tmp_path):
+def test_a_signal_writes_a_snapshot_and_the_run_resumes(uninterrupted, tmp_path):
     def terminate() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -114,8 +114,8 @@ def test_a_signal_snapshots_and_the_run_goes_on(uninterrupted, tmp_path):
     assert_same_run(tmp_path, uninterrupted)
 
 
-def test_a_loss_that_is_no_number_says_the_step_and_keeps_what_was_before(tmp_path):
-    """A weight turns NaN after step 4: the snapshot of step 4 is refused, that of 3 is kept."""
+def test_a_non_finite_loss_names_the_step_and_keeps_the_snapshot_before(tmp_path):
+    """A weight becomes NaN after step 4: step 4 gets no snapshot, that of step 3 is kept."""
 
     class Poison(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -131,7 +131,7 @@ def test_a_loss_that_is_no_number_says_the_step_and_keeps_what_was_before(tmp_pa
     assert all(np.isfinite(values).all() for values in arrays.values())
 
 
-def test_a_finished_run_is_not_begun_again(uninterrupted):
+def test_a_finished_run_is_not_restarted(uninterrupted):
     with pytest.raises(ValueError, match="holds files of a finished run"):
         job(uninterrupted)
 
@@ -145,11 +145,11 @@ def test_callbacks_may_end_the_run(tmp_path):
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 2  # a header and an epoch
 
 
-# Processes that are killed
+# Killed processes
 
 
 def wait_for_snapshot(folder: Path, process: subprocess.Popen[str], after: int = 0) -> None:
-    """Until a snapshot of a step beyond `after` is there, or the process has ended."""
+    """Wait for a snapshot of a step beyond `after`, or the end of the process."""
     deadline = time.monotonic() + 300
     while process.poll() is None and last_step(folder) <= after:
         assert time.monotonic() < deadline, "no snapshot within five minutes"
@@ -163,7 +163,7 @@ def last_step(folder: Path) -> int:
 
 @pytest.mark.slow
 def test_twenty_kills_of_a_run(tmp_path):
-    """Kill -9 at random moments of start, steps, writes, epochs' ends; the end is bit for bit."""
+    """Kill -9 at random moments of start-up, steps, writes, ends of epochs; bit for bit equal."""
     moments = random.Random(1)
     kills = 0
     run("training_job.py", "cpu:1", tmp_path / "expected", "epochs=20")
@@ -195,7 +195,7 @@ def test_a_kill_on_two_devices(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_ends_the_other_and_both_go_on(tmp_path):
+def test_a_killed_worker_ends_the_other_and_both_resume(tmp_path):
     job_of = ("training_job.py", "multi-worker")
     wait_for_all(start_workers(*job_of, tmp_path / "expected", "epochs=6"))
     chief, other = start_workers(*job_of, tmp_path / "run", "epochs=6")
@@ -209,8 +209,8 @@ def test_a_killed_worker_ends_the_other_and_both_go_on(tmp_path):
     assert_same_run(tmp_path / "run", tmp_path / "expected", tolerance=1e-6)
 
 
-def test_a_full_disk_ends_the_run_and_leaves_what_was(uninterrupted, small_disk):
-    """The disk is full after step 8; with room again the run goes on."""
+def test_a_full_disk_ends_the_run_and_keeps_earlier_snapshots(uninterrupted, small_disk):
+    """The disk is full after step 8; the run resumes once there is space."""
     folder, filler = small_disk / "run", small_disk / "filler"
 
     def fill() -> None:
@@ -243,12 +243,12 @@ def command(*arguments: object) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 def test_the_command_twice_in_one_folder_terminated_and_resumed(tmp_path):
-    """The second is refused; SIGTERM ends the first with code 75; --resume goes on."""
+    """The second is refused; SIGTERM ends the first with status 75; --resume continues it."""
     common = ("--epochs", 1, "--set", "batch_size=500", "--snapshot-steps", 1, "--out")
     folder = tmp_path / "run"
     first = command(*common, folder)
     wait_for_snapshot(folder, first, after=1)
-    first.send_signal(signal.SIGSTOP)  # or it may be done before the second asks
+    first.send_signal(signal.SIGSTOP)  # otherwise it may finish before the second starts
     _, errors = command(*common, folder).communicate()
     assert "Expected a folder in which no other run is going on" in errors
     first.send_signal(signal.SIGTERM)

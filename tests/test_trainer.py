@@ -1,4 +1,4 @@
-"""The training step and what it takes from a recipe, against sums on paper and Keras alone."""
+"""The training step and its recipe fields, against hand computation and Keras."""
 
 from dataclasses import replace
 from itertools import islice
@@ -54,11 +54,11 @@ def weights_of(model: keras.Model) -> list[np.ndarray]:
 # Schedule and losses
 
 
-def test_the_staircase_falls_by_its_factor_every_so_many_epochs():
+def test_the_staircase_decays_by_its_factor_every_n_epochs():
     recipe = replace(
         SGD, epochs=6, schedule="staircase", decay_factor=0.5, decay_epochs=2, batch_size=256
     )
-    schedule = learning_rate_schedule(recipe, total_steps=60)  # ten steps an epoch
+    schedule = learning_rate_schedule(recipe, total_steps=60)  # ten steps per epoch
     expected = {0: 1, 19: 1, 20: 0.5, 39: 0.5, 40: 0.25, 59: 0.25}
     for step, rate in expected.items():
         assert float(schedule(step)) == pytest.approx(rate), step
@@ -73,7 +73,7 @@ def test_class_weights_scale_the_loss_of_their_images():
     assert_allclose(losses, [3 * np.log(2), 0], rtol=1e-6)
 
 
-def test_mixed_labels_have_the_loss_of_their_parts():
+def test_mixed_labels_have_the_weighted_loss_of_their_parts():
     labels = np.array([[0.5, 0.5, 0], [0, 0.25, 0.75]], np.float32)
     plain = [0.5 * np.log(2) + 0.5 * np.log(4), -0.25 * np.log(0.2) - 0.75 * np.log(0.6)]
     assert_allclose(image_losses(labels, LOGITS), plain, rtol=1e-6)
@@ -87,7 +87,7 @@ def test_mixed_labels_have_the_loss_of_their_parts():
 
 
 def gradients_by_hand(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> list:
-    """Of the mean main loss and .3 of the mean auxiliary loss, by Keras's own losses."""
+    """Gradients of the mean main loss plus .3 of the mean auxiliary loss, with Keras's losses."""
     with tf.GradientTape() as tape:
         outputs = model(images, training=True)
         parts = {
@@ -108,7 +108,7 @@ def test_a_step_is_the_gradient_of_the_three_losses_times_the_rate(clip_norm):
     norm = np.sqrt(sum(np.sum(np.square(gradient)) for gradient in gradients))
     assert norm > 0.02
     factor = clip_norm / norm if clip_norm else 1.0
-    rate = 8 / 256  # of the first step: the cosine has not fallen yet
+    rate = 8 / 256  # of the first step: the cosine has not decreased yet
     expected = [
         weight - rate * factor * gradient
         for weight, gradient in zip(weights_of(trainer.model), gradients, strict=True)
@@ -118,7 +118,7 @@ def test_a_step_is_the_gradient_of_the_three_losses_times_the_rate(clip_norm):
         assert_allclose(weight, value, atol=1e-6)
 
 
-def test_each_step_takes_the_rate_of_its_place_in_the_schedule():
+def test_each_step_uses_its_rate_in_the_schedule():
     trainer = trainer_of(replace(SGD, warmup=0.5), total_steps=8)
     before = weights_of(trainer.model)
     for step, batch in zip(range(4), batches_of(trainer), strict=False):
@@ -130,7 +130,7 @@ def test_each_step_takes_the_rate_of_its_place_in_the_schedule():
 
 
 def cosines(function: tf.types.experimental.ConcreteFunction) -> int:
-    """How often a function computes one: its own operations and those of the functions in it."""
+    """Count the cosines of a function, including the functions that it calls."""
     definition = function.graph.as_graph_def()
     nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
     return sum(node.op == "Cos" for node in nodes)
@@ -143,7 +143,7 @@ def test_a_step_computes_its_rate_once():
     assert cosines(step) == 1
 
 
-def test_keras_still_computes_a_schedule_anew_for_each_weight_that_decays():
+def test_keras_still_computes_the_schedule_for_each_decayed_weight():
     """If this fails, `Trainer` may give the optimizer the schedule (Keras 3.15)."""
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
     optimizer = keras.optimizers.SGD(schedule, weight_decay=1e-4)
@@ -157,7 +157,7 @@ def test_keras_still_computes_a_schedule_anew_for_each_weight_that_decays():
     assert cosines(step.get_concrete_function()) > 3
 
 
-def test_all_processes_learn_that_one_is_asked_to_stop():
+def test_all_processes_stop_when_one_receives_a_signal():
     trainer = trainer_of(SGD)
     batch = next(iter(batches_of(trainer)))
     assert trainer.step(batch, stop=False)[1] is False
@@ -165,7 +165,7 @@ def test_all_processes_learn_that_one_is_asked_to_stop():
 
 
 def test_evaluation_counts_each_image_once():
-    """21 images in batches of 8: three rows of the last one count for nothing."""
+    """21 images in batches of 8: three rows of the last batch have weight 0."""
     trainer = trainer_of(SGD)
     spec, split = one_module_spec(), noise().test
     evaluation = trainer.evaluate(
@@ -209,8 +209,8 @@ def test_averages_by_hand():
             assert_allclose(average.variables[0], [value], rtol=1e-6)
 
 
-def test_averaged_weights_get_statistics_of_their_own():
-    """After one pass with momentum 0 each, moving mean and variance are the batches' means."""
+def test_averaged_weights_get_separate_statistics():
+    """After one pass with momentum 0, moving mean and variance are the means over the batches."""
     trainer = trainer_of(replace(SGD, average="uniform"), batch_norm=True, aux=False)
     iterator = iter(batches_of(trainer, batch_norm=True, aux=False))
     for _ in range(4):
@@ -245,7 +245,7 @@ def test_a_state_of_another_network_is_refused():
 # Precision, compilation, fine-tuning
 
 
-def test_bfloat16_computes_in_halves_and_is_deployed_in_float32():
+def test_bfloat16_computes_in_half_precision_and_deploys_in_float32():
     recipe = replace(SGD, precision="mixed_bfloat16")
     trainer = trainer_of(recipe, batch_norm=True)
     assert trainer.model.get_layer("conv1_conv").compute_dtype == "bfloat16"
@@ -258,7 +258,7 @@ def test_bfloat16_computes_in_halves_and_is_deployed_in_float32():
     assert keras.config.dtype_policy().name == "float32"
 
 
-def test_the_compiled_step_is_the_same_step():
+def test_the_compiled_step_equals_the_step():
     plain, compiled = trainer_of(SGD), trainer_of(replace(SGD, jit_compile=True))
     batch = next(iter(batches_of(plain)))
     assert_allclose(
@@ -268,7 +268,7 @@ def test_the_compiled_step_is_the_same_step():
         assert_allclose(one, two, atol=1e-6)
 
 
-def test_frozen_layers_and_their_statistics_stay():
+def test_frozen_layers_and_their_statistics_are_unchanged():
     recipe = replace(SGD, freeze_until="3a")
     trainer = trainer_of(recipe, batch_norm=True)
     before = {layer.name: layer.get_weights() for layer in trainer.model.layers}
@@ -285,7 +285,7 @@ def test_frozen_layers_and_their_statistics_stay():
     assert {"3a_1x1_conv", "3a_1x1_bn", "predictions_logits"} <= changed
 
 
-def test_initial_weights_come_from_a_file_but_for_other_classes(tmp_path):
+def test_initial_weights_from_a_file_except_for_other_classes(tmp_path):
     spec = one_module_spec(aux=False)
     source = build_network(spec)
     source.save(tmp_path / "source.keras")

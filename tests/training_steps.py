@@ -1,8 +1,8 @@
-"""Training steps of a tiny network under a strategy, in a process of their own.
+"""Training steps of a tiny network under a strategy, in a separate process.
 
     python tests/training_steps.py STRATEGY OUT SCENARIO...
 
-TensorFlow fixes its devices once in a process, so the tests of strategies start this one. Writes
+TensorFlow fixes its devices once per process, so the tests of strategies start this script. Writes
 OUT/SCENARIO.npz: the metrics of each step, the evaluation, and the weights and averages after.
 """
 
@@ -30,13 +30,13 @@ from keras_inception.training.strategy import is_chief, make_strategy, make_trai
 
 STEPS = 12
 BATCH_SIZE = 8
-# Rates at which a wrong sum over devices shows at once, and no step runs away.
+# Rates at which a wrong sum over devices is visible immediately and no step diverges.
 PLAIN = Recipe(
     name="plain", epochs=2, batch_size=BATCH_SIZE, optimizer="sgd", base_learning_rate=1.0
 )
 SCENARIOS = {
     "plain": PLAIN,
-    # The gradient's norm is near 1: a limit of .1 cuts every step.
+    # The gradient's norm is near 1: a limit of .1 clips every step.
     "clipped": replace(PLAIN, clip_norm=0.1),
     "accumulated": replace(PLAIN, micro_batches=2),
     "everything": replace(
@@ -77,7 +77,7 @@ def one_module_spec(
 
 
 def noise(training: int = 50, held_out: int = 21) -> ImageData:
-    """Random images; 21 held-out ones leave a last batch of 5, which two devices cannot share."""
+    """Random images; the 21 held-out ones have a last batch of 5, which is odd for two devices."""
     generator = np.random.default_rng(0)
 
     def split(count: int) -> Split:
@@ -88,7 +88,7 @@ def noise(training: int = 50, held_out: int = 21) -> ImageData:
 
 
 def main() -> None:
-    """Run the scenarios, and leave what they gave."""
+    """Run the scenarios and write their results."""
     strategy_name, out, *scenarios = sys.argv[1:]
     strategy = make_strategy(strategy_name)
     data = noise()
