@@ -1,5 +1,8 @@
 """From image files to labels: loading, the order of the labels, refused input."""
 
+import json
+import os
+import shutil
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +13,9 @@ import numpy as np
 import pytest
 from conftest import tiny_spec
 from PIL import Image
+from typer.testing import CliRunner
 
+from keras_inception.cli import app
 from keras_inception.images.listing import image_files
 from keras_inception.inference.predictor import load
 from keras_inception.network.build import build_network
@@ -191,6 +196,74 @@ def test_thousands_of_files_are_read_one_batch_at_a_time(saved, picture, tmp_pat
     assert len(rest) == 1999
     assert [number for number, answer in enumerate(rest, start=1) if answer.error] == [1234]
     assert {answer.labels[0][0] for answer in rest if not answer.error} == {label}
+
+
+# The command line, on names and folders of every kind
+
+
+def command(*arguments: object, stdin: bytes | None = None):
+    return CliRunner().invoke(app, ["predict", *map(str, arguments)], input=stdin)
+
+
+def json_lines(result) -> list[dict]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_lists_with_windows_line_ends_and_folders_on_standard_input(saved, picture, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(picture, tmp_path / "in" / "1.png")
+    shutil.copy(picture, tmp_path / "in" / "2.png")
+    listed = os.fsencode(picture) + b"\r\n\r\n" + os.fsencode(tmp_path / "in") + b"\r\n"
+    result = command(saved, "-", "--json", stdin=listed)
+    assert result.exit_code == 0, result.output
+    names = [line["image"] for line in json_lines(result)]
+    assert names == [str(picture), str(tmp_path / "in" / "1.png"), str(tmp_path / "in" / "2.png")]
+
+
+def test_a_missing_path_among_others_is_reported_and_the_rest_answered(saved, picture, tmp_path):
+    result = command(saved, tmp_path / "gone.png", picture, "--json")
+    assert result.exit_code == 2
+    gone, found = json_lines(result)
+    assert "gone.png' (not found)" in gone["error"]
+    assert len(found["labels"]) == 5
+    assert result.stderr.count("Error:") == 1
+
+
+def test_hidden_files_are_counted_and_do_not_fail_a_folder(saved, picture, tmp_path):
+    root = tmp_path / "in"
+    for name in (".DS_Store", ".ipynb_checkpoints/1.png", "__MACOSX/._1.png", "Thumbs.db"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("x")
+    shutil.copy(picture, root / "1.png")
+    result = command(saved, root)
+    assert result.exit_code == 0, result.output
+    assert "4 hidden files and files of the operating system are left out." in result.stderr
+    (root / "notes.txt").write_text("x")
+    result = command(saved, root)
+    assert result.exit_code == 2
+    assert "notes.txt" in result.stderr
+
+
+def test_names_that_are_not_utf_8_are_printed_escaped(saved, picture, tmp_path):
+    strange = tmp_path / os.fsdecode(b"bild\xe9\n.png")
+    shutil.copy(picture, strange)
+    result = command(saved, strange)
+    assert result.exit_code == 0, result.output
+    assert r"bild\xe9\n.png" in "".join(result.stdout.split())
+    broken = tmp_path / os.fsdecode(b"kaputt\xff.png")
+    broken.write_text("no image")
+    result = command(saved, broken, strange)
+    assert result.exit_code == 2
+    assert "kaputt" in result.stderr
+
+
+def test_labels_with_separators_of_unicode_stay_whole(saved, picture):
+    names = ["a\u2028b", "c\x85d", "e\x1cf", "g", "h"]
+    saved.with_name("labels.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    assert sorted(load(saved).labels) == sorted(names)
+    result = command(saved, picture, "--top", 5)
+    assert result.exit_code == 0, result.output
+    assert r"a\u2028b" in result.stdout
 
 
 def test_folders_are_searched_in_order_and_files_are_used_unfiltered(tmp_path):
