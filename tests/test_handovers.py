@@ -1,6 +1,6 @@
-"""What one command leaves for the next: data, weights, channels, sizes, and what is said of them.
+"""Data flow between commands: data, weights, channels, sizes, and the printed information.
 
-Where a training itself does not matter it is replaced by a note of what it was asked for.
+Where training itself does not matter, a record of its arguments replaces it.
 """
 
 import json
@@ -41,7 +41,7 @@ from keras_inception.training.run import fitted_to_data, train
 
 
 def photos(root: Path, count: int = 20, size: int = 32, grey: bool = False) -> Path:
-    """Noise of three levels, which are the classes."""
+    """Noise of three levels, one per class."""
     random = np.random.default_rng(0)
     for name, level in (("dark", 60), ("light", 180), ("mixed", 120)):
         (root / name).mkdir(parents=True)
@@ -72,7 +72,7 @@ def test_the_record_names_the_data_and_their_contents(tmp_path):
     assert record(again) == document
 
 
-def test_contents_count_and_paths_do_not(tmp_path):
+def test_data_is_identified_by_contents_not_paths(tmp_path):
     root = photos(tmp_path / "photos")
     before = identity(open_data(f"dir:{root}"))
     shutil.copytree(root, tmp_path / "elsewhere")
@@ -93,7 +93,7 @@ def test_a_damaged_record_is_one_error(tmp_path):
         recorded_source(tmp_path)
 
 
-def test_the_option_is_short_where_it_may_be_and_quoted(tmp_path, monkeypatch):
+def test_the_data_option_is_short_and_quoted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert data_option(f"dir:{tmp_path / 'my images'}") == "--data 'dir:my images'"
     assert data_option("dir:/a/b") == "--data dir:/a/b"
@@ -103,7 +103,7 @@ def test_the_option_is_short_where_it_may_be_and_quoted(tmp_path, monkeypatch):
 # --- next commands ------------------------------------------------------------------------------
 
 
-def test_a_spec_without_data_takes_what_is_recorded_beside_it(asked, tmp_path):  # noqa: F811
+def test_a_spec_without_data_uses_the_recorded_data(asked, tmp_path):  # noqa: F811
     root = photos(tmp_path / "photos")
     search = tmp_path / "search"
     search.mkdir()
@@ -143,7 +143,7 @@ def test_a_search_prints_a_command_that_trains_on_its_data(tmp_path, monkeypatch
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A run of three classes in colour, and the data it was trained on."""
+    """A run of three classes in colour, and its training data."""
     root = tmp_path_factory.mktemp("handovers")
     data = open_data(f"dir:{photos(root / 'photos')}")
     spec = fitted_to_data(variant_spec("nano"), data)
@@ -159,14 +159,14 @@ def test_a_run_records_its_data_in_the_served_model_too(finished):
     assert not (finished / "run" / ".scan.json.gz").exists()
 
 
-def test_evaluate_takes_the_data_of_the_run(finished):
+def test_evaluate_uses_the_data_of_the_run(finished):
     result = run("evaluate", finished / "run")
     assert result.exit_code == 0, result.output
     assert "12 held-out images" in result.stdout
     assert "as recorded in" in result.stdout
 
 
-def test_evaluate_takes_test_images_where_training_held_out_others(finished, tmp_path):
+def test_evaluate_uses_test_images_if_training_held_out_others(finished, tmp_path):
     for part, count in (("train", 5), ("val", 4), ("test", 3)):
         photos(tmp_path / part, count)
     result = run("evaluate", finished / "run", "--data", f"dir:{tmp_path}")
@@ -175,7 +175,7 @@ def test_evaluate_takes_test_images_where_training_held_out_others(finished, tmp
     assert "test images" in result.stdout
 
 
-def test_the_same_contents_elsewhere_resume_and_others_are_refused(tmp_path):
+def test_resume_accepts_moved_data_and_refuses_other_data(tmp_path):
     data = open_data(f"dir:{photos(tmp_path / 'photos', 4)}")
     spec, recipe = (
         fitted_to_data(variant_spec("nano"), data),
@@ -183,7 +183,7 @@ def test_the_same_contents_elsewhere_resume_and_others_are_refused(tmp_path):
     )
 
     class Lost(keras.callbacks.Callback):
-        """Leaves the snapshot of the first epoch, and dies in the second."""
+        """Stops the run in the second epoch, after the snapshot of the first."""
 
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 1:
@@ -223,7 +223,7 @@ def test_initial_weights_for_other_pixels_are_refused_with_the_remedy(asked, tmp
         )
 
 
-def test_what_initial_weights_do_is_said(asked, tmp_path):  # noqa: F811
+def test_the_effect_of_initial_weights_is_printed(asked, tmp_path):  # noqa: F811
     spec = replace(variant_spec("nano"), input_shape=(32, 32, 3))
     weights = saved(spec, tmp_path / "ten.keras")
     data = f"dir:{photos(tmp_path / 'photos')}"
@@ -269,7 +269,7 @@ def test_a_fine_tuned_model_around_a_network_gives_its_weights(tmp_path):
     np.testing.assert_array_equal(model.get_layer("predictions_logits").get_weights()[0], kernel)
 
 
-def test_a_grey_folder_takes_the_channels_of_its_initial_weights(asked, tmp_path):  # noqa: F811
+def test_a_grey_folder_uses_the_channels_of_its_initial_weights(asked, tmp_path):  # noqa: F811
     spec = replace(variant_spec("nano"), input_shape=(32, 32, 3))
     weights = saved(spec, tmp_path / "rgb.keras")
     data = f"dir:{photos(tmp_path / 'grey', grey=True)}"
@@ -306,10 +306,10 @@ def test_grey_images_in_memory_become_rgb_and_back():
         (10, 4, {}, 4),  # shared by four devices
         (10, 1, {"mixup": 0.2}, 2),  # pairs
         (10, 1, {"micro_batches": 4}, 4),
-        (3, 4, {}, 64),  # nothing fits: refused later
+        (3, 4, {}, 64),  # no batch size fits: refused later
     ],
 )
-def test_a_batch_that_the_images_allow(images, devices, changes, batch):
+def test_the_batch_size_fits_the_images(images, devices, changes, batch):
     assert lowered_batch(replace(QUICK, **changes), images, devices).batch_size == batch
 
 
@@ -345,7 +345,7 @@ def test_large_photographs_get_a_hint(asked, tmp_path):  # noqa: F811
     assert size_hint(variant_spec("bn"), photographs) is None
 
 
-def test_what_happens_to_images_is_said(asked):  # noqa: F811
+def test_the_preprocessing_of_images_is_printed(asked):  # noqa: F811
     result = run("train", "--variant", "nano")
     assert "mirrored left to right (half of them), shifted by up to 2 pixels" in result.stdout
     assert "--set flip=false" in result.stdout
@@ -360,7 +360,7 @@ def test_what_happens_to_images_is_said(asked):  # noqa: F811
 
 
 @pytest.mark.filterwarnings("ignore:.shuffle=True. was passed:UserWarning")  # Keras's own `fit`
-def test_the_snippet_of_the_page_on_fine_tuning_works(finished, tmp_path, monkeypatch):
+def test_the_snippet_of_the_fine_tuning_page_runs(finished, tmp_path, monkeypatch):
     page = (Path(__file__).parents[1] / "docs" / "fine-tuning.md").read_text(encoding="utf-8")
     snippet = page.split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""A network compiled for Keras's own `fit`: what it takes from the recipe, and what it refuses."""
+"""A network compiled for Keras's own `fit`: fields of the recipe, and refused ones."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ def logits_network() -> keras.Model:
     "change",
     [{"average": "uniform"}, {"micro_batches": 2}, {"precision": "mixed_bfloat16"}],
 )
-def test_what_only_the_training_step_does_is_refused(change):
+def test_features_of_the_training_step_are_refused(change):
     recipe = replace(RECIPE, average="none")
     with pytest.raises(ValueError, match="which only `train` has"):
         compile_model(logits_network(), replace(recipe, **change), total_steps=9)
@@ -39,7 +39,7 @@ def test_clipping_is_the_optimizers():
 
 
 @pytest.mark.parametrize(("asked", "compiled"), [(True, True), (False, "auto")])
-def test_the_recipe_asks_for_xla(asked, compiled, monkeypatch):
+def test_the_recipe_enables_xla(asked, compiled, monkeypatch):
     seen = []
     monkeypatch.setattr(
         keras.Model, "compile", lambda *_, jit_compile, **__: seen.append(jit_compile)

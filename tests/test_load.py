@@ -1,4 +1,4 @@
-"""`keras_inception.load`: anything that is an image in, labels and scores out."""
+"""`keras_inception.load`: images of any kind in, labels and scores out."""
 
 import http.server
 import io
@@ -19,7 +19,7 @@ NAMES = ("a", "b", "c", "d", "e")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A network of 32 x 32 and its labels, as a run leaves them."""
+    """A network of 32 x 32 and its labels, as in a run's folder."""
     keras.utils.set_random_seed(0)
     folder = tmp_path_factory.mktemp("load") / "run"
     folder.mkdir()
@@ -35,7 +35,7 @@ def model(folder):
 
 @pytest.fixture
 def picture(tmp_path) -> Path:
-    """48 x 64 of random colours."""
+    """An image of 48 x 64 random colours."""
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     path = tmp_path / "bild.png"
     Image.fromarray(pixels).save(path)
@@ -43,7 +43,7 @@ def picture(tmp_path) -> Path:
 
 
 def expected(folder: Path, image: Image.Image) -> np.ndarray:
-    """By hand: the centred square, Pillow's resize, pixels in [-1, 1], Keras's model."""
+    """Compute scores from the centred square, Pillow's resize, pixels in [-1, 1], and the model."""
     left = (image.width - 48) // 2
     square = image.convert("RGB").crop((left, 0, left + 48, 48))
     pixels = np.asarray(square.resize((32, 32), Image.Resampling.BILINEAR), np.float32)
@@ -87,7 +87,7 @@ def test_grey_arrays_and_tensors(folder, model, picture):
         np.testing.assert_allclose(as_scores(model(given)), scores, atol=1e-6)
 
 
-def test_lists_batches_and_folders_give_an_answer_each(model, picture, tmp_path):
+def test_lists_batches_and_folders_give_one_answer_per_image(model, picture, tmp_path):
     one = model(picture)
     pixels = np.asarray(Image.open(picture))
     for several in ([picture, str(picture)], (pixels, pixels), np.stack([pixels, pixels])):
