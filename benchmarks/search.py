@@ -41,27 +41,32 @@ from keras_tuner.engine.trial import Trial
 from machine import device
 from small_networks import lean_28, plain_28, table_28
 
-from keras_inception.cost.budget import (
+from keras_inception import (
     Budget,
+    ImageData,
     NetworkBound,
+    NetworkSpec,
+    Recipe,
     fit_to_budget,
     module_widths,
+    network_cost,
+    open_data,
     with_module_widths,
 )
-from keras_inception.cost.layers import network_cost
-from keras_inception.data.sources import open_data
-from keras_inception.data.splits import ImageData
-from keras_inception.files import write_text
-from keras_inception.spec.network import NetworkSpec
-from keras_inception.spec.recipe import Recipe
-from tuning.candidate import TrialResult, hold_out, subset, train_candidate
-from tuning.engine.oracles import Kind
-from tuning.latency import LatencyBudget
-from tuning.latency_timing import load_or_measure
-from tuning.plan import LATENCY_FILE, SearchPlan
-from tuning.report.page import write_report
-from tuning.run import NetworkTuner, best_spec, claim
-from tuning.space import Space
+from tuning import (
+    LatencyBudget,
+    NetworkTuner,
+    SearchPlan,
+    Space,
+    TrialResult,
+    best_spec,
+    claim,
+    hold_out,
+    load_or_measure,
+    subset,
+    train_candidate,
+    write_report,
+)
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -77,7 +82,7 @@ class Arm:
         milliseconds: latency budget per image, in place of multiply-adds.
     """
 
-    oracle: Kind
+    oracle: str
     base: NetworkSpec
     kernels: tuple[str, ...] = ()
     milliseconds: float | None = None
@@ -218,7 +223,7 @@ def budget_of(arm: Arm, have: Setting, folder: Path) -> NetworkBound:
     """Return the setting's multiply-adds, or a latency budget measured on this machine."""
     if arm.milliseconds is None:
         return have.budget
-    model = load_or_measure(folder / LATENCY_FILE, arm.base, batch_size=TIMED_BATCH)
+    model = load_or_measure(folder / "latency.json", arm.base, batch_size=TIMED_BATCH)
     print(f"The latency model is off by {model.error:.1%} on held-out networks.", flush=True)
     return LatencyBudget(milliseconds=arm.milliseconds, model=model)
 
@@ -246,7 +251,7 @@ def search_arm(name: str, have: Setting, ledger: Ledger, folder: Path, specs: Pa
     tuner.search()
     if (found := best_spec(folder)) is not None:
         specs.mkdir(exist_ok=True)
-        write_text(specs / f"search_{name}.json", found.to_json())
+        (specs / f"search_{name}.json").write_text(found.to_json(), encoding="utf-8")
 
 
 def show(folder: Path) -> None:

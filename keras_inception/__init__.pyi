@@ -1,5 +1,8 @@
 from .cost.budget import Budget as Budget
+from .cost.budget import NetworkBound as NetworkBound
 from .cost.budget import fit_to_budget as fit_to_budget
+from .cost.budget import module_widths as module_widths
+from .cost.budget import with_module_widths as with_module_widths
 from .cost.growth import growth_by_depth as growth_by_depth
 from .cost.growth import growth_by_width as growth_by_width
 from .cost.keras_model import model_cost as model_cost

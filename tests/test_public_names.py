@@ -57,8 +57,6 @@ def not_public(text: str) -> list[str]:
 
 
 TEXTS = dict(python_texts())
-# The search benchmark replaces parts of a search.
-del TEXTS["benchmarks/search.py"]
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -1,10 +1,17 @@
+from .candidate import TrialResult as TrialResult
+from .candidate import hold_out as hold_out
+from .candidate import subset as subset
+from .candidate import train_candidate as train_candidate
 from .hypermodel import InceptionHyperModel as InceptionHyperModel
 from .latency import LatencyBudget as LatencyBudget
 from .latency import LatencyModel as LatencyModel
+from .latency_timing import load_or_measure as load_or_measure
 from .latency_timing import measure_latency_model as measure_latency_model
 from .plan import SearchPlan as SearchPlan
 from .report.page import write_report as write_report
+from .run import NetworkTuner as NetworkTuner
 from .run import best_spec as best_spec
+from .run import claim as claim
 from .run import search as search
 from .space import Space as Space
 from .space import base_network as base_network

@@ -13,37 +13,40 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from keras_inception.cli.common import (
-    console,
-    usage_errors,
-)
+from keras_inception.cli.common import console, print_missing_pictures, usage_errors
 from keras_inception.cli.data import chosen_data, print_left_out
-from keras_inception.cli.options import DataName
+from keras_inception.cli.options import DataName, Strict
 from keras_inception.files import METRICS_FILE, aside, keras_file, make_writable, write_text
 from keras_inception.images.geometry import Crops
+from keras_inception.packages import is_installed
 
 if TYPE_CHECKING:
     from keras_inception.data.splits import ImageData
-    from keras_inception.evaluation.scores import Table3Row
+    from keras_inception.evaluation.scores import Evaluation, Table3Row
     from keras_inception.inference.predictor import Predictor
+
+    # Number of models, crops, and how good they are.
+    Result = tuple[int, Crops, Evaluation]
+
+
+Models = Annotated[list[Path], typer.Argument(help="Runs' folders, or .keras files.")]
+CropNames = Annotated[
+    list[str] | None,
+    typer.Option(help="whole (default; as training evaluates), 1, 10 or 144. May be repeated."),
+]
+CropsAtOnce = Annotated[int, typer.Option(min=1, help="Crops at once.")]
+ResultFolder = Annotated[
+    Path | None, typer.Option(help="Folder for metrics.json and confusion_matrix.png.")
+]
 
 
 def evaluate(
-    models: Annotated[list[Path], typer.Argument(help="Runs' folders, or .keras files.")],
+    models: Models,
     data_name: DataName = None,
-    crops: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="whole, 1, 10 or 144; may be repeated. Without it: whole, as training evaluates."
-        ),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Crops at once.")] = 64,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse data with files that cannot be read.")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for metrics.json and confusion_matrix.png.")
-    ] = None,
+    crops: CropNames = None,
+    batch_size: CropsAtOnce = 64,
+    strict: Strict = False,
+    out: ResultFolder = None,
 ) -> None:
     """Top-1 and top-5 of a model, and of all given models together, in the layout of Table 3.
 
@@ -55,8 +58,7 @@ def evaluate(
         paths = [keras_file(model) for model in models]
         if out is not None:
             _check_out(out)
-    from keras_inception.evaluation import plots
-    from keras_inception.evaluation.scores import crop_scores, evaluate_scores, table_3
+    from keras_inception.evaluation.scores import table_3
     from keras_inception.inference.predictor import load
 
     with usage_errors():
@@ -68,37 +70,60 @@ def evaluate(
             _check_classes(predictor, path, data)
         data = data.with_channels(predictors[0].network.input_shape[2])
     print_left_out(data.unreadable, data.folders_left_out)
-    results = []
-    with Progress(console=console, transient=True) as progress, usage_errors():
-        for name in chosen:
-            task = progress.add_task(f"crops: {name}", total=len(data.test) * len(predictors))
-            total: Any = 0
-            for count, predictor in enumerate(predictors, 1):
-                total = total + crop_scores(
-                    predictor.network.model,
-                    data.test,
-                    name,
-                    batch_size=batch_size,
-                    progress=partial(progress.advance, task),
-                )
-                if count in (1, len(predictors)):
-                    results.append((count, name, evaluate_scores(total / count, data.test.labels)))
-    results.sort(key=lambda result: result[0])
+    results = _results(predictors, data, chosen, batch_size)
     rows = table_3(results)
     console.print(_table(rows, results, data))
     if out is not None:
-        document = [
-            {"crop": name, **asdict(row), **evaluation.summary(data.class_names)}
-            for row, (_, name, evaluation) in zip(rows, results, strict=True)
-        ]
-        text = json.dumps(
-            {"data": data.source, "models": [str(p) for p in paths], "rows": document}
-        )
         with usage_errors():
-            write_text(out / METRICS_FILE, text + "\n")
-            with aside(out / "confusion_matrix.png") as picture:
-                plots.confusion_matrix(results[-1][2].confusion, data.class_names, picture)
-        console.print(f"metrics.json and confusion_matrix.png are in {escape(str(out))}.")
+            _write_results(out, rows, results, paths, data)
+
+
+def _results(
+    predictors: list[Predictor], data: ImageData, chosen: list[Crops], batch_size: int
+) -> list[Result]:
+    """The first model alone, then all together, by each kind of crops."""
+    from keras_inception.evaluation.scores import crop_scores, evaluate_scores
+
+    results: list[Result] = []
+    with Progress(console=console, transient=True) as progress, usage_errors():
+        for name in chosen:
+            task = progress.add_task(f"crops: {name}", total=len(data.test) * len(predictors))
+            advance = partial(progress.advance, task)
+            total: Any = 0
+            for count, predictor in enumerate(predictors, 1):
+                model = predictor.network.model
+                total = total + crop_scores(
+                    model, data.test, name, batch_size=batch_size, progress=advance
+                )
+                if count in (1, len(predictors)):
+                    results.append((count, name, evaluate_scores(total / count, data.test.labels)))
+    return sorted(results, key=lambda result: result[0])
+
+
+def _write_results(
+    folder: Path,
+    rows: list[Table3Row],
+    results: list[Result],
+    paths: list[Path],
+    data: ImageData,
+) -> None:
+    from keras_inception.evaluation import plots
+
+    document = [
+        {"crop": name, **asdict(row), **evaluation.summary(data.class_names)}
+        for row, (_, name, evaluation) in zip(rows, results, strict=True)
+    ]
+    models = [str(path) for path in paths]
+    text = json.dumps({"data": data.source, "models": models, "rows": document})
+    write_text(folder / METRICS_FILE, text + "\n")
+    if is_installed("matplotlib"):
+        with aside(folder / "confusion_matrix.png") as picture:
+            plots.confusion_matrix(results[-1][2].confusion, data.class_names, picture)
+        written = f"{METRICS_FILE} and confusion_matrix.png are"
+    else:
+        print_missing_pictures()
+        written = f"{METRICS_FILE} is"
+    console.print(f"{written} in {escape(str(folder))}.")
 
 
 def _check_out(folder: Path) -> None:
@@ -131,7 +156,7 @@ def _check_classes(predictor: Predictor, path: Path, data: ImageData) -> None:
         )
 
 
-def _table(rows: list[Table3Row], results: Any, data: ImageData) -> Table:
+def _table(rows: list[Table3Row], results: list[Result], data: ImageData) -> Table:
     note = f"; {data.note}" if data.note else ""
     table = Table(title=f"{len(data.test):,} held-out images of {escape(data.name + note)}")
     for column in ("models", "crops", "cost", "top-5 error", "compared to base", "top-1", "loss"):

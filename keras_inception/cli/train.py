@@ -144,19 +144,11 @@ def train(
     _print_job(spec, data, recipe, initial)
     from keras_inception.training.run import train as run
 
+    kept = {"snapshot_steps": snapshot_steps, "snapshot_minutes": snapshot_minutes or None}
+    others: dict[str, Any] = {"strategy": devices, "init": init, "verbose": 0, **kept}
     with _ends(folder), TrainingDisplay() as display:
-        result = run(
-            spec,
-            data,
-            recipe,
-            folder,
-            strategy=devices,
-            init=init,
-            snapshot_steps=snapshot_steps,
-            snapshot_minutes=snapshot_minutes or None,
-            callbacks=[display.callback, *callbacks],
-            verbose=0,
-        )
+        callbacks = [display.callback, *callbacks]
+        result = run(spec, data, recipe, folder, callbacks=callbacks, **others)
     _print_result(folder, result.metrics)
 
 
