@@ -26,8 +26,7 @@ import numpy as np
 import tensorflow as tf
 from machine import device
 
-from keras_inception import VARIANTS, Recipe
-from keras_inception.training.strategy import make_trainer
+from keras_inception import VARIANTS, Recipe, make_trainer
 
 RESULTS = Path(__file__).parent / "results" / "training_throughput.csv"
 BATCH_SIZE, ROUNDS, STEPS_A_ROUND = 16, 10, 3
