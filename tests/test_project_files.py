@@ -64,3 +64,12 @@ def test_an_issue_form_has_its_required_fields(path: Path) -> None:
     identifiers = [field["id"] for field in form["body"]]
     assert len(identifiers) == len(set(identifiers))
     assert all(field["attributes"]["label"] for field in form["body"])
+
+
+@pytest.mark.parametrize("name", ["core.txt", "smoke.txt"])
+def test_a_list_of_tests_names_tests_that_exist(name: str) -> None:
+    words = (ROOT / "tests" / name).read_text(encoding="utf-8").split()
+    for word in words:
+        file, _, function = word.partition("::")
+        assert file == "--deselect" or (ROOT / file).exists(), file
+        assert not function or f"def {function}(" in (ROOT / file).read_text(encoding="utf-8")
