@@ -1,9 +1,9 @@
-"""Encoded images to pixels inside a TensorFlow graph, as `preprocessing.read_image` does it.
+"""Encoded images to pixels inside a TensorFlow graph, as `decode.read_image` does it.
 
-TensorFlow's own operators only, so that the graph serves without Python. JPEG (with EXIF
-orientation), PNG, BMP and the first frame of a GIF; the largest centred part of the network's
-shape is resized to it. Pixels are those of `read_image` to one level of 255: Pillow rounds between
-its two passes. An image that cannot be decoded does not fail its batch: it is marked.
+TensorFlow's own operators only, so that the graph serves without Python. Pixels are those of
+`read_image` to one level of 255, because Pillow rounds between its two passes. An image that the
+graph cannot decode as Pillow does, or larger than the limit, does not fail its batch: it is marked.
+docs/images.md lists the formats.
 """
 
 from __future__ import annotations
@@ -12,129 +12,121 @@ from typing import Any
 
 import tensorflow as tf
 
-_START_OF_SCAN = 0xDA
-_APP1 = 0xE1
-_EXIF = [ord(letter) for letter in "Exif\0\0"]
-_ORIENTATION_TAG = 0x0112
-_MOST_MARKERS = 64  # before the picture; a JPEG has about ten
+from keras_inception.images.graph_gif import first_frame
+from keras_inception.images.graph_headers import SIGNATURE, Header, read_header
+from keras_inception.images.limits import max_pixels
+
+# Larger images are decoded one after the other, so that memory does not grow with the cores.
+_LARGE = 4_000_000
 
 
-def decode_images(encoded: Any, *, height: int, width: int, channels: int) -> tuple[Any, Any]:
+def decode_images(
+    encoded: Any, *, height: int, width: int, channels: int, limit: int | None = None
+) -> tuple[Any, Any]:
     """Decode a batch of image files.
 
     Args:
         encoded: N strings, each the bytes of a file.
         height, width, channels: of the result; 3 channels are RGB, 1 is grey.
+        limit: the most pixels of an image; default `limits.max_pixels()`.
 
     Returns:
         (pixels, valid): float32 N x height x width x channels, whole numbers in [0, 255], and
         bool N. Where `valid` is false the image could not be decoded and its pixels are 0.
     """
-    count = tf.shape(encoded)[0]
+    headers = tf.map_fn(read_header, encoded, fn_output_signature=SIGNATURE)
+    size = tf.cast(headers.height, tf.int64) * tf.cast(headers.width, tf.int64)
+    accepted = headers.supported & (size <= (max_pixels() if limit is None else limit))
+    count = tf.cast(tf.shape(encoded)[0], tf.int64)
 
-    def decode(position: Any, contents: Any) -> tuple[Any, Any]:
-        return position, _decode_one(contents, height, width, channels)
+    def decoded(chosen: Any, parallel: int) -> tf.data.Dataset:
+        rows = tf.where(chosen)[:, 0]
+        parts = tf.nest.map_structure(lambda values: tf.gather(values, rows), (encoded, headers))
+        dataset = tf.data.Dataset.from_tensor_slices((rows, *parts))
+        return dataset.map(decode, num_parallel_calls=parallel).ignore_errors()
 
-    decoded = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
-    decoded = decoded.map(decode, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+    def decode(row: Any, contents: Any, header: Header) -> tuple[Any, Any]:
+        return row, _decode_one(contents, header, height, width, channels)
+
     # One row more than there are images, so that there is a batch even where none is decodable.
     shape = (height, width, channels)
-    sentinel = tf.data.Dataset.from_tensors((tf.cast(count, tf.int64), tf.zeros(shape)))
-    rows = decoded.concatenate(sentinel).batch(tf.cast(count, tf.int64) + 1)
-    positions, pixels = rows.get_single_element()
-    target = tf.concat([[count + 1], shape], axis=0)
-    pixels = tf.scatter_nd(positions[:, None], pixels, tf.cast(target, tf.int64))[:count]
-    valid = tf.scatter_nd(
-        positions[:, None], tf.ones_like(positions), tf.cast([count + 1], tf.int64)
-    )
-    return tf.ensure_shape(pixels, (None, *shape)), valid[:count] > 0
+    images = decoded(accepted & (size <= _LARGE), tf.data.AUTOTUNE)
+    images = images.concatenate(decoded(accepted & (size > _LARGE), 1))
+    images = images.concatenate(tf.data.Dataset.from_tensors((count, tf.zeros(shape))))
+    rows, pixels = images.batch(count + 1).get_single_element()
+    target = tf.concat([[count + 1], tf.constant(shape, tf.int64)], axis=0)
+    pixels = tf.scatter_nd(rows[:, None], pixels, target)[:count]
+    valid = tf.scatter_nd(rows[:, None], tf.ones_like(rows), [count + 1])[:count] > 0
+    return tf.ensure_shape(pixels, (None, *shape)), valid
 
 
-def _decode_one(contents: Any, height: int, width: int, channels: int) -> Any:
+def _decode_one(contents: Any, header: Header, height: int, width: int, channels: int) -> Any:
     def jpeg() -> Any:
         # The accurate transform is Pillow's too; the fast one is a few levels off.
-        pixels = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
-        return upright(pixels, _exif_orientation(tf.io.decode_raw(contents, tf.uint8)))
+        return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
 
-    def other() -> Any:
-        return tf.io.decode_image(contents, channels=3, expand_animations=False)
+    def by(decode: Any) -> Any:
+        """RGBA where there may be transparency, composited after the crop; else RGB."""
+        return lambda: tf.cond(
+            header.alpha, lambda: decode(contents, channels=4), lambda: decode(contents, channels=3)
+        )
 
-    image = tf.cast(tf.cond(tf.io.is_jpeg(contents), jpeg, other), tf.int32)
-    if channels == 1:
-        # ITU-R 601 luma in Pillow's integers.
-        weighted = tf.reduce_sum(image * [19595, 38470, 7471], axis=-1, keepdims=True)
-        image = tf.bitwise.right_shift(weighted + 0x8000, 16)
-    fitted = _fit(tf.cast(image, tf.float32), height, width)
+    def webp(contents: Any, channels: int) -> Any:
+        return tf.io.decode_image(contents, channels=channels, expand_animations=False)
+
+    decoders = [
+        lambda: tf.zeros((0, 0, 3), tf.uint8),
+        jpeg,
+        by(tf.io.decode_png),
+        lambda: tf.io.decode_gif(first_frame(contents))[0],
+        lambda: tf.io.decode_bmp(contents)[..., :3],
+        by(webp),
+    ]
+    stored = tf.switch_case(header.kind, decoders)
+    size = tf.stack([header.height, header.width])
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(stored)[:2], size)]):
+        image = _centred(upright(stored, header.orientation), height, width)
+    image = tf.cond(header.alpha, lambda: _on_white(image), lambda: image)
+    image = tf.ensure_shape(image, (None, None, 3))
+    image = _grey(image) if channels == 1 else image
+    fitted = _resized(image, height, width)
     return tf.ensure_shape(tf.clip_by_value(tf.round(fitted), 0, 255), (height, width, channels))
 
 
-def _fit(image: Any, height: int, width: int) -> Any:
-    """Resize the largest centred part of the shape; a triangle filter that grows with the ratio."""
-    size = tf.cast(tf.shape(image)[:2], tf.float32)
-    target = tf.constant([height, width], tf.float32)
-    scale = tf.reduce_max(target / size) * tf.ones(2)  # the part touches two opposite edges
-    translation = (target - size * scale) / 2
+def _centred(image: Any, height: int, width: int) -> Any:
+    """The largest centred part of that shape: `geometry.centre_window`."""
+    rows, columns = (tf.cast(tf.shape(image)[axis], tf.int64) for axis in (0, 1))
+    part_rows = tf.minimum(rows, tf.maximum((2 * columns * height + width) // (2 * width), 1))
+    part_columns = tf.minimum(columns, tf.maximum((2 * rows * width + height) // (2 * height), 1))
+    top, left = (rows - part_rows) // 2, (columns - part_columns) // 2
+    return image[top : top + part_rows, left : left + part_columns]
+
+
+def _on_white(image: Any) -> Any:
+    """RGBA on white, by Pillow's rounded division by 255. 16 bits suffice, and save memory."""
+    alpha = tf.cast(image[..., 3:], tf.uint16)
+    blend = tf.cast(image[..., :3], tf.uint16) * alpha + (255 - alpha) * 255 + 128
+    blend = tf.bitwise.right_shift(blend + tf.bitwise.right_shift(blend, 8), 8)
+    return tf.cast(blend, tf.uint8)
+
+
+def _grey(image: Any) -> Any:
+    """ITU-R 601 luma in Pillow's integers."""
+    weighted = tf.reduce_sum(tf.cast(image, tf.int32) * [19595, 38470, 7471], -1, keepdims=True)
+    return tf.cast(tf.bitwise.right_shift(weighted + 0x8000, 16), tf.uint8)
+
+
+def _resized(image: Any, height: int, width: int) -> Any:
+    """A triangle filter that grows with the ratio; the operator takes whole levels as they are."""
+    scale = [height, width] / tf.cast(tf.shape(image)[:2], tf.float32)
     return tf.raw_ops.ScaleAndTranslate(
         images=image[None],
         size=[height, width],
         scale=scale,
-        translation=translation,
+        translation=tf.zeros(2),
         kernel_type="triangle",
         antialias=True,
     )[0]
-
-
-def _exif_orientation(jpeg: Any) -> Any:
-    """The orientation in a JPEG's APP1 segment; 1 (upright) where there is none.
-
-    Source: Exif 2.3, section 4.5: markers of 0xFF, kind and big-endian length, up to the scan.
-    """
-    jpeg = tf.cast(jpeg, tf.int32)
-
-    def goes_on(start: Any, orientation: Any) -> Any:
-        kind = _at(jpeg, start + 1)
-        return (_at(jpeg, start) == 0xFF) & (kind != _START_OF_SCAN) & (orientation == 0)
-
-    def read_segment(start: Any, orientation: Any) -> tuple[Any, Any]:
-        header = _span(jpeg, start + 4, len(_EXIF))
-        is_exif = (_at(jpeg, start + 1) == _APP1) & tf.reduce_all(header == _EXIF)
-        orientation = tf.cond(
-            is_exif, lambda: _tiff_orientation(jpeg, start + 4 + len(_EXIF)), lambda: orientation
-        )
-        return start + 2 + _number(_span(jpeg, start + 2, 2), little=False), orientation
-
-    _, orientation = tf.while_loop(
-        goes_on, read_segment, (tf.constant(2), tf.constant(0)), maximum_iterations=_MOST_MARKERS
-    )
-    return tf.where((orientation >= 1) & (orientation <= 8), orientation, 1)
-
-
-def _tiff_orientation(data: Any, start: Any) -> Any:
-    """The orientation among the entries of the first directory of the TIFF block at `start`."""
-    little = _at(data, start) == ord("I")
-    directory = start + _number(_span(data, start + 4, 4), little)
-    count = tf.minimum(_number(_span(data, directory, 2), little), 1024)
-    entries = directory + 2 + 12 * tf.range(count)
-    tags = _number(_span(data, entries[:, None], 2), little)
-    values = _number(_span(data, entries[:, None] + 8, 2), little)
-    return tf.reduce_max(tf.where(tags == _ORIENTATION_TAG, values, 0))
-
-
-def _number(octets: Any, little: Any) -> Any:
-    """An unsigned integer of the octets on the last axis."""
-    powers = 256 ** tf.range(octets.shape[-1])
-    weights = tf.where(little, powers, powers[::-1])
-    return tf.reduce_sum(octets * weights, axis=-1)
-
-
-def _span(data: Any, start: Any, length: int) -> Any:
-    return _at(data, start + tf.range(length))
-
-
-def _at(data: Any, position: Any) -> Any:
-    """Octets at positions; beyond either end 0, so that a damaged header is no error."""
-    inside = (position >= 0) & (position < tf.size(data))
-    return tf.where(inside, tf.gather(data, tf.where(inside, position, 0)), 0)
 
 
 def upright(pixels: Any, orientation: Any) -> Any:
@@ -149,10 +141,3 @@ def upright(pixels: Any, orientation: Any) -> Any:
         chosen = tf.reduce_any(orientation == tf.constant(mirrored))
         pixels = tf.cond(chosen, lambda: tf.reverse(pixels, [axis]), lambda: pixels)  # noqa: B023
     return pixels
-
-
-def resized(images: Any, size: Any) -> Any:
-    """Images, ... x h x w x C, in (height, width) with antialiasing, float32."""
-    if tuple(images.shape[-3:-1]) == tuple(size):
-        return tf.cast(images, tf.float32)
-    return tf.image.resize(tf.cast(images, tf.float32), size, antialias=True)

@@ -1,0 +1,237 @@
+"""What the header of an image file says, inside a TensorFlow graph: before anything is decoded.
+
+Sources: ITU-T T.81 (JPEG), CIPA DC-008 (EXIF), the PNG specification (third edition), GIF89a,
+Microsoft's BITMAPINFOHEADER, and Google's WebP container specification.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from keras_inception.images.graph_exif import (
+    ABSENT,
+    UNKNOWN,
+    UPRIGHT,
+    among,
+    at,
+    begins,
+    exif_orientation,
+    number,
+    octets,
+)
+
+
+class Kind(IntEnum):
+    """Formats that the graph decodes."""
+
+    NONE = 0
+    JPEG = 1
+    PNG = 2
+    GIF = 3
+    BMP = 4
+    WEBP = 5
+
+
+class Header(NamedTuple):
+    """int32 scalars, and a boolean one.
+
+    Attributes:
+        kind: a `Kind`.
+        height, width: as stored, before the orientation is applied.
+        orientation: EXIF's, 1 to 8.
+        alpha: whether there may be pixels that are not opaque.
+        supported: whether the graph decodes all of it as `decode` does.
+    """
+
+    kind: Any
+    height: Any
+    width: Any
+    orientation: Any
+    alpha: Any
+    supported: Any
+
+
+SIGNATURE = Header(*(tf.TensorSpec((), dtype) for dtype in (*[tf.int32] * 4, *[tf.bool] * 2)))
+
+_START_OF_SCAN = 0xDA
+_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, Huffman coding
+_ALL_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+_WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xDA))
+_APP1 = 0xE1
+_EXIF = b"Exif\0\0"
+_MOST_MARKERS = 4096  # before the picture; a JPEG has about ten, with extended XMP hundreds
+# Other places where Pillow finds an orientation if EXIF has none; the graph does not read them.
+_OTHER_ORIENTATION = (
+    r'tiff:Orientation(="|>)[2-8]|Raw profile type exif|XML:com\.adobe\.xmp\x00\x01'
+)
+_TIFF = r"(II\*\x00|MM\x00\*)"
+
+
+def read_header(contents: Any) -> Header:
+    """The header of a file.
+
+    Args:
+        contents: scalar string.
+    """
+    data = octets(contents)
+    kinds = (
+        (Kind.JPEG, begins(data, 0, b"\xff\xd8\xff")),
+        (Kind.PNG, begins(data, 0, b"\x89PNG\r\n\x1a\n") & begins(data, 12, b"IHDR")),
+        (Kind.GIF, begins(data, 0, b"GIF87a") | begins(data, 0, b"GIF89a")),
+        (Kind.BMP, begins(data, 0, b"BM")),
+        (Kind.WEBP, begins(data, 0, b"RIFF") & begins(data, 8, b"WEBP")),
+    )
+    kind = tf.add_n([tf.where(found, int(kind), 0) for kind, found in kinds])
+    readers = (_none, _jpeg, _png, _gif, _bmp, _webp)
+    return tf.switch_case(kind, [_reader(read, contents, data) for read in readers])
+
+
+def _reader(read: Any, contents: Any, data: Any) -> Any:
+    return lambda: read(contents, data)
+
+
+def _header(
+    kind: Kind, height: Any, width: Any, orientation: Any, *, alpha: Any, supported: Any
+) -> Header:
+    supported &= (orientation != UNKNOWN) & (height > 0) & (width > 0)
+    orientation = tf.where(orientation == ABSENT, UPRIGHT, orientation)
+    alpha = tf.convert_to_tensor(alpha)
+    return Header(tf.constant(int(kind)), height, width, orientation, alpha, supported)
+
+
+def _none(contents: Any, data: Any) -> Header:
+    zero, no = tf.constant(0), tf.constant(False)
+    return _header(Kind.NONE, zero, zero, zero, alpha=no, supported=no)
+
+
+def _jpeg(contents: Any, data: Any) -> Header:
+    """The frame's header and EXIF's segment, among the markers before the first scan."""
+
+    def goes_on(position: Any, frame: Any, exif: Any, exifs: Any) -> Any:
+        at_scan = (at(data, position) == 0xFF) & (at(data, position + 1) == _START_OF_SCAN)
+        return ~at_scan & (position < tf.size(data))
+
+    def next_marker(position: Any, frame: Any, exif: Any, exifs: Any) -> Any:
+        code = at(data, position + 1)
+        is_marker = at(data, position) == 0xFF
+        is_frame = is_marker & among(code, _ALL_FRAMES)
+        is_exif = is_marker & (code == _APP1) & begins(data, position + 4, _EXIF)
+        step = tf.where(
+            among(code, _WITHOUT_LENGTH), 2, 2 + number(data, position + 2, 2, little=False)
+        )
+        step = tf.where(is_marker & (code != 0xFF), step, 1)  # bytes between, and that fill up
+        return (
+            position + step,
+            tf.where(is_frame, position, frame),
+            tf.where(is_exif & (exifs == 0), position, exif),
+            exifs + tf.cast(is_exif, tf.int32),
+        )
+
+    start = (tf.constant(2), tf.constant(-1), tf.constant(-1), tf.constant(0))
+    scan, frame, exif, exifs = tf.while_loop(
+        goes_on, next_marker, start, maximum_iterations=_MOST_MARKERS
+    )
+    height, width = (number(data, frame + place, 2, little=False) for place in (5, 7))
+    # Not four inks: TensorFlow rounds their mixture down, Pillow to the nearest level.
+    components = at(data, frame + 9)
+    supported = (
+        (frame > 0)
+        & (scan < tf.size(data))
+        & among(at(data, frame + 1), _FRAMES)
+        & (at(data, frame + 4) == 8)
+        & among(components, (1, 3))
+    )
+    # Pillow joins the segments of an EXIF block that has several.
+    end = exif + 2 + number(data, exif + 2, 2, little=False)
+    block = data[exif + 4 + len(_EXIF) : end]
+    orientation = tf.cond(exif > 0, lambda: exif_orientation(block), lambda: tf.constant(ABSENT))
+    orientation = tf.where((exifs > 1) & (orientation == ABSENT), UNKNOWN, orientation)
+    orientation = _or_elsewhere(orientation, tf.strings.substr(contents, 0, scan))
+    return _header(Kind.JPEG, height, width, orientation, alpha=False, supported=supported)
+
+
+def _png(contents: Any, data: Any) -> Header:
+    width, height = (number(data, tf.constant(place), 4, little=False) for place in (16, 20))
+    depth, colour = at(data, 24), at(data, 25)
+    key = tf.strings.regex_full_match(contents, r"\C*tRNS\C*")
+    orientation = _or_elsewhere(_orientation_after(contents, data, "eXIf"), contents)
+    # Pillow compares the high bytes of 16-bit colour with those of the transparent one.
+    supported = ~(key & (depth == 16) & (colour == 2))
+    alpha = key | (colour == 4) | (colour == 6)
+    return _header(Kind.PNG, height, width, orientation, alpha=alpha, supported=supported)
+
+
+def _gif(contents: Any, data: Any) -> Header:
+    width, height = (number(data, tf.constant(place), 2, little=True) for place in (6, 8))
+    # `graph_gif.first_frame` checks the rest.
+    orientation, yes = tf.constant(UPRIGHT), tf.constant(True)
+    return _header(Kind.GIF, height, width, orientation, alpha=False, supported=yes)
+
+
+def _bmp(contents: Any, data: Any) -> Header:
+    """24 or 32 bits, neither compressed nor with masks; rows from below (height > 0) or above."""
+    size, width, height, compression = (
+        number(data, tf.constant(place), 4, little=True) for place in (14, 18, 22, 30)
+    )
+    bits = number(data, tf.constant(28), 2, little=True)
+    supported = (size >= 40) & ((bits == 24) | (bits == 32)) & (compression == 0)
+    orientation = tf.constant(UPRIGHT)
+    return _header(Kind.BMP, tf.abs(height), width, orientation, alpha=False, supported=supported)
+
+
+def _webp(contents: Any, data: Any) -> Header:
+    """A lossy or lossless picture, alone or (VP8X) with more chunks."""
+    extended, lossless = begins(data, 12, b"VP8X"), begins(data, 12, b"VP8L")
+    flags = at(data, 20)
+    packed = number(data, tf.constant(21), 4, little=True)  # 14 bits each, then alpha
+
+    def side(canvas: int, in_packed: int, in_frame: int) -> Any:
+        of_lossless = 1 + tf.bitwise.bitwise_and(tf.bitwise.right_shift(packed, in_packed), 0x3FFF)
+        of_lossy = tf.bitwise.bitwise_and(
+            number(data, tf.constant(in_frame), 2, little=True), 0x3FFF
+        )
+        of_canvas = 1 + number(data, tf.constant(canvas), 3, little=True)
+        return tf.where(extended, of_canvas, tf.where(lossless, of_lossless, of_lossy))
+
+    alpha = tf.where(extended, _bit(flags, 4), lossless & _bit(packed, 28))
+    orientation = _orientation_after(contents, data, r"EXIF\C{4}(Exif\x00\x00)?")
+    orientation = _or_elsewhere(orientation, contents)
+    animated = extended & _bit(flags, 1)
+    supported = (extended | lossless | begins(data, 12, b"VP8 ")) & ~animated
+    return _header(
+        Kind.WEBP,
+        side(27, 14, 28),
+        side(24, 0, 26),
+        orientation,
+        alpha=alpha,
+        supported=supported,
+    )
+
+
+def _orientation_after(contents: Any, data: Any, chunk: str) -> Any:
+    """The orientation in the TIFF block that follows a pattern; ABSENT where none does."""
+    rest = tf.strings.regex_replace(contents, rf"^\C*?{chunk}{_TIFF}", "", replace_global=False)
+    start = tf.size(data) - tf.strings.length(rest)
+    return tf.cond(
+        start > 0, lambda: exif_orientation(data[start - 4 :]), lambda: tf.constant(ABSENT)
+    )
+
+
+def _or_elsewhere(orientation: Any, contents: Any) -> Any:
+    """UNKNOWN where EXIF has no orientation, but Pillow finds one elsewhere."""
+    return tf.cond(
+        orientation == ABSENT,
+        lambda: tf.where(
+            tf.strings.regex_full_match(contents, rf"\C*({_OTHER_ORIENTATION})\C*"),
+            UNKNOWN,
+            ABSENT,
+        ),
+        lambda: orientation,
+    )
+
+
+def _bit(value: Any, place: int) -> Any:
+    return tf.bitwise.bitwise_and(tf.bitwise.right_shift(value, place), 1) == 1
