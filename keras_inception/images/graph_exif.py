@@ -19,11 +19,17 @@ ABSENT = 0
 _ORIENTATION_TAG = 0x0112
 _SHORTS, _LONGS = (3, 8), (4, 9)  # unsigned, signed
 _ENTRY_BYTES = 12
+# Of the values of TIFF's types 1 to 13 and of BigTIFF's 16.
+_UNIT_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8)
 
 
 def octets(contents: Any) -> Any:
-    """The bytes of a string as a vector, uint8."""
-    return tf.io.decode_raw(contents, tf.uint8)
+    """The bytes of a string as a vector, uint8; one byte of 0 where it is empty."""
+    return _not_empty(tf.io.decode_raw(contents, tf.uint8))
+
+
+def _not_empty(data: Any) -> Any:
+    return tf.cond(tf.size(data) > 0, lambda: data, lambda: tf.zeros(1, tf.uint8))
 
 
 def at(data: Any, position: Any) -> Any:
@@ -58,17 +64,31 @@ def exif_orientation(block: Any) -> Any:
     Returns:
         int32, 1 to 8; ABSENT without the tag, UNKNOWN where it is written in a rare way.
     """
+    block = _not_empty(block)
     little = begins(block, 0, b"II*\0")
     directory = number(block, tf.constant(4), 4, little=little)
     count = number(block, directory, 2, little=little)
     entries = directory + 2 + _ENTRY_BYTES * tf.range(count)
     entries = tf.boolean_mask(entries, entries <= tf.size(block) - _ENTRY_BYTES)
-    tags = number(block, entries, 2, little=little)
-    own = tf.boolean_mask(entries, tags == _ORIENTATION_TAG)
-    values = _value(block, own[:1], little)
-    found = tf.where(tf.size(own) == 1, tf.reduce_max(values), UNKNOWN)
-    found = tf.where(tf.size(own) == 0, ABSENT, found)
+    is_own = number(block, entries, 2, little=little) == _ORIENTATION_TAG
+    own = tf.boolean_mask(entries, is_own)
+    found = tf.where(tf.size(own) == 1, tf.reduce_max(_value(block, own[:1], little)), UNKNOWN)
+    # Pillow stops at the first entry whose data lie outside of the block.
+    before = tf.boolean_mask(entries, entries < tf.reduce_max(own))
+    damaged = tf.reduce_any(_is_outside(block, before, little))
+    found = tf.where(tf.size(own) == 0, ABSENT, tf.where(damaged, UNKNOWN, found))
     return tf.where(little | begins(block, 0, b"MM\0*"), found, _without_header(block))
+
+
+def _is_outside(block: Any, entry: Any, little: Any) -> Any:
+    """Whether an entry's data, where they are more than 4 bytes, are not all in the block."""
+    kind = number(block, entry + 2, 2, little=little)
+    unit = tf.gather(_UNIT_BYTES, tf.where(kind < len(_UNIT_BYTES), kind, 0))
+    count, offset = (number(block, entry + place, 4, little=little) for place in (4, 8))
+    # Without unit Pillow passes over the entry. Numbers that wrap around are negative.
+    too_many = (count < 0) | (count > tf.size(block) // tf.maximum(unit, 1))
+    beyond = (offset < 0) | (offset > tf.size(block) - unit * count)
+    return (unit > 0) & (too_many | ((unit * count > 4) & beyond))
 
 
 def _value(block: Any, entry: Any, little: Any) -> Any:

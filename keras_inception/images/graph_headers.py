@@ -157,7 +157,7 @@ def _png(contents: Any, data: Any) -> Header:
     width, height = (number(data, tf.constant(place), 4, little=False) for place in (16, 20))
     depth, colour = at(data, 24), at(data, 25)
     key = tf.strings.regex_full_match(contents, r"\C*tRNS\C*")
-    orientation = _or_elsewhere(_orientation_after(contents, data, "eXIf"), contents)
+    orientation = _or_elsewhere(_orientation_in(contents, data, "eXIf", little=False), contents)
     # Pillow compares the high bytes of 16-bit colour with those of the transparent one.
     supported = ~(key & (depth == 16) & (colour == 2))
     alpha = key | (colour == 4) | (colour == 6)
@@ -197,7 +197,9 @@ def _webp(contents: Any, data: Any) -> Header:
         return tf.where(extended, of_canvas, tf.where(lossless, of_lossless, of_lossy))
 
     alpha = tf.where(extended, _bit(flags, 4), lossless & _bit(packed, 28))
-    orientation = _orientation_after(contents, data, r"EXIF\C{4}(Exif\x00\x00)?")
+    orientation = _orientation_in(contents, data, r"EXIF\C{4}(Exif\x00\x00)?", little=True)
+    # Without its flag the chunk does not count.
+    orientation = tf.where(extended & _bit(flags, 3), orientation, ABSENT)
     orientation = _or_elsewhere(orientation, contents)
     animated = extended & _bit(flags, 1)
     supported = (extended | lossless | begins(data, 12, b"VP8 ")) & ~animated
@@ -211,12 +213,21 @@ def _webp(contents: Any, data: Any) -> Header:
     )
 
 
-def _orientation_after(contents: Any, data: Any, chunk: str) -> Any:
-    """The orientation in the TIFF block that follows a pattern; ABSENT where none does."""
+def _orientation_in(contents: Any, data: Any, chunk: str, *, little: bool) -> Any:
+    """The orientation in the TIFF block of a chunk; ABSENT without one.
+
+    Args:
+        chunk: a pattern of what stands before the block's data.
+        little: whether the chunk's length is little-endian, and stands after its name (WebP).
+    """
     rest = tf.strings.regex_replace(contents, rf"^\C*?{chunk}{_TIFF}", "", replace_global=False)
-    start = tf.size(data) - tf.strings.length(rest)
+    start = tf.size(data) - tf.strings.length(rest) - len("II*\0")
+    first = tf.where(begins(data, start - len(_EXIF), _EXIF), start - len(_EXIF), start)
+    length = number(data, first - (4 if little else 8), 4, little=little)
     return tf.cond(
-        start > 0, lambda: exif_orientation(data[start - 4 :]), lambda: tf.constant(ABSENT)
+        start > 0,
+        lambda: exif_orientation(data[start : first + length]),
+        lambda: tf.constant(ABSENT),
     )
 
 

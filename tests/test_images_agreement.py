@@ -1,0 +1,404 @@
+"""The two decoders, Pillow and TensorFlow's graph, on the same files: one level apart, or marked.
+
+The files are noise, where each misplaced or wrongly filtered pixel shows, and real photographs.
+"""
+
+import io
+import struct
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import sklearn
+import tensorflow as tf
+from PIL import Image, ImageOps, PngImagePlugin
+
+from keras_inception.images.decode import read_image
+from keras_inception.images.graph_decode import decode_images
+
+ORIENTATION = 0x0112
+# Height and width: even and odd, tall and wide, smaller and larger than the results.
+SIZES = ((100, 150), (127, 64), (225, 300), (61, 30), (32, 32), (33, 200), (501, 77), (1, 40))
+RESULTS = ((28, 28, 3), (224, 224, 3), (32, 56, 1))
+
+
+def noise(height: int, width: int, channels: int = 3) -> Image.Image:
+    random = np.random.default_rng(height * 1000 + width)
+    pixels = random.integers(0, 256, (height, width, channels), np.uint8)
+    return Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def tagged(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x010F] = "a maker, so that the orientation is not the first entry"
+    exif[ORIENTATION] = value
+    return exif
+
+
+def by_pillow(contents: bytes, height: int, width: int, channels: int) -> np.ndarray:
+    """Pillow alone: upright, on white, the centre of the same shape, resized."""
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(contents)))
+    if upright.mode.startswith("I"):
+        upright = Image.fromarray((np.asarray(upright, np.int64) >> 8).astype(np.uint8))
+    if upright.has_transparency_data:
+        white = Image.new("RGBA", upright.size, "white")
+        upright = Image.alpha_composite(white, upright.convert("RGBA"))
+    image = upright.convert("RGB" if channels == 3 else "L")
+    rows, columns = image.height, image.width
+    if rows * width > columns * height:
+        rows = max(1, int(columns * height / width + 0.5))
+    else:
+        columns = max(1, int(rows * width / height + 0.5))
+    top, left = (image.height - rows) // 2, (image.width - columns) // 2
+    part = image.crop((left, top, left + columns, top + rows))
+    fitted = part.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(fitted, np.float32).reshape(height, width, channels)
+
+
+def by_graph(files: list[bytes], height: int, width: int, channels: int) -> tuple:
+    pixels, valid = decode_images(
+        tf.constant(files, tf.string), height=height, width=width, channels=channels
+    )
+    return pixels.numpy(), valid.numpy().tolist()
+
+
+def kinds(height: int, width: int) -> dict[str, bytes]:
+    """A picture of noise in every kind of file that both decoders take."""
+    rgb, rgba, grey = (noise(height, width, channels) for channels in (3, 4, 1))
+    inverse = ImageOps.invert(rgb)
+    palette = rgb.quantize(200)
+    sixteen = Image.fromarray(np.asarray(grey, np.uint16) * 256 + np.asarray(grey)[::-1])
+    files = {
+        **{
+            f"jpeg, chroma {factors}": encoded(rgb, "JPEG", quality=90, subsampling=factors)
+            for factors in ("4:4:4", "4:2:2", "4:2:0", "4:1:1")
+        },
+        "progressive jpeg": encoded(rgb, "JPEG", progressive=True, quality=97),
+        "grey jpeg": encoded(grey, "JPEG"),
+        "png": encoded(rgb, "PNG"),
+        "grey png": encoded(grey, "PNG"),
+        "black and white png": encoded(grey.convert("1"), "PNG"),
+        "16-bit png": encoded(sixteen, "PNG"),
+        "png with alpha": encoded(rgba, "PNG"),
+        "grey png with alpha": encoded(rgba.convert("LA"), "PNG"),
+        "png with a transparent colour": encoded(rgb, "PNG", transparency=rgb.getpixel((0, 0))),
+        "png with a transparent level": encoded(grey, "PNG", transparency=grey.getpixel((0, 0))),
+        "palette png": encoded(palette, "PNG"),
+        "palette png, one transparent": encoded(palette, "PNG", transparency=3),
+        "palette png with alphas": encoded(palette, "PNG", transparency=bytes(range(200))),
+        **{
+            f"palette png, {bits} bits": encoded(rgb.quantize(2**bits), "PNG", bits=bits)
+            for bits in (1, 2, 4)
+        },
+        "apng": encoded(rgb, "PNG", save_all=True, append_images=[inverse]),
+        "gif": encoded(rgb, "GIF"),
+        "grey gif": encoded(grey, "GIF"),
+        "gif of rows in order": encoded(rgb, "GIF", interlace=0),
+        "transparent gif": encoded(rgb.quantize(100), "GIF", transparency=7),
+        "animated gif": encoded(rgb, "GIF", save_all=True, append_images=[inverse]),
+        "bmp": encoded(rgb, "BMP"),
+        "bmp of 32 bits": encoded(rgba, "BMP"),
+        "webp": encoded(rgb, "WEBP", quality=80),
+        "lossless webp": encoded(rgb, "WEBP", lossless=True),
+        "webp with alpha": encoded(rgba, "WEBP", quality=80),
+        "lossless webp with alpha": encoded(rgba, "WEBP", lossless=True, exact=True),
+        "webp with a profile": encoded(rgba, "WEBP", lossless=True, icc_profile=b"profile"),
+    }
+    for value in range(1, 10):
+        exif = tagged(value)
+        files[f"jpeg turned {value}"] = encoded(rgb, "JPEG", exif=exif)
+        files[f"png turned {value}"] = encoded(rgba, "PNG", exif=exif)
+        files[f"webp turned {value}"] = encoded(rgba, "WEBP", lossless=True, exif=exif)
+    return files
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    return {
+        f"{name}, {height} x {width}": contents
+        for height, width in SIZES
+        for name, contents in kinds(height, width).items()
+    }
+
+
+def photographs() -> dict[str, bytes]:
+    own = Path(__file__).parents[1] / "keras_inception" / "assets" / "photos"
+    paths = [
+        *sorted(own.glob("*.jpg")),
+        *sorted(Path(sklearn.__path__[0], "datasets", "images").glob("*.jpg")),
+        Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg"),
+    ]
+    files = {path.name: path.read_bytes() for path in paths}
+    assert len(files) == 6
+    for name, contents in list(files.items()):
+        image = Image.open(io.BytesIO(contents))
+        wide = image.crop((0, 0, image.width, image.height // 3))
+        tall = image.crop((1, 0, image.width // 3, image.height))
+        files |= {
+            f"{name} as {shape} {kind}": encoded(part, kind)
+            for shape, part in (("wide", wide), ("tall", tall))
+            for kind in ("JPEG", "PNG", "WEBP", "GIF")
+        }
+    return files
+
+
+def assert_agreement(files: dict[str, bytes], height: int, width: int, channels: int) -> None:
+    pixels, valid = by_graph([*files.values()], height, width, channels)
+    assert [name for name, decoded in zip(files, valid, strict=True) if not decoded] == []
+    for received, (name, contents) in zip(pixels, files.items(), strict=True):
+        expected = by_pillow(contents, height, width, channels)
+        np.testing.assert_allclose(received, expected, atol=1, err_msg=name)
+
+
+@pytest.mark.parametrize(("height", "width", "channels"), RESULTS)
+def test_noise_of_every_kind_and_shape(files, height, width, channels):
+    assert len(files) == 60 * len(SIZES)
+    assert_agreement(files, height, width, channels)
+
+
+@pytest.mark.parametrize(("height", "width", "channels"), [(224, 224, 3), (64, 48, 1)])
+def test_photographs(height, width, channels):
+    assert_agreement(photographs(), height, width, channels)
+
+
+def test_images_of_the_network_s_size_are_exact():
+    pixels, _ = by_graph([encoded(noise(32, 32), "PNG")], 32, 32, 3)
+    np.testing.assert_array_equal(pixels[0], np.asarray(noise(32, 32)))
+
+
+# --- what the graph does not decode ---------------------------------------------------------------
+
+
+def canvas(*frames: Image.Image, **options: object) -> bytes:
+    return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], **options)
+
+
+def partial_gif() -> bytes:
+    """The canvas is a column wider than the only frame."""
+    contents = bytearray(encoded(noise(20, 30), "GIF"))
+    contents[6] += 1
+    return bytes(contents)
+
+
+def with_xmp(kind: str, *, compressed: bool = False) -> bytes:
+    text = "<x:xmpmeta><tiff:Orientation>6</tiff:Orientation></x:xmpmeta>"
+    if kind != "PNG":
+        return encoded(noise(20, 30), kind, xmp=text.encode())
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt("XML:com.adobe.xmp", text, zip=compressed)
+    return encoded(noise(20, 30), "PNG", pnginfo=chunks)
+
+
+def as_imagemagick_writes_exif() -> bytes:
+    block = tagged(6).tobytes()
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text("Raw profile type exif", f"\nexif\n{len(block):8}\n{block.hex()}\n")
+    return encoded(noise(20, 30), "PNG", pnginfo=chunks)
+
+
+NOT_DECODED = {
+    "bmp with a palette": encoded(noise(20, 30).quantize(9), "BMP"),
+    "grey bmp": encoded(noise(20, 30, 1), "BMP"),
+    "black and white bmp": encoded(noise(20, 30, 1).convert("1"), "BMP"),
+    "gif of a part of its canvas": partial_gif(),
+    "animated webp": encoded(
+        noise(20, 30), "WEBP", save_all=True, append_images=[noise(20, 30, 4).convert("RGB")]
+    ),
+    "cmyk jpeg": encoded(noise(20, 30).convert("CMYK"), "JPEG"),
+    "jpeg turned in XMP alone": with_xmp("JPEG"),
+    "webp turned in XMP alone": with_xmp("WEBP"),
+    "png turned in XMP alone": with_xmp("PNG"),
+    "png with compressed XMP": with_xmp("PNG", compressed=True),
+    "png turned in a text chunk": as_imagemagick_writes_exif(),
+    "tiff": encoded(noise(20, 30), "TIFF"),
+    "avif": encoded(noise(20, 30), "AVIF"),
+    "nothing": b"",
+    "no image": b"no image",
+    "signature of a png alone": b"\x89PNG\r\n\x1a\n",
+    "half a jpeg": encoded(noise(64, 64), "JPEG")[:2000],
+    "half a png": encoded(noise(64, 64), "PNG")[:-40],
+    "half a webp": encoded(noise(64, 64), "WEBP")[:1500],
+    "half a gif": encoded(noise(64, 64), "GIF")[:2000],
+    "half a bmp": encoded(noise(64, 64), "BMP")[:2000],
+}
+
+
+def test_what_the_graph_does_not_decode_is_marked_and_fails_no_other():
+    whole = encoded(noise(32, 32), "PNG")
+    pixels, valid = by_graph([whole, *NOT_DECODED.values(), whole], 32, 32, 3)
+    marked = dict(zip(NOT_DECODED, valid[1:-1], strict=True))
+    assert [name for name, decoded in marked.items() if decoded] == []
+    assert valid[0]
+    assert valid[-1]
+    assert not pixels[1:-1].any()
+    for own in (pixels[0], pixels[-1]):
+        np.testing.assert_array_equal(own, np.asarray(noise(32, 32)))
+
+
+@pytest.mark.parametrize("files", [[], [b"no image"]])
+def test_batches_without_any_image(files):
+    pixels, valid = by_graph(files, 8, 8, 3)
+    assert pixels.shape == (len(files), 8, 8, 3)
+    assert valid == [False] * len(files)
+
+
+# --- rare layouts of EXIF -------------------------------------------------------------------------
+
+
+def with_block(block: bytes, *, before: bytes = b"", kind: str = "JPEG") -> bytes:
+    """A file with an EXIF block; `before` stands before a JPEG's segment."""
+    if kind == "JPEG":
+        contents = encoded(noise(40, 70), "JPEG")
+        segment = b"Exif\0\0" + block
+        marker = b"\xff\xe1" + struct.pack(">H", len(segment) + 2)
+        return contents[:2] + before + marker + segment + contents[2:]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    return encoded(noise(40, 70), kind, exif=b"Exif\0\0" + block, **options)
+
+
+def directory(*entries: bytes, order: str = "<", gap: int = 0) -> bytes:
+    """A TIFF block whose directory begins `gap` bytes after its header."""
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    start = struct.pack(f"{order}I", 8 + gap) + bytes(gap)
+    return head + start + struct.pack(f"{order}H", len(entries)) + b"".join(entries) + bytes(4)
+
+
+def entry(tag: int, kind: int, count: int, value: bytes, order: str = "<") -> bytes:
+    return struct.pack(f"{order}HHI", tag, kind, count) + value
+
+
+def turned(kind: int, order: str = "<", value: int = 6, count: int = 1) -> bytes:
+    code = {3: "H2x", 4: "I", 8: "h2x", 9: "i", 1: "B3x"}[kind]
+    return entry(ORIENTATION, kind, count, struct.pack(order + code, value), order)
+
+
+def filler(tag: int = 0xC000) -> bytes:
+    return entry(tag, 3, 1, b"\1\0\0\0")
+
+
+SHORT = directory(turned(3))
+LAYOUTS = {
+    "little-endian short": (SHORT, {}),
+    "big-endian short": (directory(turned(3, ">"), order=">"), {}),
+    "little-endian long": (directory(turned(4)), {}),
+    "big-endian long": (directory(turned(4, ">"), order=">"), {}),
+    "signed": (directory(turned(8)), {}),
+    "big-endian signed long": (directory(turned(9, ">"), order=">"), {}),
+    "a directory far behind": (directory(turned(3), gap=60_000), {}),
+    "an entry far behind": (directory(*[filler(1)] * 4000, turned(3)), {}),
+    "fill bytes": (SHORT, {"before": b"\xff" * 7}),
+    "many segments before": (SHORT, {"before": b"\xff\xe2\x00\x04ab" * 300}),
+    "a comment that looks like EXIF": (SHORT, {"before": b"\xff\xfe\x00\x0aExif\0\0II"}),
+    "no such orientation": (directory(turned(3, value=9)), {}),
+    "no orientation": (directory(filler()), {}),
+    "no entries": (directory(), {}),
+}
+# Pillow warns of some and raises at others; the image stays as it is.
+DAMAGED = {
+    "an empty block": b"",
+    "no byte order": b"XX" + SHORT[2:],
+    "a directory beyond the end": b"II*\0\xff\xff\xff\x7f" + SHORT[8:],
+    "cut before its end": SHORT[:20],
+}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_block_leaves_the_image_as_it_is(kind, name):
+    damaged = with_block(DAMAGED[name], kind=kind)
+    as_it_is = with_block(directory(filler()), kind=kind)
+    expected = by_pillow(as_it_is, 32, 32, 3)
+    np.testing.assert_array_equal(read_image(damaged, height=32, width=32, channels=3), expected)
+    pixels, valid = by_graph([damaged], 32, 32, 3)
+    assert valid == [True]
+    np.testing.assert_allclose(pixels[0], expected, atol=1)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_rare_layouts_of_exif(kind):
+    layouts = {
+        name: with_block(block, kind=kind, **options)
+        for name, (block, options) in LAYOUTS.items()
+        if kind == "JPEG" or not options
+    }
+    assert_agreement(layouts, 40, 70, 3)
+    assert_agreement(layouts, 70, 40, 3)
+    # 40 x 70 turned to 70 x 40: a network of that shape sees all of it.
+    noted = np.asarray(noise(40, 70))
+    turned_pixels, _ = by_graph([with_block(SHORT, kind="PNG")], 70, 40, 3)
+    np.testing.assert_array_equal(turned_pixels[0], np.rot90(noted, -1))
+
+
+# What Pillow and other readers take differently, or the graph does not read.
+MARKED = {
+    "two orientations": directory(turned(3), turned(3, value=3)),
+    "several values": directory(turned(3, count=2)),
+    "a byte": directory(turned(1)),
+    "another kind of TIFF": b"II+\0" + SHORT[4:],
+    "an entry before it whose text is not there": directory(
+        entry(0x010F, 2, 100, b"\xff\xff\xff\0"), turned(3)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_layouts_that_are_marked(name):
+    assert by_graph([with_block(MARKED[name])], 16, 16, 3)[1] == [False]
+
+
+def test_an_orientation_in_a_second_segment_is_marked():
+    """Pillow joins the segments: the second holds what the first points to."""
+    first = directory(gap=20_000)[:200]
+    second = directory(turned(3), gap=20_000)[200:]
+    segment = b"\xff\xe1" + struct.pack(">H", len(first) + 8) + b"Exif\0\0" + first
+    assert by_graph([with_block(second, before=segment)], 16, 16, 3)[1] == [False]
+
+
+# --- bounds -------------------------------------------------------------------------------------
+
+
+def of_one_colour(kind: str) -> bytes:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    return encoded(Image.new("RGB", (300, 200)), kind, **options)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+def test_larger_images_are_marked(kind):
+    files = tf.constant([of_one_colour(kind), encoded(noise(8, 8), "PNG")])
+    for limit, expected in ((60_000, [True, True]), (59_999, [False, True])):
+        _, valid = decode_images(files, height=8, width=8, channels=3, limit=limit)
+        assert valid.numpy().tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "sides"),
+    [
+        ("JPEG", None, ">HH"),
+        ("PNG", 16, ">II"),
+        ("GIF", 6, "<HH"),
+        ("BMP", 18, "<ii"),
+    ],
+)
+def test_the_size_is_read_before_anything_is_decoded(kind, place, sides):
+    """A header that claims more than there is memory for is refused, not allocated."""
+    contents = bytearray(of_one_colour(kind))
+    if place is None:
+        place = contents.index(b"\xff\xc0") + 5
+    contents[place : place + struct.calcsize(sides)] = struct.pack(sides, 60_000, 60_000)
+    graph = tf.function(lambda files: decode_images(files, height=8, width=8, channels=3))
+    assert graph(tf.constant([bytes(contents)]))[1].numpy().tolist() == [False]
+
+
+def test_a_gif_s_later_frames_are_not_decoded():
+    """A damaged second frame does not matter, as it does not to Pillow."""
+    contents = canvas(noise(30, 20), ImageOps.invert(noise(30, 20)))
+    second = contents.rindex(b"\x2c\0\0\0\0")
+    damaged = contents[:second] + b"\x2c" + b"\xff" * 9 + contents[second + 10 :]
+    assert_agreement({"damaged": damaged}, 30, 20, 3)
