@@ -159,20 +159,22 @@ def test_training_output(tmp_path, monkeypatch):
     (folder,) = (tmp_path / "saved_models").iterdir()
     lines = result.stdout.splitlines()
     cost = network_cost(quick_spec()).total
+    data, *lines = lines
+    assert data == f"Data: sample, since {tmp_path} has no data.json. --data names others."
     assert lines[0] == (
         f"tiny_for_tests on 28 x 28 x 1, 10 classes: {cost.params:,} parameters, "
         f"{cost.macs:,} multiply-adds, "
         f"{cost.activations * 4 / 1e6:.1f} MB of activations per image."
     )
-    assert lines[1].startswith("64 training and 32 held-out images of fashion_mnist_sample")
-    assert lines[1].endswith("2 epochs by the recipe [odd] name.")
+    assert lines[1] == ("64 training and 32 held-out images in 10 classes of fashion_mnist_sample.")
+    assert lines[2].startswith("2 epochs by the recipe [odd] name. Training images are mirrored")
     numbers = r"loss \d\.\d{3}  accuracy [01]\.\d{3}"
-    for epoch, line in enumerate(lines[2:4], start=1):
+    for epoch, line in enumerate(lines[3:5], start=1):
         assert re.fullmatch(rf"epoch +{epoch}/2  {numbers}  held out: {numbers}", line)
-    assert re.match(r"Held-out accuracy \d+\.\d\d% \(top-5 \d+\.\d\d%\) after \d+ s", lines[4])
+    assert re.match(r"Held-out accuracy \d+\.\d\d% \(top-5 \d+\.\d\d%\) after \d+ s", lines[5])
     relative = folder.relative_to(tmp_path)
-    assert lines[5] == f"Everything is in {relative}:"
-    shown = {line.strip().rstrip("/") for line in lines[6:-1]}
+    assert lines[6] == f"Everything is in {relative}:"
+    shown = {line.strip().rstrip("/") for line in lines[7:-1]}
     assert shown == {path.name for path in folder.iterdir()}
     assert lines[-1] == f"Try it on a picture: keras-inception predict {relative} IMAGE"
     assert '"seed": 5' in (folder / "recipe.json").read_text(encoding="utf-8")
