@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import keras
 import keras_tuner
-import tensorflow as tf
 
 from keras_inception.cost.budget import NetworkBound
 from keras_inception.cost.layers import network_cost
 from keras_inception.network.build import build_network
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import QUICK, Recipe
-from keras_inception.training.keras_fit import compile_model
+from keras_inception.training.optimizer import make_optimizer
+from tuning.rate_schedule import RecipeSchedule
 from tuning.space import Space, base_network
+
+# Callbacks that set the learning rate, in the place of the recipe's schedule.
+_RATE_CALLBACKS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+_INFINITE = -1  # tf.data's cardinality of a repeated data set
 
 
 class InceptionHyperModel(keras_tuner.HyperModel):
@@ -24,17 +29,21 @@ class InceptionHyperModel(keras_tuner.HyperModel):
         tuner.search(images, labels, validation_data=(other_images, other_labels))
 
     Images are float32, N x height x width x channels, in the pixel convention of the base (that of
-    `small` is [-1, 1]); labels N integers from 0. The first trial is random unless the oracle is
-    one of `tuning.engine.oracles`.
+    `small` is [-1, 1]); labels N integers from 0. They are used as given: the recipe's augmentation
+    is not applied. The tuner's `optimizer`, `loss` and `metrics` replace the recipe's. The first
+    trial is random unless the oracle is one of `tuning.engine.oracles`.
 
     Args:
-        budget: what every candidate costs at most.
+        budget: the most that a candidate may cost.
         input_shape: (height, width, channels).
         classes: of the labels.
-        recipe: how to train; without averages, micro-batches and half precision, which are not
-            Keras's own `fit`'s.
+        recipe: how to train; without averages, micro-batches and half precision, which Keras's
+            `fit` does not have.
         base: the network at the neutral point; None: `small` up to 64 pixels, `bn` above.
         width_divisor, depth, kernels, stem: as for `Space`.
+
+    Raises:
+        ValueError: a recipe that `fit` cannot follow, or values that `Space` refuses.
     """
 
     def __init__(
@@ -51,6 +60,7 @@ class InceptionHyperModel(keras_tuner.HyperModel):
         stem: bool = False,
     ) -> None:
         super().__init__()
+        _require_plain(recipe)
         self.recipe = recipe
         self.space = Space(
             base=base_network(input_shape, classes, base),
@@ -60,49 +70,136 @@ class InceptionHyperModel(keras_tuner.HyperModel):
             kernels=kernels,
             stem=stem,
         )
+        # The optimizers of the recipe; a tuner may replace them by its own.
+        self._optimizers: weakref.WeakSet[keras.optimizers.Optimizer] = weakref.WeakSet()
 
     def spec(self, hp: keras_tuner.HyperParameters) -> NetworkSpec:
         """The network of a trial's hyperparameters."""
         return self.space.spec(self.space.declare(hp))
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """The network, not compiled yet: its schedule needs the number of steps.
+        """The network, compiled by the recipe at its constant learning rate.
 
-        Its outputs are logits; `build_network(spec)` takes its weights and has a softmax.
+        `fit` adds the recipe's schedule, which needs to know how long the training is.
         """
-        return build_network(self.spec(hp), classifier_activation=None)
+        model = build_network(self.spec(hp))
+        optimizer = make_optimizer(
+            self.recipe, model.trainable_variables, self.recipe.learning_rate
+        )
+        optimizer.global_clipnorm = self.recipe.clip_norm or None
+        optimizer.build(model.trainable_variables)  # so that a tuner can load its saved state
+        self._optimizers.add(optimizer)
+        smoothing = self.recipe.label_smoothing
+        model.compile(
+            optimizer,
+            SmoothedCrossentropy(smoothing) if smoothing else "sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+            jit_compile=self.recipe.jit_compile or "auto",
+        )
+        return model
 
     def fit(
         self,
         hp: keras_tuner.HyperParameters,
         model: keras.Model,
-        x: Any,
+        x: Any = None,
         y: Any = None,
         *,
         batch_size: int | None = None,
         epochs: int | None = None,
+        callbacks: list[keras.callbacks.Callback] | None = None,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Compile by the recipe and fit.
+        """Fit by the recipe.
+
+        Its schedule covers the recipe's epochs, or `epochs` if they are more, and is continued
+        after `initial_epoch`. Without a known number of steps, the first epoch has one rate. A
+        callback that sets the learning rate, or an optimizer of the tuner's, takes its place.
 
         Args:
-            x, y: arrays, or a finite tf.data set of batches as `x` alone.
+            hp, model: of the trial; the model is that of `build`.
+            x, y: as `Model.fit` takes them: arrays, tf.data, `PyDataset`, generators.
             batch_size: of arrays; None: the recipe's.
-            epochs: None: the recipe's. The schedule is the recipe's in any case.
+            epochs: at the end; None: the recipe's.
+            callbacks: of Keras.
             kwargs: further arguments of `Model.fit`.
 
         Returns:
             The history; each epoch also has the network's "macs" and "params".
+
+        Raises:
+            ValueError: an infinite data set without `steps_per_epoch`.
         """
-        if isinstance(x, tf.data.Dataset):
-            steps, batches = int(x.cardinality()), {}
-        else:
-            size = batch_size or self.recipe.batch_size
-            steps, batches = -(-len(x) // size), {"batch_size": size}
-        compile_model(model, self.recipe, total_steps=steps * self.recipe.epochs)
-        kwargs = {"verbose": 0, **kwargs, **batches}
-        history = model.fit(x, y, epochs=epochs or self.recipe.epochs, **kwargs)
+        _require_end(x, kwargs.get("steps_per_epoch"))
+        last = epochs or self.recipe.epochs
+        callbacks = list(callbacks or [])
+        own_rate = any(isinstance(callback, _RATE_CALLBACKS) for callback in callbacks)
+        if model.optimizer in self._optimizers and not own_rate:
+            callbacks.append(RecipeSchedule(self.recipe, max(last, self.recipe.epochs)))
+        if _are_arrays(x):
+            kwargs["batch_size"] = batch_size or self.recipe.batch_size
+        elif not isinstance(x, keras.utils.PyDataset):
+            kwargs.setdefault("shuffle", False)  # Keras shuffles no other data, and warns
+        if self.recipe.class_weights:
+            kwargs.setdefault("class_weight", dict(enumerate(self.recipe.class_weights)))
+        options = {"verbose": 0, **kwargs}
+        history = model.fit(x, y, epochs=last, callbacks=callbacks, **options)
         cost = network_cost(self.spec(hp)).total
         count = len(history.history["loss"])
         history.history |= {"macs": [cost.macs] * count, "params": [cost.params] * count}
         return history
+
+
+@keras.saving.register_keras_serializable("keras_inception")
+class SmoothedCrossentropy(keras.losses.Loss):
+    """Cross-entropy of integer labels with label smoothing, which Keras's own does not have.
+
+    Args:
+        label_smoothing: probability spread evenly over all classes.
+    """
+
+    def __init__(self, label_smoothing: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """The losses of N images, from N labels and N x classes probabilities."""
+        labels = keras.ops.reshape(y_true, (-1,))
+        return keras.losses.categorical_crossentropy(
+            keras.ops.one_hot(labels, y_pred.shape[-1]),
+            y_pred,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, for saving."""
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+def _require_plain(recipe: Recipe) -> None:
+    if recipe.average != "none" or recipe.micro_batches > 1 or recipe.precision != "float32":
+        raise ValueError(
+            "Expected a recipe without averages, micro-batches and half precision, which Keras's "
+            f"fit does not have; `tuning.search` has. Received: average={recipe.average!r}, "
+            f"micro_batches={recipe.micro_batches}, precision={recipe.precision!r}"
+        )
+    if isinstance(recipe.class_weights, str):
+        raise ValueError(
+            "Expected a number for each class. Received: "
+            f"class_weights={recipe.class_weights!r}. Give Keras's `class_weight` to `search`."
+        )
+
+
+def _require_end(data: Any, steps_per_epoch: int | None) -> None:
+    endless = hasattr(data, "cardinality") and int(data.cardinality()) == _INFINITE
+    if endless and steps_per_epoch is None:
+        raise ValueError(
+            "Expected steps_per_epoch with a data set that repeats for ever. "
+            "Received: steps_per_epoch=None"
+        )
+
+
+def _are_arrays(data: Any) -> bool:
+    """Whether `fit` takes a batch size: for arrays, also several, but not for batches."""
+    leaves = keras.tree.flatten(data)
+    return bool(leaves) and all(hasattr(leaf, "shape") for leaf in leaves)
