@@ -29,6 +29,7 @@ from keras_inception.exporters.warmup import write_warmup
 from keras_inception.files import LABELS_FILE, aside, require_single_lines, write_labels
 from keras_inception.images.conventions import CONVENTIONS, model_preprocessing
 from keras_inception.images.graph_decode import decode_images
+from keras_inception.images.limits import max_pixels
 from keras_inception.network.build import inference_model
 from keras_inception.network.endpoints import feature_extractor
 from keras_inception.runtimes.keras_model import image_shape, network_input
@@ -51,7 +52,7 @@ def export_saved_model(
 ) -> Agreement:
     """Write a SavedModel with three signatures, and check it against the Python model.
 
-    `serving_default` takes `images`, N strings, each the bytes of a JPEG, PNG, GIF or BMP, and
+    `serving_default` takes `images`, N strings, each the bytes of a JPEG, PNG, GIF, BMP or WebP. It
     returns `classes` (names), `indices` and `scores`, N x top, best first, and `valid`. An image
     that cannot be decoded does not fail the others: its `valid` is false, its classes are "", its
     indices -1 and its scores 0. `images` takes `pixels`, float32 N x h x w x C in [0, 255], RGB
@@ -133,8 +134,10 @@ def preprocessing_json(model: keras.Model) -> str:
     rule = CONVENTIONS[convention]
     steps = {
         "schema_version": SCHEMA_VERSION,
-        "formats": ["JPEG", "PNG", "GIF (first frame)", "BMP"],
-        "exif_orientation": "applied (JPEG)",
+        "formats": ["JPEG", "PNG", "GIF (first frame)", "BMP", "WebP"],
+        "most_pixels": max_pixels(),
+        "exif_orientation": "applied",
+        "transparency": "composited on white",
         "channels": "RGB" if channels == 3 else "grey, ITU-R 601",
         "crop": "the largest centred part of the shape height x width",
         "resize": "triangle filter, antialiased, rounded to whole levels",
