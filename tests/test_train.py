@@ -367,7 +367,7 @@ def test_a_failed_export_leaves_no_partial_files(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="expected scores within"):
         train(one_module_spec(), DATA, replace(RECIPE, epochs=1), folder)
     left = {path.name for path in folder.iterdir() if path.name != ".lock"}
-    texts = {"spec.json", "recipe.json", "labels.txt", "history.csv"}
+    texts = {"spec.json", "recipe.json", "data.json", "labels.txt", "history.csv"}
     assert left == texts | {"model.keras", "best.keras", "snapshots"}
     assert keras.models.load_model(folder / "model.keras").output_shape == (None, 4)
 
@@ -389,7 +389,7 @@ def test_an_interrupted_save_keeps_the_last_complete_model(tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         train(one_module_spec(), DATA, RECIPE, folder)
     left = {path.name for path in folder.iterdir() if path.name != ".lock"}
-    texts = {"spec.json", "recipe.json", "labels.txt", "history.csv"}
+    texts = {"spec.json", "recipe.json", "data.json", "labels.txt", "history.csv"}
     assert left == texts | {"model.keras", "best.keras", "snapshots"}
     assert keras.models.load_model(folder / "model.keras").output_shape == (None, 4)
 
