@@ -55,12 +55,13 @@ def saved_as_keras_layer(cls: type[keras.Layer]) -> type[keras.Layer]:
     `__name__` of a class that Keras does not export.
     """
     cls.__module__ = "keras.layers"
-    if keras.backend.backend() != "tensorflow":
-        return cls  # the check would import TensorFlow
-    saved = keras.saving.serialize_keras_object(cls(name="keras_compat_check"))
-    loaded = type(keras.saving.deserialize_keras_object(saved))
-    if loaded is not getattr(keras.layers, cls.__name__):
-        raise _gone(f"a layer saved as keras.layers.{cls.__name__}", f"{loaded} after loading it")
+    # Under another backend Keras's serialization would import TensorFlow for this check.
+    if keras.backend.backend() == "tensorflow":
+        saved = keras.saving.serialize_keras_object(cls(name="keras_compat_check"))
+        loaded = type(keras.saving.deserialize_keras_object(saved))
+        if loaded is not getattr(keras.layers, cls.__name__):
+            expected = f"a layer saved as keras.layers.{cls.__name__}"
+            raise _gone(expected, f"{loaded} after loading it")
     return cls
 
 
