@@ -291,8 +291,8 @@ def test_initial_weights_from_a_file_except_for_other_classes(tmp_path):
     source.save(tmp_path / "source.keras")
     other = replace(one_module_spec(), classes=5)
     model = build_network(other, auxiliary=True)
-    anew = initialize(model, tmp_path / "source.keras", other)
-    assert set(anew) == {
+    initialization = initialize(model, tmp_path / "source.keras", other)
+    assert set(initialization.reinitialized) == {
         "predictions_logits",
         "aux_1_proj_conv",
         "aux_1_dense",
