@@ -39,7 +39,8 @@ def predict(
 ) -> None:
     """The most probable labels of images.
 
-    What is no image is told on standard error and stops nothing; the exit code is then 2.
+    Files that are not images are reported on standard error; the others are still answered, and the
+    exit code is 2.
     """
     with usage_errors():
         if not model.exists():

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-# By these names alone; every file is tried, whatever its name.
+# Names that suggest an image, to tell split folders from classes; every file is tried.
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 _MACOS_FOLDER = "__MACOSX"

@@ -58,7 +58,7 @@ def initialize(model: keras.Model, path: Path, spec: NetworkSpec) -> Initializat
             f'spec with "pixels": "{source.convention}", or other weights.'
         )
     auxiliary = tuple(f"{aux.name}_" for aux in spec.aux)
-    loaded, anew, wrong = [], [], []
+    loaded, fresh, wrong = [], [], []
     for layer in model.layers:
         expected = [weight.shape for weight in layer.get_weights()]
         if not expected:
@@ -70,7 +70,7 @@ def initialize(model: keras.Model, path: Path, spec: NetworkSpec) -> Initializat
         elif layer.name.endswith("_logits") or (
             received is None and layer.name.startswith(auxiliary)
         ):
-            anew.append(layer.name)
+            fresh.append(layer.name)
         else:
             wrong.append(f"\n - {layer.name}: {expected}\n + {layer.name}: {received}")
     if wrong:
@@ -80,7 +80,7 @@ def initialize(model: keras.Model, path: Path, spec: NetworkSpec) -> Initializat
         )
     for layer in loaded:
         layer.set_weights(source.weights[layer.name])
-    return Initialization(tuple(layer.name for layer in loaded), tuple(anew))
+    return Initialization(tuple(layer.name for layer in loaded), tuple(fresh))
 
 
 def initial_channels(path: Path) -> int | None:
@@ -93,7 +93,7 @@ def initial_channels(path: Path) -> int | None:
 
 
 def describe_initialization(spec: NetworkSpec, path: Path, frozen_until: str | None) -> str:
-    """What a training begins with, in one line: loaded, reinitialized, and trained parameters.
+    """Describe the initial state of a training in one line: loaded, reinitialized, and trained parameters.
 
     Raises:
         ValueError: as `initialize`, and for an endpoint that the network does not have.
@@ -103,10 +103,10 @@ def describe_initialization(spec: NetworkSpec, path: Path, frozen_until: str | N
     if frozen_until:
         freeze_until(model, frozen_until)
     trained = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-    anew = ", ".join(found.reinitialized) or "nothing"
+    fresh = ", ".join(found.reinitialized) or "nothing"
     return (
         f"Initial weights of {len(found.loaded)} layers are those of {path}; reinitialized: "
-        f"{anew}. {trained:,} of {model.count_params():,} parameters train."
+        f"{fresh}. {trained:,} of {model.count_params():,} parameters train."
     )
 
 
