@@ -93,7 +93,7 @@ def initial_channels(path: Path) -> int | None:
 
 
 def describe_initialization(spec: NetworkSpec, path: Path, frozen_until: str | None) -> str:
-    """Describe the initial state of a training in one line: loaded, reinitialized, and trained parameters.
+    """Describe in one line what is loaded, what is reinitialized, and how many parameters train.
 
     Raises:
         ValueError: as `initialize`, and for an endpoint that the network does not have.
