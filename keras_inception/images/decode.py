@@ -125,16 +125,19 @@ def probe(contents: bytes) -> ImageInfo:
     """
     with _open(contents) as image, decoding(image.size), _one_error():
         channels = 1 if image.mode in _GREY_MODES else 3
-        if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB"):
-            converted, transparent = _converted(_upright(image), channels)
-            return ImageInfo(*converted.size[::-1], channels, 1, False, transparent)
-        width, height = image.size
-        image.draft(image.mode, (width // 8, height // 8))
-        image.load()
+        jpeg = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
+        if jpeg:
+            full = image.size
+            image.draft(image.mode, (image.width // 8, image.height // 8))
+            image.load()
+        else:
+            image.load()
+            full = image.size
+            _converted(image.crop((0, 0, 1, 1)), channels)  # whether it can be
         orientation = _orientation(image)
-        if orientation >= 5:
-            height, width = width, height
-        return ImageInfo(height, width, channels, orientation, True, False)
+        width, height = full if orientation < 5 else full[::-1]
+        transparent = not jpeg and _is_transparent(image)
+        return ImageInfo(height, width, channels, orientation if jpeg else 1, jpeg, transparent)
 
 
 @contextmanager
@@ -152,7 +155,9 @@ def opened(source: Source, channels: int, limit: int | None = None) -> Iterator[
     _require_channels(channels)
     with _open(source, limit) as image, decoding(image.size):
         with _one_error():
-            converted, _ = _converted(_upright(image), channels)
+            converted = _converted(_upright(image), channels)
+        if converted is not image:
+            image.close()  # its pixels need no memory any more
         yield converted
 
 
@@ -166,7 +171,7 @@ def converted(image: Image.Image, channels: int) -> Image.Image:
     _require_channels(channels)
     with _one_error():
         _check_size(image.size, None)
-        return _converted(_upright(image), channels)[0]
+        return _converted(_upright(image), channels)
 
 
 def fitted(image: Image.Image, height: int, width: int) -> np.ndarray:
@@ -296,23 +301,29 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _converted(image: Image.Image, channels: int) -> tuple[Image.Image, bool]:
-    """The image in mode "RGB" or "L" on white, and whether it has pixels that are not opaque."""
+def _converted(image: Image.Image, channels: int) -> Image.Image:
+    """The image in mode "RGB" or "L" on white. Large images are copied no more than needed."""
     mode = "RGB" if channels == 3 else "L"
     if image.mode == "F":
         raise ValueError("floating-point pixels, whose range is not known")
     if image.mode in _SIXTEEN_BITS:
         image = _high_byte(image)
+    if image.has_transparency_data:
+        layers = image if image.mode == "RGBA" else image.convert("RGBA")
+        image = Image.new("RGB", layers.size, "white")
+        image.paste(layers, mask=layers)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Whether a loaded image has pixels that are not opaque."""
+    if image.mode in _SIXTEEN_BITS:
+        image = _high_byte(image)
     if not image.has_transparency_data:
-        return image.convert(mode), False
-    image = image.convert("RGBA")
-    alpha = image.getchannel("A")
-    transparent = alpha.getextrema()[0] != 255
-    if transparent:
-        white = Image.new("RGB", image.size, "white")
-        white.paste(image, mask=alpha)
-        image = white
-    return image.convert(mode), transparent
+        return False
+    if image.mode not in ("RGBA", "LA"):
+        image = image.convert("RGBA")
+    return image.getchannel("A").getextrema()[0] != 255
 
 
 def _high_byte(image: Image.Image) -> Image.Image:
