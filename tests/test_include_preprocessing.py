@@ -18,7 +18,7 @@ from keras_inception.network.build import build_network
 from keras_inception.network.endpoints import endpoints
 from keras_inception.runtimes.load import load_network
 from keras_inception.weights.manifest import MANIFEST
-from keras_inception.weights.readers import pixel_convention
+from keras_inception.weights.readers import pixel_conventions
 
 INSIDE = sorted(BY_HAND.keys() - {"raw"})
 
@@ -118,13 +118,13 @@ def test_a_file_of_another_convention_is_refused_with_the_remedy(tmp_path, insid
 
 @pytest.mark.parametrize("entry", MANIFEST, ids=lambda entry: entry.name)
 def test_the_published_files_have_the_conventions_of_their_sources(entry):
-    assert pixel_convention(Path(entry.filename)) == entry.pixels
+    assert pixel_conventions(Path(entry.filename))[0] == entry.pixels
 
 
 def test_weights_without_a_configuration_name_no_convention(tmp_path):
     network = build_network(tiny_spec())
     network.save_weights(tmp_path / "any.weights.h5")
-    assert pixel_convention(tmp_path / "any.weights.h5") is None
+    assert pixel_conventions(tmp_path / "any.weights.h5") == ()
     torch = replace(tiny_spec(), pixels="torch")
     loaded = GoogLeNet(weights=tmp_path / "any.weights.h5", spec=torch, classes=5)
     assert model_preprocessing(loaded) == "torch"

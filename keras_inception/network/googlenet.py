@@ -15,7 +15,7 @@ from keras_inception.spec.variants import VARIANTS, variant_spec
 from keras_inception.weights.assign import assign, without_absent_heads
 from keras_inception.weights.cache import imagenet_weights
 from keras_inception.weights.manifest import imagenet_entry
-from keras_inception.weights.readers import pixel_convention, read_source
+from keras_inception.weights.readers import pixel_conventions, read_source
 from keras_inception.weights.source import Source, converted
 
 _DEFAULT_CLASSES = 1000
@@ -126,12 +126,13 @@ def _require_convention(path: Path, network: NetworkSpec) -> None:
     Raises:
         ValueError: naming both.
     """
-    convention = pixel_convention(path)
-    if convention not in (None, network.pixels):
+    conventions = pixel_conventions(path)
+    if conventions and network.pixels not in conventions:
         raise ValueError(
             f"Expected weights for pixels in the convention {network.pixels!r} of "
-            f"{network.name!r}. Received: {str(path)!r}, whose convention is {convention!r}. Give "
-            f"the variant of the file, or spec=dataclasses.replace(spec, pixels={convention!r})."
+            f"{network.name!r}. Received: {str(path)!r}, whose convention is "
+            f"{' or '.join(map(repr, conventions))}. Give the variant of the file, or "
+            f"spec=dataclasses.replace(spec, pixels={conventions[0]!r})."
         )
 
 

@@ -38,25 +38,27 @@ def read_source(path: Path, spec: NetworkSpec | None = None, classes: int | None
     return reader.source(path, spec)
 
 
-def pixel_convention(path: Path) -> str | None:
-    """Return the pixel convention that the weights of a file were trained with.
+def pixel_conventions(path: Path) -> tuple[str, ...]:
+    """Return the pixel conventions that the weights of a file may have been trained with.
 
-    None for `.weights.h5`, which does not record it. The published files of each other library have
-    one convention (`manifest`); a `.keras` file of this package records its own.
+    The convention of a library's published file (`manifest`) comes first. Empty for `.weights.h5`,
+    which does not record it; a `.keras` file of this package records its own.
     """
     reader = _reader(path)
     if reader is own:
-        return own.pixel_convention(path)
+        recorded = own.pixel_convention(path)
+        return () if recorded is None else (recorded,)
     return _CONVENTIONS[reader]
 
 
-# As published; the files of the ONNX model zoo are converted from Caffe.
-_CONVENTIONS: dict[ModuleType, str] = {
-    caffe: "caffe",
-    onnx: "caffe",
-    torchvision: "tf",
-    inception5h: "inception5h",
-    slim: "tf",
+# The files of the ONNX model zoo are converted from Caffe. A state dict of torchvision does not
+# record `transform_input`: the input is "tf" with it, as in the published one, "torch" without it.
+_CONVENTIONS: dict[ModuleType, tuple[str, ...]] = {
+    caffe: ("caffe",),
+    onnx: ("caffe",),
+    torchvision: ("tf", "torch"),
+    inception5h: ("inception5h",),
+    slim: ("tf",),
 }
 
 
