@@ -1,0 +1,116 @@
+"""benchmarks/gpu.py: its files and comparison by hand, and whole at tiny sizes on a CPU."""
+
+import csv
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    pytest.importorskip("jax")
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    return importlib.import_module("gpu")
+
+
+def test_a_prepared_data_set_is_read_without_tensorflow(gpu: ModuleType, tmp_path: Path) -> None:
+    """The files are written by TensorFlow."""
+    tf = pytest.importorskip("tensorflow")
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    labels = [0, 9, 3, 1, 0]
+    for part, chosen in (("train", slice(0, 3)), ("test", slice(3, 5))):
+        name = tmp_path / f"fashion_mnist-{part}.tfrecord-00000-of-00001"
+        with tf.io.TFRecordWriter(str(name)) as file:
+            for pixels, label in zip(images[chosen], labels[chosen], strict=True):
+                png = io.BytesIO()
+                Image.fromarray(pixels).save(png, "PNG")
+                features = {
+                    "image": tf.train.Feature(
+                        bytes_list=tf.train.BytesList(value=[png.getvalue()])
+                    ),
+                    "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+                }
+                record = tf.train.Example(features=tf.train.Features(feature=features))
+                file.write(record.SerializeToString())
+    data = gpu.fashion_mnist(tmp_path, gpu.Sizes())
+    np.testing.assert_array_equal(data.train.images[..., 0], images[:3])
+    np.testing.assert_array_equal(data.test.images[..., 0], images[3:])
+    assert data.train.labels.tolist() == labels[:3]
+    assert data.test.labels.tolist() == labels[3:]
+
+
+def test_the_difference_of_two_steps_by_hand(gpu: ModuleType) -> None:
+    """Changes of 4 and 3; the second step misses half of the smaller one."""
+    start = {
+        "model/0": np.array([1.0, 1.0]),
+        "model/1": np.array([2.0]),
+        "model/2": np.array([0, 1], np.uint32),  # of dropout
+        "optimizer/0": np.array(0.0),
+    }
+    after = start | {"model/0": np.array([1.0, 5.0]), "model/1": np.array([5.0])}
+    other = after | {"model/1": np.array([3.5]), "optimizer/0": np.array(7.0)}
+    found = gpu.compared(start, (2.0, after), (2.5, other))
+    assert found == {
+        "loss": 0.25,
+        "change of all weights": pytest.approx(1.5 / 5),
+        "change of the worst tensor": 0.5,
+    }
+    assert set(gpu.compared(start, (2.0, after), (2.0, after)).values()) == {0.0}
+
+
+@pytest.mark.slow
+def test_every_part_runs_on_a_cpu_without_tensorflow(tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    blocked = tmp_path / "tensorflow"
+    blocked.mkdir()
+    blocked.joinpath("__init__.py").write_text("raise ModuleNotFoundError('blocked')")
+    out = tmp_path / "gpu.csv"
+    command = [sys.executable, str(SCRIPT), "--tiny", "--seconds", "3000", "--out", str(out)]
+    done = subprocess.run(
+        command,
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            # Compiles in half the time.
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with out.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(row["card"] and "jax=" in row["versions"] and row["date"] for row in rows)
+    results = [(row["part"], row["result"]) for row in rows]
+    assert [found for found in results if found[0] in ("equality", "resume")] == [
+        *[("equality", "passed")] * 3,
+        *[("resume", "passed")] * 2,
+    ]
+    fashion = [row for row in rows if row["part"] == "fashion"]
+    assert [row["result"] for row in fashion] == ["measured", "measured"]
+    assert all("fashion_mnist_sample" in row["note"] for row in fashion)
+    has_torch = importlib.util.find_spec("torchvision") is not None
+    for part, batches in (("training", ["2"]), ("inference", ["1", "2"])):
+        for batch in batches:
+            found = [row for row in rows if (row["part"], row["batch"]) == (part, batch)]
+            assert {row["precision"] for row in found if row["what"].startswith("nano")} == {
+                "float32",
+                "mixed_bfloat16",
+            }
+            expected = "measured" if has_torch else "skipped"
+            theirs = [row for row in found if row["what"].startswith("googlenet")]
+            assert [row["result"] for row in theirs] == [expected] * (
+                4 if part == "training" else 2
+            )
+    assert all(float(row["value"]) > 0 for row in rows if row["unit"] == "images/s")
