@@ -1,11 +1,13 @@
 """Runs that are killed, run out of disk space or find damaged files end with the same weights."""
 
 import contextlib
+import hashlib
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,10 +21,15 @@ from processes import ENVIRONMENT, run, saved_weights, start, start_workers, wai
 from training_job import RECIPE
 from training_steps import noise, one_module_spec
 
+import keras_inception.training.finish
+import keras_inception.training.run
 from keras_inception.spec.recipe import Recipe
 from keras_inception.training.progress import TrainingDivergedError, TrainingInterruptedError
 from keras_inception.training.run import train
+from keras_inception.training.signals import StopSignals
 from keras_inception.training.snapshot import Snapshots
+from keras_inception.training.step import Trainer
+from keras_inception.training.strategy import make_trainer
 
 MODELS = ("model.keras", "unaveraged.keras")
 SHORT = replace(RECIPE, epochs=2)
@@ -52,7 +59,7 @@ def crash() -> None:
 def job(folder: Path, recipe: Recipe = SHORT, **arguments: object) -> None:
     """A run in this process, with a snapshot after each step."""
     spec = one_module_spec(batch_norm=True, dropout_rate=0.4)
-    train(spec, noise(), recipe, folder, snapshot_steps=1, **arguments)
+    train(spec, noise(), recipe, folder, snapshot_steps=1, verbose=0, **arguments)
 
 
 def crashed(folder: Path, step: int) -> None:
@@ -143,6 +150,69 @@ def test_callbacks_may_end_the_run(tmp_path):
 
     job(tmp_path, callbacks=[Enough()])
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 2  # a header and an epoch
+
+
+def test_steps_started_ahead_are_the_same_steps(uninterrupted, tmp_path, monkeypatch):
+    """On an accelerator two steps run before the first one's metrics are waited for."""
+
+    def ahead(*arguments: object, **keywords: object) -> Trainer:
+        trainer = make_trainer(*arguments, **keywords)
+        trainer.steps_ahead = 2
+        return trainer
+
+    monkeypatch.setattr(keras_inception.training.run, "make_trainer", ahead)
+    batches = []
+
+    class Batches(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+            batches.append(batch)
+            if len(batches) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    spec = one_module_spec(batch_norm=True, dropout_rate=0.4)
+    with pytest.raises(TrainingInterruptedError, match="Stopped after step 5, as asked"):
+        train(spec, noise(), SHORT, tmp_path, callbacks=[Batches()], verbose=0)
+    assert batches == [0, 1, 2, 3, 4]
+    assert Snapshots(tmp_path / "snapshots").newest().document["progress"]["step"] == 5
+    train(spec, noise(), SHORT, tmp_path, verbose=0)
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_run_killed_after_its_metrics_has_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_inception.training.finish, "clear", lambda folder: crash())
+    with pytest.raises(StopError):
+        job(tmp_path)
+    monkeypatch.undo()
+    metrics = (tmp_path / "metrics.json").read_text()
+    assert (tmp_path / "snapshots").is_dir()
+    other = replace(SHORT, clip_norm=2.0)
+    with pytest.raises(ValueError, match=r"\+ recipe\.clip_norm: 2"):
+        job(tmp_path, other)
+    job(tmp_path)
+    assert not (tmp_path / "snapshots").exists()
+    assert (tmp_path / "metrics.json").read_text() == metrics
+
+
+def test_a_signal_during_the_export_stops_before_the_next_part(uninterrupted, tmp_path):
+    def report(words: str) -> None:
+        if words.startswith("exporting"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(TrainingInterruptedError, match="the export is still to be done"):
+        job(tmp_path, report=report)
+    assert not (tmp_path / "metrics.json").exists()
+    job(tmp_path)
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_signal_is_acknowledged_while_the_main_thread_is_in_c():
+    acknowledged = []
+    with StopSignals(acknowledged.append) as signals:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGHUP)).start()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 6_000_000)  # seconds in C
+        assert acknowledged == [1]
+    assert signals.received == signal.SIGHUP
+    assert not signals.by_hand
 
 
 # Killed processes

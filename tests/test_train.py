@@ -33,6 +33,7 @@ from keras_inception.spec.network import (
 from keras_inception.spec.recipe import Recipe
 from keras_inception.spec.variants import variant_spec
 from keras_inception.training.keras_fit import compile_model
+from keras_inception.training.losses import with_class_weights
 from keras_inception.training.progress import TrainingInterruptedError
 from keras_inception.training.run import TrainResult, fitted_to_data, prepare_run, train
 
@@ -355,6 +356,33 @@ def test_a_model_of_probabilities_is_refused():
     model = build_network(one_module_spec())
     with pytest.raises(ValueError, match="Build with classifier_activation=None"):
         compile_model(model, RECIPE, total_steps=9)
+
+
+# Early stopping, class weights
+
+
+def test_patience_ends_the_run_with_the_best_epoch(tmp_path):
+    """At a rate of 1e-9 nothing gets better after the first epoch."""
+    recipe = replace(RECIPE, epochs=9, patience=2, base_learning_rate=1e-9)
+    run = train(one_module_spec(), DATA, recipe, tmp_path / "run", verbose=0)
+    accuracies = run.metrics["history"]["val_accuracy"]
+    best = accuracies.index(max(accuracies)) + 1
+    assert len(accuracies) == best + 2 < 9
+    assert run.metrics["best_epoch"] == best
+    model, kept = (
+        keras.models.load_model(run.folder / name) for name in ("model.keras", "best.keras")
+    )
+    for weight, expected in zip(model.weights, kept.weights, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+def test_balanced_class_weights_by_hand():
+    """Of 12 images: 6, 4, 2, 0 in four classes, so 12 / 4 = 3 over each count."""
+    labels = np.repeat([0, 1, 2], [6, 4, 2])
+    split = Split(np.zeros((12, 16, 16, 1), np.uint8), labels)
+    data = ImageData("d", split, split, ("a", "b", "c", "d"))
+    weights = with_class_weights(replace(RECIPE, class_weights="balanced"), data).class_weights
+    assert weights == pytest.approx((0.5, 0.75, 1.5, 0))
 
 
 # Failures

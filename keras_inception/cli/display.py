@@ -1,14 +1,19 @@
-"""The display of a training run: a bar, and a line for each epoch."""
+"""The display of a training run: a bar, a line for each epoch, and what a wait is for."""
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 from keras_inception.cli.common import console
 
+# Without a terminal, no more seconds than these pass without a line.
+_SILENCE = 30.0
+
 
 class TrainingDisplay:
-    """A bar over all steps of a run with the time left, and a line for each epoch."""
+    """A bar over all steps of a run with the time left; without a terminal, lines."""
 
     def __init__(self) -> None:
         from rich.progress import (
@@ -30,47 +35,77 @@ class TrainingDisplay:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,  # in a log, the lines of the epochs are enough
+            disable=not console.is_terminal,
         )
+        self._task = self._progress.add_task("starting", total=None)
+        self._words = "starting"
+        self._began = self._printed = time.monotonic()
+        self._resumed_at = self._step = self._steps = 0
+        self._closed = threading.Event()
+        self._lines = threading.Thread(target=self._print_lines, name="display", daemon=True)
 
     def __enter__(self) -> TrainingDisplay:
         self._progress.start()
+        if not console.is_terminal:
+            self._lines.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closed.set()
         self._progress.stop()
+
+    def report(self, words: str) -> None:
+        """Say what the command does now."""
+        self._words = words
+        self._progress.update(self._task, description=words)
 
     @property
     def callback(self) -> Any:
         """A Keras callback that feeds the display."""
         import keras
 
-        progress = self._progress
+        display = self
 
         class Feed(keras.callbacks.Callback):
             def on_train_begin(self, logs: Any = None) -> None:
-                self.task = progress.add_task(
-                    "training",
-                    total=self.params["epochs"] * self.params["steps"],
-                    completed=int(self.model.optimizer.iterations),
-                )
+                steps = self.params["epochs"] * self.params["steps"]
+                display._begin(int(self.model.optimizer.iterations), steps)
 
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-                loss = float(logs["loss"])
-                progress.update(self.task, advance=1, description=f"loss {loss:.3f}")
+                display._advance(f"loss {float(logs['loss']):.3f}")
 
             def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-                # So Keras's own `fit` names them with auxiliary classifiers.
-                main = "main_" if "main_accuracy" in logs else ""
-                progress.console.print(
+                display._print(
                     f"epoch {epoch + 1:>3}/{self.params['epochs']}  "
                     f"loss {logs.get('main_loss', logs['loss']):.3f}  "
-                    f"accuracy {logs[main + 'accuracy']:.3f}  "
-                    f"held out: loss {logs['val_' + main + 'loss']:.3f}  "
-                    f"accuracy {logs['val_' + main + 'accuracy']:.3f}"
+                    f"accuracy {logs['accuracy']:.3f}  "
+                    f"held out: loss {logs['val_loss']:.3f}  "
+                    f"accuracy {logs['val_accuracy']:.3f}"
                 )
 
-            def on_train_end(self, logs: Any = None) -> None:
-                progress.update(self.task, description="evaluating and exporting")
-
         return Feed()
+
+    def _begin(self, step: int, steps: int) -> None:
+        self._began, self._resumed_at, self._step, self._steps = time.monotonic(), step, step, steps
+        self._progress.update(self._task, total=steps, completed=step)
+
+    def _advance(self, words: str) -> None:
+        self._step += 1
+        self._progress.update(self._task, advance=1, description=words)
+
+    def _print(self, line: str) -> None:
+        self._printed = time.monotonic()
+        self._progress.console.print(line)
+
+    def _print_lines(self) -> None:
+        while not self._closed.wait(1.0):
+            if time.monotonic() - self._printed >= _SILENCE:
+                self._print(self._line())
+
+    def _line(self) -> str:
+        seconds = time.monotonic() - self._began
+        done = self._step - self._resumed_at
+        line = f"{self._words}: step {self._step}/{self._steps}, {seconds:.0f} s"
+        if done:
+            line += f", about {seconds / done * (self._steps - self._step):.0f} s left"
+        return line

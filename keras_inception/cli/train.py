@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
+import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -47,6 +51,11 @@ from keras_inception.spec.recipe import Recipe
 if TYPE_CHECKING:
     from keras_inception.data.splits import ImageData
 
+# Classes up to which each one's images are counted.
+_LISTED_CLASSES = 20
+# Seconds after a second Ctrl-C in which the process may still end by itself.
+_GRACE_SECONDS = 2.0
+
 RunFolder = Annotated[
     Path | None,
     typer.Option("--out", help="Folder of the run; default saved_models/ and a name of its own."),
@@ -55,7 +64,8 @@ Resume = Annotated[
     bool,
     typer.Option(
         "--resume",
-        help="Resume the run in --out, or the newest unfinished run of this network and data.",
+        help="Resume the run in --out, or the unfinished run of this network and data that was "
+        "saved last.",
     ),
 ]
 InputSize = Annotated[
@@ -78,6 +88,21 @@ InitialWeights = Annotated[
 ]
 FreezeUntil = Annotated[
     str | None, typer.Option(help="Do not train this endpoint and the layers below it.")
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Epochs without a better held-out accuracy after which to stop, with the weights of "
+        "the best epoch; default the recipe's; 0 never.",
+    ),
+]
+Callbacks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--callback",
+        help="A Keras callback as package.module:Class, made without arguments; repeatable.",
+    ),
 ]
 SnapshotSteps = Annotated[
     int | None,
@@ -111,23 +136,25 @@ def train(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     seed: Seed = None,
+    patience: Patience = None,
     changes: RecipeChanges = None,
     snapshot_steps: SnapshotSteps = None,
     snapshot_minutes: SnapshotMinutes = 10.0,
     tensorboard: TensorBoard = False,
     profile: Profile = False,
+    callback: Callbacks = None,
 ) -> None:
     """Train a network, evaluate it, and write it as .keras and SavedModel to a folder.
 
     Without arguments: the small network on the bundled sample of Fashion-MNIST, in minutes on
     two CPU cores. The same command with the same --out resumes a run that was stopped.
 
-    Exit codes: 0; 2 for a usage error; 1 after Ctrl-C; 75 if SIGTERM stopped the run or another
-    worker was lost: the same command resumes it.
+    Exit codes: 0; 2 for a usage error; 1 after Ctrl-C; 75 if SIGTERM or SIGHUP stopped the run
+    or another worker was lost: the same command resumes it.
     """
     with usage_errors():
         spec = chosen_spec(variant, spec_file)
-        fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+        fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "patience": patience}
         recipe = chosen_recipe(recipe_name, changes, **fields, freeze_until=freeze_until)
         init = None if init is None else keras_file(init)
         devices = _devices(strategy)
@@ -136,18 +163,22 @@ def train(
         )
         data = _with_channels(data, channels, init)
         spec = _fitted_spec(spec, data, input_size)
-        replicas = getattr(devices, "num_replicas_in_sync", 1)
+        replicas = _device_count(devices)
         recipe = lowered_batch_size(recipe, len(data.train), batch_size, changes, replicas)
         folder = _folder(out, spec, data, resume)
         initial = _initialization(spec, recipe, init)
         callbacks = _prepared(spec, data, recipe, folder, devices, (tensorboard, profile))
+        callbacks += map(_callback, callback or [])
     _print_job(spec, data, recipe, initial)
+    _print_resume(folder)
+    console.on_broken_pipe = _without_output  # type: ignore[method-assign]
     from keras_inception.training.run import train as run
 
     kept = {"snapshot_steps": snapshot_steps, "snapshot_minutes": snapshot_minutes or None}
     others: dict[str, Any] = {"strategy": devices, "init": init, "verbose": 0, **kept}
     with _ends(folder), TrainingDisplay() as display:
         callbacks = [display.callback, *callbacks]
+        others |= {"report": display.report, "acknowledge": _acknowledge}
         result = run(spec, data, recipe, folder, callbacks=callbacks, **others)
     _print_result(folder, result.metrics)
 
@@ -211,11 +242,27 @@ def _print_job(spec: NetworkSpec, data: ImageData, recipe: Recipe, initial: str 
     print_data(data)
     if initial is not None:
         console.print(escape(printable(initial)))
+    console.print(_class_counts(data))
     console.print(
         f"{recipe.epochs} epochs by the recipe {escape(recipe.name)}. {augmentation(recipe)}"
     )
     if (hint := size_hint(spec, data)) is not None:
         errors.print(f"[bold]Hint:[/] {hint}")
+
+
+def _class_counts(data: ImageData) -> str:
+    """Training images of each class; of many classes, the fewest and the most."""
+    counts = [int((data.train.labels == label).sum()) for label in range(len(data.class_names))]
+    pairs = sorted(zip(counts, data.class_names, strict=True))
+    if len(pairs) > _LISTED_CLASSES:
+        pairs = [pairs[0], pairs[-1]]
+        return f"Training images a class: from {_count(*pairs[0])} to {_count(*pairs[1])}."
+    named = zip(counts, data.class_names, strict=True)
+    return f"Training images a class: {', '.join(_count(*pair) for pair in named)}."
+
+
+def _count(count: int, name: str) -> str:
+    return f"{count:,} {escape(printable(name))}"
 
 
 def _print_result(folder: Path, metrics: dict[str, Any]) -> None:
@@ -238,6 +285,65 @@ def _devices(name: str) -> Any:
     return make_strategy(name)
 
 
+def _device_count(devices: Any) -> int:
+    from keras_inception.training.strategy import device_count
+
+    return device_count(devices)
+
+
+def _callback(name: str) -> Any:
+    """An instance of the callback that package.module:Class names; the working folder counts."""
+    import keras
+
+    module, _, cls = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        made = getattr(importlib.import_module(module), cls)()
+    except Exception as error:  # whatever the user's module raises
+        raise ValueError(
+            f"Expected --callback package.module:Class. Received: {name!r} ({error})"
+        ) from error
+    if not isinstance(made, keras.callbacks.Callback):
+        raise ValueError(
+            f"Expected a class of keras.callbacks.Callback. Received: {name!r}, {type(made)}"
+        )
+    return made
+
+
+def _acknowledge(count: int) -> None:
+    """Answer a signal at once, in the thread that watches for them."""
+    with suppress(OSError):  # the terminal may be gone
+        if count == 1:
+            errors.print("Stopping after this step; again to stop now.")
+    if count == 2:
+        # Where the main thread compiles in C++, the exception for Ctrl-C waits.
+        timer = threading.Timer(_GRACE_SECONDS, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
+
+
+def _without_output() -> None:
+    """Train on when the reader of the output is gone, as in `train | head`."""
+    console.quiet = True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_resume(folder: Path) -> None:
+    """Where a run is resumed from."""
+    from keras_inception.training.snapshot import Snapshots
+
+    document = Snapshots(folder / SNAPSHOT_FOLDER).newest_document()
+    if document is None:
+        return
+    progress = document["progress"]
+    saved = datetime.fromtimestamp(document["saved_at"])
+    console.print(
+        f"Resuming [bold]{escape(str(folder))}[/] from step {progress['step']:,}, after epoch "
+        f"{progress['epoch']}; saved {saved:%Y-%m-%d %H:%M:%S}."
+    )
+
+
 def _run_name(network: str, data: str) -> str:
     """Name a run's folder; "dir:/my/images" becomes "dir-my-images"."""
     plain = re.sub(r"[^\w.]+", "-", data).strip("-")
@@ -255,7 +361,15 @@ def _folder(out: Path | None, spec: NetworkSpec, data: ImageData, resume: bool) 
     if not unfinished:
         where = str(out) if out else f"{RUNS / name}-*"
         raise ValueError(f"Expected an unfinished run. Received: none in {where!r}")
-    return unfinished[-1]
+    return max(unfinished, key=_saved_at)
+
+
+def _saved_at(run: Path) -> float:
+    """When a run was last saved, by its own record."""
+    from keras_inception.training.snapshot import Snapshots
+
+    document = Snapshots(run / SNAPSHOT_FOLDER).newest_document()
+    return 0.0 if document is None else float(document.get("saved_at", 0.0))
 
 
 def _runs_of(spec: NetworkSpec, data: ImageData) -> list[Path]:

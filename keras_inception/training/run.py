@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -141,12 +141,13 @@ def train(
     # 4. No snapshot: the files of a run, if any, are written again; train from `init` or from
     #    scratch.
     with ExitStack() as stack:
-        if (folder / METRICS_FILE).exists() and (folder / SNAPSHOT_FOLDER).is_dir():
-            return _finished(spec, data, recipe, folder, init, chief=chief)
         prepare_run(spec, data, recipe, folder, strategy=strategy)
         if chief:
             stack.enter_context(only_run_in(folder))
             prepare_run(spec, data, recipe, folder, strategy=strategy)  # as it is now it is locked
+        if (folder / METRICS_FILE).exists():
+            return _finished(spec, data, recipe, folder, init, chief=chief)
+        if chief:
             _begin_folder(folder, spec, data, recipe)
         signals = stack.enter_context(StopSignals(acknowledge))
         identity = _identity(spec, data, recipe, init)
@@ -197,15 +198,14 @@ def _finished(
     chief: bool,
 ) -> TrainResult:
     """The result of a run that was killed after its metrics were written."""
-    with only_run_in(folder) if chief else nullcontext():
-        snapshot = Snapshots(folder / SNAPSHOT_FOLDER).newest(set_aside=False)
-        if snapshot is not None:
-            identity = _identity(spec, data, recipe, init)
-            require_same(snapshot.document["identity"], identity, "run", folder)
-        metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-        model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
-        if chief:
-            clear(folder)
+    snapshot = Snapshots(folder / SNAPSHOT_FOLDER).newest(set_aside=False)
+    if snapshot is not None:
+        identity = _identity(spec, data, recipe, init)
+        require_same(snapshot.document["identity"], identity, "run", folder)
+    metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+    model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
+    if chief:
+        clear(folder)
     return TrainResult(model, folder, metrics)
 
 
@@ -251,7 +251,8 @@ def prepare_run(
 
 def _prepare_folder(folder: Path) -> None:
     make_writable(folder)
-    if (folder / METRICS_FILE).exists():
+    finished = (folder / METRICS_FILE).exists()
+    if finished and not (folder / SNAPSHOT_FOLDER).is_dir():
         raise ValueError(
             "Expected a new or empty folder, or a run that did not end. Received: "
             f"{str(folder)!r}, which holds files of a finished run. Choose another one."

@@ -98,6 +98,17 @@ class Snapshots:
             )
         return None
 
+    def newest_document(self) -> dict[str, Any] | None:
+        """The numbers of the newest snapshot that can be read, without its arrays."""
+        for path in reversed(self._files()):
+            try:
+                with np.load(path) as arrays:
+                    document: dict[str, Any] = json.loads(arrays[_DOCUMENT].item())
+                    return document
+            except Exception:  # NumPy and zipfile raise anything on damaged bytes
+                continue
+        return None
+
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.npz"))
 

@@ -57,6 +57,11 @@ def is_chief(strategy: Strategy) -> bool:
     return bool(_devices().process_of(strategy)[0] == 0)
 
 
+def device_count(strategy: Strategy) -> int:
+    """Devices that share a batch."""
+    return int(_devices().device_count(strategy))
+
+
 def check_strategy(recipe: Recipe, strategy: Strategy) -> None:
     """Check what the backend and its devices can do.
 
@@ -64,7 +69,7 @@ def check_strategy(recipe: Recipe, strategy: Strategy) -> None:
         ValueError: a backend that does not train, a batch that the devices cannot share evenly, or
             XLA on several devices under TensorFlow.
     """
-    devices = _devices().device_count(strategy)
+    devices = device_count(strategy)
     if recipe.batch_size % (devices * recipe.micro_batches):
         raise ValueError(
             f"Expected a batch that {devices} devices of {recipe.micro_batches} micro-batches "
