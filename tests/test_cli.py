@@ -167,14 +167,18 @@ def test_training_output(tmp_path, monkeypatch):
         f"{cost.activations * 4 / 1e6:.1f} MB of activations per image."
     )
     assert lines[1] == ("64 training and 32 held-out images in 10 classes of fashion_mnist_sample.")
-    assert lines[2].startswith("2 epochs by the recipe [odd] name. Training images are mirrored")
+    # Counted by NumPy's unique, not by the command.
+    counts = np.unique(load_sample().train.labels[:64], return_counts=True)[1]
+    assert lines[2].startswith(f"Training images a class: {counts[0]} T-shirt/top, ")
+    assert lines[2].endswith(f", {counts[9]} Ankle boot.")
+    assert lines[3].startswith("2 epochs by the recipe [odd] name. Training images are mirrored")
     numbers = r"loss \d\.\d{3}  accuracy [01]\.\d{3}"
-    for epoch, line in enumerate(lines[3:5], start=1):
+    for epoch, line in enumerate(lines[4:6], start=1):
         assert re.fullmatch(rf"epoch +{epoch}/2  {numbers}  held out: {numbers}", line)
-    assert re.match(r"Held-out accuracy \d+\.\d\d% \(top-5 \d+\.\d\d%\) after \d+ s", lines[5])
+    assert re.match(r"Held-out accuracy \d+\.\d\d% \(top-5 \d+\.\d\d%\) after \d+ s", lines[6])
     relative = folder.relative_to(tmp_path)
-    assert lines[6] == f"Everything is in {relative}:"
-    shown = {line.strip().rstrip("/") for line in lines[7:-1]}
+    assert lines[7] == f"Everything is in {relative}:"
+    shown = {line.strip().rstrip("/") for line in lines[8:-1]}
     assert shown == {path.name for path in folder.iterdir()}
     assert lines[-1] == f"Try it on a picture: keras-inception predict {relative} IMAGE"
     assert '"seed": 5' in (folder / "recipe.json").read_text(encoding="utf-8")
