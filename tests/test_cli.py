@@ -340,3 +340,27 @@ def test_ctrl_c_before_the_first_epoch_ends(tmp_path):
     assert "Traceback" not in stderr
     assert str(folder) in stderr
     assert "no model" in stderr
+
+
+COUNTING = """
+import keras
+
+
+class Counting(keras.callbacks.Callback):
+    def on_train_end(self, logs=None):
+        open("ended", "w").close()
+"""
+
+
+@pytest.mark.usefixtures("small_sample")
+def test_a_callback_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_callbacks.py").write_text(COUNTING)
+    spec = tmp_path / "spec.json"
+    spec.write_text(quick_spec().to_json())
+    common = ("train", "--spec", spec, "--epochs", 1, "--batch-size", 16, "--out", tmp_path / "run")
+    wrong = run(*common, "--callback", "own_callbacks:Missing")
+    assert_mistake(wrong, "--callback package.module:Class", "own_callbacks:Missing")
+    result = run(*common, "--callback", "own_callbacks:Counting")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "ended").exists()
