@@ -149,7 +149,8 @@ def _designed(
         if model_folder:
             model = load_keras(model_folder)
         else:
-            model = train(spec, data, recipe, folder / "measured", callbacks=callbacks).model
+            run = train(spec, data, recipe, folder / "measured", callbacks=callbacks, verbose=0)
+            model = run.model
         found = design_network(spec, model, data.test, job.budget, job.options)
     write_design_report(found, folder)
     write_record(folder, data)

@@ -88,7 +88,7 @@ def grow_network(
     measurements: list[ModuleMeasurement] = []
     for module, endpoint in module_inputs(spec).items():
         step = truncated(grown, module)
-        run = train(step, data, recipe, folder / module, callbacks=callbacks)
+        run = train(step, data, recipe, folder / module, callbacks=callbacks, verbose=0)
         found = measure(run.model, {module: endpoint}, _passes(data.test, step), options)
         measurements += found
         changed = proposed_module(step.modules[-1], found[0], width_divisor=options.width_divisor)
