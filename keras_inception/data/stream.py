@@ -65,52 +65,73 @@ def training_batches(
         ValueError: a batch that the workers cannot share evenly, an odd share with mixup, or no
             common size of the images.
     """
-    rows = _shard_rows(recipe, shard_index, shard_count)
-    size, channels = _network_size(split, spec), spec.input_shape[2]
-    labels = split.labels.astype(np.int32)
-    first = shard_index * rows
-    crops = recipe.crop == "paper"
-
-    def draws(step: int) -> Draws:
-        return Draws(recipe.seed, step, recipe.batch_size, first, rows)
-
-    def positions(step: int) -> np.ndarray:
-        begin = step * recipe.batch_size + first
-        return _shuffled(np.arange(begin, begin + rows), len(split), recipe.seed)
-
-    def row_draws(step: int) -> np.ndarray:
-        crop = draws(step).uniform(Purpose.CROP, CROP_DRAWS)
-        flip = draws(step).uniform(Purpose.FLIP, 1)
-        return np.concatenate([crop, flip if recipe.flip else np.ones_like(flip)], axis=1)
-
-    # Crops are mirrored one by one, before they grow to the input.
-    batch_recipe = replace(recipe, flip=False) if crops else recipe
-
-    def finished(step: int, images: np.ndarray) -> Batch:
-        images = augmented(images, batch_recipe, draws(step))
-        own = labels[positions(step)]
-        if recipe.mixup:
-            images, own = mixed_up(images, own, spec.classes, recipe.mixup, draws(step))
-        return _network_input(images, spec), own
-
-    def whole(step: int) -> Batch:
-        return finished(step, split.fitted(positions(step), size, channels))
-
-    def cropped(step: int) -> Batch:
-        assert isinstance(split, Split)
-        return finished(step, _random_crops(split, positions(step), row_draws(step), size))
-
+    batch = _TrainingBatch(split, spec, recipe, shard_index, shard_count)
     steps = itertools.count(start_step)
-    if not crops or isinstance(split, Split):
-        return _prepared((cropped if crops else whole, (step,)) for step in steps)
+    if recipe.crop != "paper":
+        return _prepared((batch.of_whole_images, (step,)) for step in steps)
+    if isinstance(split, Split):
+        return _prepared((batch.of_crops, (split, step)) for step in steps)
     decoded = _decoded_crops(
         split,
-        size,
-        channels,
-        lambda: ((positions(step), row_draws(step)) for step in itertools.count(start_step)),
-        rows,
+        batch.size,
+        batch.channels,
+        lambda: map(batch.crop_draws, itertools.count(start_step)),
+        batch.rows,
     )
-    return _prepared((finished, arguments) for arguments in zip(steps, decoded, strict=False))
+    return _prepared((batch.finished, arguments) for arguments in zip(steps, decoded, strict=False))
+
+
+class _TrainingBatch:
+    """One worker's share of batch `step` of a run: a pure function of the step."""
+
+    def __init__(
+        self,
+        split: AnySplit,
+        spec: NetworkSpec,
+        recipe: Recipe,
+        shard_index: int,
+        shard_count: int,
+    ) -> None:
+        self.rows = _shard_rows(recipe, shard_index, shard_count)
+        self.size, self.channels = _network_size(split, spec), spec.input_shape[2]
+        self._first = shard_index * self.rows
+        self._split, self._spec, self._recipe = split, spec, recipe
+        self._labels = split.labels.astype(np.int32)
+        # Crops are mirrored one by one, before they grow to the input.
+        crops = recipe.crop == "paper"
+        self._after_crops = replace(recipe, flip=False) if crops else recipe
+
+    def of_whole_images(self, step: int) -> Batch:
+        images = self._split.fitted(self._positions(step), self.size, self.channels)
+        return self.finished(step, images)
+
+    def of_crops(self, split: Split, step: int) -> Batch:
+        return self.finished(step, _random_crops(split, *self.crop_draws(step), self.size))
+
+    def finished(self, step: int, images: np.ndarray) -> Batch:
+        """Augment images of the network's size, and bring them into its convention."""
+        images = augmented(images, self._after_crops, self._draws(step))
+        labels = self._labels[self._positions(step)]
+        if self._recipe.mixup:
+            classes, alpha = self._spec.classes, self._recipe.mixup
+            images, labels = mixed_up(images, labels, classes, alpha, self._draws(step))
+        return _network_input(images, self._spec), labels
+
+    def crop_draws(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in the split, and the uniform numbers of each row (`ROW_DRAWS`)."""
+        crop = self._draws(step).uniform(Purpose.CROP, CROP_DRAWS)
+        flip = self._draws(step).uniform(Purpose.FLIP, 1)
+        mirrored = flip if self._recipe.flip else np.ones_like(flip)
+        return self._positions(step), np.concatenate([crop, mirrored], axis=1)
+
+    def _draws(self, step: int) -> Draws:
+        recipe = self._recipe
+        return Draws(recipe.seed, step, recipe.batch_size, self._first, self.rows)
+
+    def _positions(self, step: int) -> np.ndarray:
+        begin = step * self._recipe.batch_size + self._first
+        rows = np.arange(begin, begin + self.rows)
+        return _shuffled(rows, len(self._split), self._recipe.seed)
 
 
 def evaluation_batches(

@@ -43,25 +43,9 @@ def preprocess_input(
         ValueError: not exactly one of `model` and `convention`, an unknown convention or data
             format, or grey pixels where the channels differ.
     """
-    if (model is None) == (convention is None):
-        raise ValueError(
-            "Expected `model`, the network that is to see the pixels, or `convention`, its pixel "
-            f"convention among {sorted(CONVENTIONS)} (that of `GoogLeNet()` is 'caffe'). Received: "
-            + ("neither" if model is None else "both")
-        )
-    if convention is None:
-        convention = model_preprocessing(model)
-    if convention not in CONVENTIONS:
-        raise ValueError(
-            f"Expected `convention` among {sorted(CONVENTIONS)}. Received: {convention!r}"
-        )
+    convention = _chosen_convention(model, convention)
     rule = CONVENTIONS[convention]
-    data_format = keras.config.image_data_format() if data_format is None else data_format
-    if data_format not in ("channels_last", "channels_first"):
-        raise ValueError(
-            'Expected `data_format` "channels_last" or "channels_first". '
-            f"Received: data_format={data_format!r}"
-        )
+    data_format = _chosen_data_format(data_format)
     axis = -1 if data_format == "channels_last" else -3
     alike = rule.channels_alike
     if x.shape[axis] != 3 and not alike:
@@ -79,6 +63,33 @@ def preprocess_input(
     scale = np.asarray(rule.scale[:used], "float32").reshape(shape)
     offset = np.asarray(rule.offset[:used], "float32").reshape(shape)
     return x * scale - offset
+
+
+def _chosen_convention(model: keras.Model | None, convention: str | None) -> str:
+    if (model is None) == (convention is None):
+        raise ValueError(
+            "Expected `model`, the network that is to see the pixels, or `convention`, its pixel "
+            f"convention among {sorted(CONVENTIONS)} (that of `GoogLeNet()` is 'caffe'). Received: "
+            + ("neither" if model is None else "both")
+        )
+    if convention is None:
+        convention = model_preprocessing(model)
+    if convention not in CONVENTIONS:
+        raise ValueError(
+            f"Expected `convention` among {sorted(CONVENTIONS)}. Received: {convention!r}"
+        )
+    return convention
+
+
+def _chosen_data_format(data_format: str | None) -> str:
+    if data_format is None:
+        return keras.config.image_data_format()
+    if data_format not in ("channels_last", "channels_first"):
+        raise ValueError(
+            'Expected `data_format` "channels_last" or "channels_first". '
+            f"Received: data_format={data_format!r}"
+        )
+    return data_format
 
 
 def _as_float32(x: Any) -> Any:

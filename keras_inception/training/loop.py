@@ -65,14 +65,14 @@ class TrainingLoop:
         report: Callable[[str], None] = lambda words: None,
     ) -> None:
         self.progress = Progress()
-        self._trainer = trainer
+        self.trainer = trainer
         self._recipe = trainer.recipe
         self._data = data
         self._folder = folder
         self._snapshots = snapshots
         self._identity = identity
         self._report = report
-        self._steps_per_epoch = len(data.train) // trainer.recipe.batch_size
+        self._steps_per_epoch = trainer.recipe.steps_per_epoch(len(data.train))
         self._alone = trainer.process[1] == 1
         self._callbacks = keras.callbacks.CallbackList(
             list(callbacks),
@@ -86,7 +86,7 @@ class TrainingLoop:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from the snapshot."""
-        self._trainer.restore(snapshot.arrays)
+        self.trainer.restore(snapshot.arrays)
         self.progress = Progress(**snapshot.document["progress"])
 
     def run(self, signals: StopSignals) -> None:
@@ -100,7 +100,7 @@ class TrainingLoop:
         """
         if self.progress.finished:
             return
-        model = self._trainer.model
+        model = self.trainer.model
         model.stop_training = False
         self._callbacks.on_train_begin()
         model.history.epoch = list(range(self.progress.epoch))
@@ -114,7 +114,7 @@ class TrainingLoop:
             with closing(self._batches()) as batches:
                 while not self.progress.finished:
                     self._epoch(batches, signals)
-        except self._trainer.lost_process_errors as error:
+        except self.trainer.lost_process_errors as error:
             if self._alone:
                 raise
             raise TrainingInterruptedError(
@@ -123,7 +123,7 @@ class TrainingLoop:
         self._callbacks.on_train_end()
 
     def _epoch(self, batches: Iterator[Any], signals: StopSignals) -> None:
-        progress, model = self.progress, self._trainer.model
+        progress, model = self.progress, self.trainer.model
         self._callbacks.on_epoch_begin(progress.epoch)
         first = progress.epoch * self._steps_per_epoch
         last = first + self._steps_per_epoch
@@ -131,7 +131,7 @@ class TrainingLoop:
             self._stop_if_asked(step - 1, signals)
             self._start_step(next(batches), step - first - 1, signals)
             due = self._snapshots.is_due(step)
-            self._finish_steps(0 if due or step == last else self._trainer.steps_ahead)
+            self._finish_steps(0 if due or step == last else self.trainer.steps_ahead)
             if due and step < last:
                 self._save_snapshot()
         logs = self._means() | {f"val_{name}": v for name, v in self._evaluate().items()}
@@ -152,7 +152,7 @@ class TrainingLoop:
             self._report("compiling the training step")
         self._callbacks.on_train_batch_begin(number)
         stop = signals.received is not None
-        self._started.append(self._trainer.start_step(batch, stop=stop))
+        self._started.append(self.trainer.start_step(batch, stop=stop))
         if not self._compiled:
             self._finish_steps(0)
             self._compiled = True
@@ -161,12 +161,12 @@ class TrainingLoop:
     def _finish_steps(self, remaining: int) -> None:
         """Wait for the metrics of all steps but the last `remaining`."""
         while len(self._started) > remaining:
-            metrics, stop = self._trainer.finish_step(self._started.popleft())
+            metrics, stop = self.trainer.finish_step(self._started.popleft())
             self.progress.add(metrics)
             if not np.isfinite(metrics["loss"]):
                 raise self._diverged(f"a loss of {metrics['loss']}")
             if stop and self._stop_after is None:
-                self._stop_after = self.progress.step + self._trainer.steps_ahead
+                self._stop_after = self.progress.step + self.trainer.steps_ahead
             number = (self.progress.step - 1) % self._steps_per_epoch
             self._callbacks.on_train_batch_end(number, self._means())
 
@@ -189,7 +189,7 @@ class TrainingLoop:
 
     def _evaluate(self) -> dict[str, float]:
         """Evaluate the averaged weights and keep the models of this epoch."""
-        trainer = self._trainer
+        trainer = self.trainer
         self._require_finite(trainer.state())
         self._report("evaluating")
         with trainer.averaged(self._training_shards(0)):
@@ -203,7 +203,7 @@ class TrainingLoop:
     def _save_model(self, name: str) -> None:
         if self._folder is not None:
             with aside(self._folder / name) as path:
-                self._trainer.deployed().save(path)
+                self.trainer.deployed().save(path)
 
     def _keep_best(self) -> None:
         if self._folder is not None and self.progress.best_epoch == self.progress.epoch:
@@ -213,7 +213,7 @@ class TrainingLoop:
     def _save_snapshot(self) -> None:
         if self._folder is None:
             return
-        state = self._trainer.state()
+        state = self.trainer.state()
         self._require_finite(state)
         self.progress.seconds = time.monotonic() - self._resumed_at
         document = {
@@ -235,13 +235,13 @@ class TrainingLoop:
         )
 
     def _batches(self) -> Generator[Any, None, None]:
-        return self._trainer.batches(self._training_shards(self.progress.step))
+        return self.trainer.batches(self._training_shards(self.progress.step))
 
     def _training_shards(self, start_step: int) -> Callable[[int, int], Any]:
         def shard(index: int, count: int) -> Any:
             return training_batches(
                 self._data.train,
-                self._trainer.spec,
+                self.trainer.spec,
                 self._recipe,
                 start_step=start_step,
                 shard_index=index,
@@ -252,5 +252,5 @@ class TrainingLoop:
 
     def _evaluation_shard(self, index: int, count: int) -> Any:
         return padded_evaluation_batches(
-            self._data.test, self._trainer.spec, self._recipe.batch_size, index, count
+            self._data.test, self.trainer.spec, self._recipe.batch_size, index, count
         )

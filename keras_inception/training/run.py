@@ -107,11 +107,11 @@ def train(
         data: images and labels; classes and channels must be those of the spec. Images of
             another size are resized.
         recipe: how to train. Sets Keras's random seed.
-        folder: new, empty, or of a run to go on with. Several workers name the same one; only the
+        folder: new, empty, or of a run to resume. Several workers name the same one; only the
             chief writes.
         strategy: of `make_strategy`; None: one device.
-        init: a .keras file of this package's networks, with whose weights to begin; classifiers of
-            another number of classes begin anew.
+        init: a .keras file with the initial weights; a classifier for another number of classes is
+            reinitialized.
         snapshot_steps: write a snapshot every so many steps.
         snapshot_minutes: and every so many minutes; one always follows each epoch.
         callbacks: further Keras callbacks, such as a progress display. They may end the run by
@@ -150,42 +150,73 @@ def train(
         if chief:
             _begin_folder(folder, spec, data, recipe)
         signals = stack.enter_context(StopSignals(acknowledge))
-        identity = _identity(spec, data, recipe, init)
         snapshots = Snapshots(
             folder / SNAPSHOT_FOLDER, every_steps=snapshot_steps, every_minutes=snapshot_minutes
         )
-        snapshot = snapshots.newest(set_aside=chief)
-        if snapshot is not None:
-            require_same(snapshot.document["identity"], identity, "run", folder)
-        keras.utils.set_random_seed(recipe.seed)
-        report("building the network")
-        trainer = make_trainer(
+        loop = _new_or_restored_loop(
             spec,
-            with_class_weights(recipe, data),
-            strategy,
-            total_steps=recipe.total_steps(len(data.train)),
-        )
-        if init is not None and snapshot is None:  # which holds all weights
-            initialize(trainer.model, init, spec)
-        loop = TrainingLoop(
-            trainer,
             data,
-            folder=folder if chief else None,
-            snapshots=snapshots,
-            identity=identity,
+            recipe,
+            folder,
+            snapshots,
+            strategy=strategy,
+            init=init,
             callbacks=callbacks,
-            verbose=verbose if chief else 0,
+            verbose=verbose,
             report=report,
         )
-        if snapshot is not None:
-            loop.restore(snapshot)
         loop.run(signals)
         if not chief:
-            return TrainResult(trainer.deployed(), folder, {"history": loop.progress.history})
+            trained = loop.trainer.deployed()
+            return TrainResult(trained, folder, {"history": loop.progress.history})
         model, metrics = finish_run(
             spec, data, recipe, folder, loop.progress, signals=signals, report=report
         )
         return TrainResult(model, folder, metrics)
+
+
+def _new_or_restored_loop(
+    spec: NetworkSpec,
+    data: ImageData,
+    recipe: Recipe,
+    folder: Path,
+    snapshots: Snapshots,
+    *,
+    strategy: Strategy,
+    init: Path | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    verbose: int,
+    report: Callable[[str], None],
+) -> TrainingLoop:
+    """The loop of a run, in the state of its newest snapshot if there is one."""
+    chief = is_chief(strategy)
+    identity = _identity(spec, data, recipe, init)
+    snapshot = snapshots.newest(set_aside=chief)
+    if snapshot is not None:
+        require_same(snapshot.document["identity"], identity, "run", folder)
+    keras.utils.set_random_seed(recipe.seed)
+    report("building the network")
+    trainer = make_trainer(
+        spec,
+        with_class_weights(recipe, data),
+        strategy,
+        total_steps=recipe.total_steps(len(data.train)),
+    )
+    if init is not None and snapshot is None:  # which holds all weights
+        initialize(trainer.model, init, spec)
+    loop = TrainingLoop(
+        trainer,
+        data,
+        folder=folder if chief else None,
+        snapshots=snapshots,
+        identity=identity,
+        callbacks=callbacks,
+        verbose=verbose if chief else 0,
+        report=report,
+    )
+    if snapshot is not None:
+        loop.restore(snapshot)
+    return loop
 
 
 def _finished(
