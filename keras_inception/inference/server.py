@@ -32,7 +32,7 @@ class Limits:
 
     Attributes:
         upload_bytes: of one image; more is 413.
-        pixels: width x height of one image; more is 400, told from its header.
+        pixels: width x height of one image; more is 400, as read from its header.
         seconds: until an answer; later is 503.
         waiting: requests at a time; more are 503 at once.
     """
@@ -79,7 +79,8 @@ def build_app(path: Path, limits: Limits | None = None) -> Any:
 
     `POST /predict?top=5&maps=false` takes the bytes of an image file as its body. It gives
     {"labels": [{"label", "score"}, ...]} and with `maps` also {"branches": [{"name", "png"}]}.
-    400 for what is no image, 413 for too large an upload, 503 when too busy: each {"detail": why}.
+    400 for data that is not an image, 413 for an upload that is too large, 503 when busy: each
+    {"detail": why}.
 
     Args:
         path: what `load_network` loads. Branch activations need a `.keras` file.

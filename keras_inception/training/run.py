@@ -144,7 +144,8 @@ def train(
         prepare_run(spec, data, recipe, folder, strategy=strategy)
         if chief:
             stack.enter_context(only_run_in(folder))
-            prepare_run(spec, data, recipe, folder, strategy=strategy)  # as it is now it is locked
+            # Again, now that nobody else can change the folder.
+            prepare_run(spec, data, recipe, folder, strategy=strategy)
         if (folder / METRICS_FILE).exists():
             return _finished(spec, data, recipe, folder, init, chief=chief)
         if chief:

@@ -124,7 +124,7 @@ def _read(path: Path) -> Snapshot:
 
 
 def require_same(old: dict[str, Any], new: dict[str, Any], what: str, folder: Path) -> None:
-    """Refuse to go on with another identity; the difference is told line by line.
+    """Refuse to resume with another identity; the error lists the differences, one a line.
 
     Args:
         old, new: the identities, as JSON has them.

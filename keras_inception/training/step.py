@@ -141,7 +141,7 @@ class Trainer(ABC):
         return dict(zip(self.metric_names, metrics, strict=True)), stops > 0
 
     def _set_rate(self) -> None:
-        # Once a step. Keras 3.15 (`_apply_weight_decay`) computes a schedule anew for each weight,
+        # Once a step. Keras 3.15 (`_apply_weight_decay`) computes a schedule again for each weight,
         # a third of the time that TensorFlow takes to compile the step of a small network.
         self.optimizer.learning_rate.assign(self._rate(self.optimizer.iterations))
 
