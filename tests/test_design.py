@@ -247,7 +247,7 @@ def test_layer_by_layer_each_module_is_measured_on_the_designed_ones(
 ):
     trained = []
 
-    def untrained(spec, data, recipe, folder, *, callbacks=()):
+    def untrained(spec, data, recipe, folder, *, callbacks=(), verbose=1):
         trained.append((spec, folder))
         return SimpleNamespace(model=build_network(spec))
 
@@ -333,6 +333,7 @@ def small_sample(monkeypatch):
 def run_folder(tmp_path_factory):
     """The files of a run that `measure` needs: an untrained tiny network and its spec."""
     folder = tmp_path_factory.mktemp("run")
+    keras.utils.set_random_seed(0)
     spec = fitted_to_data(tiny_spec(norm="bn"), load_sample())
     build_network(spec).save(folder / "model.keras")
     (folder / "spec.json").write_text(spec.to_json(), encoding="utf-8")
@@ -357,7 +358,7 @@ class TestCommand:
     def test_layer_by_layer(self, monkeypatch, run_folder, tmp_path):
         epochs = []
 
-        def untrained(spec, data, recipe, folder, *, callbacks=()):
+        def untrained(spec, data, recipe, folder, *, callbacks=(), verbose=1):
             epochs.append(recipe.epochs)
             return SimpleNamespace(model=build_network(spec))
 
