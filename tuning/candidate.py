@@ -86,9 +86,7 @@ def _rows(split: AnySplit, rows: np.ndarray) -> AnySplit:
 
 def at_resolution(spec: NetworkSpec, resolution: int | None) -> NetworkSpec:
     """The network on images of this height and width; None: unchanged."""
-    if resolution is None:
-        return spec
-    return replace(spec, input_shape=(resolution, resolution, spec.input_shape[2]))
+    return spec if resolution is None else spec.with_size(resolution)
 
 
 def train_candidate(

@@ -87,7 +87,6 @@ class InceptionHyperModel(keras_tuner.HyperModel):
             self.recipe, model.trainable_variables, self.recipe.learning_rate
         )
         optimizer.global_clipnorm = self.recipe.clip_norm or None
-        optimizer.build(model.trainable_variables)  # so that a tuner can load its saved state
         self._optimizers.add(optimizer)
         smoothing = self.recipe.label_smoothing
         model.compile(

@@ -34,7 +34,7 @@ def summary(
     with usage_errors():
         spec = chosen_spec(variant, spec_file)
         if input_size is not None:
-            spec = replace(spec, input_shape=(input_size, input_size, spec.input_shape[2]))
+            spec = spec.with_size(input_size)
         if classes is not None:
             spec = replace(spec, classes=classes)
         table = _layer_table(spec) if by_layer else _table_1(spec)

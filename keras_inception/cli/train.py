@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -210,9 +209,7 @@ def _fitted_spec(spec: NetworkSpec, data: ImageData, input_size: int | None) -> 
     from keras_inception.training.run import fitted_to_data
 
     spec = fitted_to_data(spec, data)
-    if input_size is None:
-        return spec
-    return replace(spec, input_shape=(input_size, input_size, spec.input_shape[2]))
+    return spec if input_size is None else spec.with_size(input_size)
 
 
 def _prepared(

@@ -231,6 +231,10 @@ class NetworkSpec:
         yield from (layer for layer in self.stem if not isinstance(layer, LRNSpec))
         yield from (stage.downsample for stage in self.stages if stage.downsample)
 
+    def with_size(self, size: int) -> NetworkSpec:
+        """Return the same network for square images of `size` pixels."""
+        return replace(self, input_shape=(size, size, self.input_shape[2]))
+
     def map_modules(self, change: Mapping[str, ModuleSpec]) -> NetworkSpec:
         """Return the network with the modules named in `change` replaced."""
         stages = tuple(

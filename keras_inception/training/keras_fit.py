@@ -13,7 +13,12 @@ import keras
 from keras import ops
 
 from keras_inception.spec.recipe import Recipe
-from keras_inception.training.losses import image_losses, is_correct
+from keras_inception.training.losses import (
+    image_losses,
+    is_correct,
+    output_weight,
+    training_losses,
+)
 from keras_inception.training.optimizer import learning_rate_schedule, make_optimizer
 
 
@@ -80,14 +85,8 @@ def _loss(
         return _mean(image_losses(_flat(labels["main"]), outputs["main"]), sample_weight)
     total = 0.0
     for name, logits in outputs.items():
-        losses = image_losses(
-            _flat(labels[name]),
-            logits,
-            label_smoothing=recipe.label_smoothing,
-            class_weights=tuple(map(float, recipe.class_weights)),
-        )
-        weight = 1.0 if name == "main" else recipe.aux_loss_weight
-        total = total + weight * _mean(losses, sample_weight)
+        losses = training_losses(_flat(labels[name]), logits, recipe)
+        total = total + output_weight(name, recipe) * _mean(losses, sample_weight)
     return total
 
 

@@ -46,6 +46,21 @@ def image_losses(
     return losses
 
 
+def training_losses(labels: Any, logits: Any, recipe: Recipe) -> Any:
+    """`image_losses` as the recipe trains: with its label smoothing and class weights."""
+    return image_losses(
+        labels,
+        logits,
+        label_smoothing=recipe.label_smoothing,
+        class_weights=tuple(map(float, recipe.class_weights)),
+    )
+
+
+def output_weight(name: str, recipe: Recipe) -> float:
+    """How much the loss of an output counts: the main one in full, auxiliary ones less."""
+    return 1.0 if name == "main" else recipe.aux_loss_weight
+
+
 def with_class_weights(recipe: Recipe, data: ImageData) -> Recipe:
     """The recipe, with numbers for "balanced" class weights; a class without images gets 0."""
     if recipe.class_weights != "balanced":

@@ -144,8 +144,7 @@ def train(
         prepare_run(spec, data, recipe, folder, strategy=strategy)
         if chief:
             stack.enter_context(only_run_in(folder))
-            # Again, now that nobody else can change the folder.
-            prepare_run(spec, data, recipe, folder, strategy=strategy)
+            _prepare_folder(folder)  # again, now that nobody else can change it
         if (folder / METRICS_FILE).exists():
             return _finished(spec, data, recipe, folder, init, chief=chief)
         if chief:

@@ -23,7 +23,12 @@ from keras_inception.network.endpoints import freeze_until
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
 from keras_inception.training.averaging import WeightAverage
-from keras_inception.training.losses import image_losses, is_correct
+from keras_inception.training.losses import (
+    image_losses,
+    is_correct,
+    output_weight,
+    training_losses,
+)
 from keras_inception.training.optimizer import learning_rate_schedule, make_optimizer
 
 # Batches from which the statistics of batch normalization are taken for averaged weights.
@@ -56,7 +61,6 @@ class Trainer(ABC):
     def __init__(self, spec: NetworkSpec, recipe: Recipe, *, total_steps: int) -> None:
         self.spec = spec
         self.recipe = recipe
-        self._class_weights = tuple(map(float, recipe.class_weights))
         with _precision(recipe.precision):
             self.model = build_network(spec, auxiliary=bool(spec.aux), classifier_activation=None)
         if recipe.freeze_until:
@@ -163,10 +167,12 @@ class Trainer(ABC):
         return metrics
 
     def _apply(self, gradients: list[Any]) -> None:
-        weights = self.model.trainable_variables
-        rates = [self.recipe.bias_rate if weight.name == "bias" else 1.0 for weight in weights]
-        if self.recipe.bias_rate != 1:
-            gradients = [rate * own for rate, own in zip(rates, gradients, strict=True)]
+        weights, rate = self.model.trainable_variables, self.recipe.bias_rate
+        if rate != 1:
+            gradients = [
+                rate * own if weight.name == "bias" else own
+                for weight, own in zip(weights, gradients, strict=True)
+            ]
         self.optimizer.apply(gradients, weights)
 
     def _metrics(self, outputs: Any, labels: Any) -> Any:
@@ -178,20 +184,9 @@ class Trainer(ABC):
             return ops.sum(values) / recipe.batch_size
 
         losses = {
-            name: mean(
-                image_losses(
-                    labels,
-                    logits,
-                    label_smoothing=recipe.label_smoothing,
-                    class_weights=self._class_weights,
-                )
-            )
-            for name, logits in outputs.items()
+            name: mean(training_losses(labels, logits, recipe)) for name, logits in outputs.items()
         }
-        total = sum(
-            loss if name == "main" else recipe.aux_loss_weight * loss
-            for name, loss in losses.items()
-        )
+        total = sum(output_weight(name, recipe) * loss for name, loss in losses.items())
         accuracy = mean(is_correct(labels, outputs["main"]))
         return ops.stack([total, accuracy, *(losses.values() if len(losses) > 1 else ())])
 
