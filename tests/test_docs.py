@@ -13,6 +13,7 @@ import keras_inception
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+MOST_COLUMNS = 8
 sys.path.insert(0, str(ROOT / "scripts"))
 import csv_tables  # noqa: E402 - scripts is not a package
 
@@ -31,12 +32,42 @@ def test_a_table_by_hand(tmp_path, monkeypatch):
     page = "# A\n\n<!-- csv: a.csv name macs_a -->\nold\n<!-- /csv -->\nend\n"
     assert csv_tables.with_tables(page) == (
         "# A\n\n<!-- csv: a.csv name macs_a -->\n"
-        "| name | macs a |\n| --- | ---: |\n| x | 12,000 |\n| y | 7 |\n<!-- /csv -->\nend\n"
+        "| name | macs a |\n| --- | ---: |\n| x | 12,000 |\n| y | 7 |\n\n"
+        "*[a.csv](../benchmarks/results/a.csv)*\n<!-- /csv -->\nend\n"
     )
     whole = csv_tables.with_tables("<!-- csv: a.csv -->\n<!-- /csv -->")
     assert "| x | 12,000 | 0.5 |\n| y | 7 |  |\n" in whole
     missing = csv_tables.with_tables("<!-- csv: b.csv -->\n<!-- /csv -->")
     assert missing == "<!-- csv: b.csv -->\nNot measured yet.\n<!-- /csv -->"
+
+
+def test_rows_columns_and_caption_of_a_table_by_hand(tmp_path, monkeypatch):
+    """`where` selects rows, `spread` makes columns, and the machine is named once."""
+    monkeypatch.setattr(csv_tables, "RESULTS", tmp_path)
+    (tmp_path / "a.csv").write_text(
+        "kind,network,batch,ms,device,keras,date\n"
+        'a b,x,1,2.0,"CPU, 2 cores",3.15,2026-11-24\n'
+        'a b,x,16,0.5,"CPU, 2 cores",3.15,2026-11-25\n'
+        'a b,y,16,0.7,"CPU, 2 cores",3.15,2026-11-25\n'
+        "other,z,1,9.9,GPU,3.15,2026-11-25\n"
+    )
+    words = 'a.csv "where=kind:a b" network spread=batch values=ms'
+    assert csv_tables.with_tables(f"<!-- csv: {words} -->\n<!-- /csv -->") == (
+        f"<!-- csv: {words} -->\n"
+        "| network | ms (batch 1) | ms (batch 16) |\n| --- | ---: | ---: |\n"
+        "| x | 2.0 | 0.5 |\n| y |  | 0.7 |\n\n"
+        "*CPU, 2 cores; keras 3.15; 2026-11-24; 2026-11-25; "
+        "[a.csv](../benchmarks/results/a.csv)*\n<!-- /csv -->"
+    )
+    with pytest.raises(ValueError, match="Received: 'were'"):
+        csv_tables.with_tables("<!-- csv: a.csv were=kind:x -->\n<!-- /csv -->")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_no_table_is_wider_than_a_page(page):
+    """Eight columns: the comparison with six other libraries has as many."""
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line[:2] == "| "]
+    assert [row for row in rows if row.count(" | ") >= MOST_COLUMNS] == []
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"])

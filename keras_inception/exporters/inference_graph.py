@@ -117,8 +117,8 @@ def merge_parallel_convs(model: keras.Model) -> keras.Model:
     A concatenation of nothing but convolutions of one tensor becomes one convolution of the largest
     kernel; the smaller kernels are padded with zeros. That is fewer layers for more multiply-adds:
     faster where the overhead of each layer dominates (small images, few filters;
-    `docs/results.md`), slower elsewhere. Branches with a reduction or a pool are not merged. The
-    endpoint of the concatenation remains, the endpoints of its branches do not.
+    `docs/results-small-images.md`), slower elsewhere. Branches with a reduction or a pool are not
+    merged. The endpoint of the concatenation remains, the endpoints of its branches do not.
 
     Args:
         model: a functional model of this package, of any dtype policy and data format.

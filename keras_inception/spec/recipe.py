@@ -214,7 +214,7 @@ PAPER = Recipe(
 )
 
 # What made networks of this family better since: cosine and warm-up, label smoothing, averages.
-# docs/results.md has the curve of `medium` on Fashion-MNIST in full.
+# docs/results-training.md has the curve of `medium` on Fashion-MNIST in full.
 MODERN = Recipe(
     name="modern",
     epochs=30,

@@ -239,7 +239,7 @@ def _small(name: str, modules: tuple[ModuleSpec, ...], stem: tuple[StemLayer, ..
     )
 
 
-# Both convolutions of the stem run at full resolution: half of the cost (docs/results.md).
+# Both convolutions of the stem run at full resolution: half of the cost.
 MEDIUM = _small("medium", MEDIUM_MODULES, (_SMALL_STEM[0], _SMALL_STEM[2], _SMALL_STEM[1]))
 SMALL = _small("small", SMALL_MODULES, _SMALL_STEM)
 TINY = _small("tiny", TINY_MODULES, _SMALL_STEM)
