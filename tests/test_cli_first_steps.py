@@ -28,7 +28,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     seen: dict[str, Any] = {}
 
     def train(spec: Any, data: Any, recipe: Any, folder: Path, **others: Any) -> TrainResult:
-        seen.update(spec=spec, data=data, folder=folder, **others)
+        seen.update(spec=spec, data=data, recipe=recipe, folder=folder, **others)
         return TrainResult(None, folder, {})
 
     monkeypatch.setattr(keras_inception.training.run, "train", train)

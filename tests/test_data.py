@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from conftest import tiny_spec
 from PIL import Image
 from processes import ENVIRONMENT
 
+from keras_inception.data.augment import Draws, Purpose
 from keras_inception.data.sample import SAMPLE_PATH, load_sample
 from keras_inception.data.sources import open_data
 from keras_inception.data.splits import ImageData, Split
@@ -288,6 +290,34 @@ def test_crops_in_memory_equal_those_of_files(tmp_path, mirrored):
     expected, right = taken(training_batches(files, spec, recipe), 4)
     np.testing.assert_array_equal(labels, right)
     np.testing.assert_allclose(images, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["memory", "png", "jpg"])
+def test_a_random_crop_is_that_part_of_the_image(tmp_path, monkeypatch, kind):
+    """Rows 6 to 54 and columns 16 to 64 of 60 x 80, as worked out in test_crops.py."""
+    rows, columns = np.mgrid[:60, :80]
+    image = np.stack([rows, columns, 0 * rows], axis=-1).astype(np.uint8)
+    for part in ("train", "test"):
+        for label in "ab":
+            (tmp_path / part / label).mkdir(parents=True)
+            suffix = "png" if kind == "memory" else kind
+            path = tmp_path / part / label / f"image.{suffix}"
+            Image.fromarray(image).save(path, quality=100, subsampling=0)
+    # The first size that is drawn, the top and left, "nearest", and no mirror.
+    numbers = [0.42 / 0.92, *[0] * 9, 0.5, *[0] * 9, 0.5, 0.5, 0.3]
+    drawn = {Purpose.CROP: numbers, Purpose.FLIP: [0.9]}
+    monkeypatch.setattr(
+        Draws, "uniform", lambda self, purpose, columns: np.array([drawn[purpose]] * 2, np.float32)
+    )
+    split = open_data(f"dir:{tmp_path}").train
+    if kind == "memory":
+        split = Split(np.stack([image] * 2), np.arange(2))
+    spec = replace(tiny_spec(), input_shape=(49, 49, 3))
+    recipe = Recipe(name="r", epochs=1, batch_size=2, shift=0, crop="paper")
+    images, _ = taken(training_batches(split, spec, recipe), 1)
+    pixels = (images[0] + 1) * 127.5
+    tolerance = 4 if kind == "jpg" else 1e-3
+    np.testing.assert_allclose(pixels, image[6:55, 16:65], atol=tolerance)
 
 
 def test_nothing_of_tensorflow_is_imported_for_images_in_memory():

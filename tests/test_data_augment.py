@@ -8,16 +8,21 @@ from keras_inception.data.augment import Draws, mixed_up, photometric
 
 
 class Fixed:
-    """Fixed draws: brightness, contrast, colour; no lighting; shares of mixup."""
+    """Fixed draws: brightness, contrast, colour; shares of mixup; lighting, if any."""
 
-    def __init__(self, numbers: list[float], shares: list[float] | None = None) -> None:
-        self.numbers, self.shares = numbers, shares
+    def __init__(
+        self,
+        numbers: list[float],
+        shares: list[float] | None = None,
+        lighting: tuple[float, float, float] = (0, 0, 0),
+    ) -> None:
+        self.numbers, self.shares, self.lighting = numbers, shares, lighting
 
     def uniform(self, purpose: int, columns: int) -> np.ndarray:
         return np.array([self.numbers], np.float32)
 
     def normal(self, purpose: int, columns: int) -> np.ndarray:
-        return np.zeros((1, columns), np.float32)
+        return np.array([self.lighting], np.float32)
 
     def beta(self, purpose: int, alpha: float) -> np.ndarray:
         return np.array(self.shares, np.float32)
@@ -46,6 +51,22 @@ def test_photometric_of_grey_images():
     pixels = np.array([40.0, 80.0], np.float32).reshape(1, 1, 2, 1)
     result = photometric(pixels, Fixed([1.0, 0.0, 0.5]))
     np.testing.assert_allclose(result.ravel(), [75, 105], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("lighting", "added"),
+    [
+        # A tenth of 255 times the deviation times the axis, such as 25.5 * .2175 * -.5675.
+        ((1, 0, 0), (-3.1475, -3.2213, -3.2368)),
+        ((0, 1, 0), (0.3448, -0.0022, -0.3331)),
+        ((0, 0, -2), (-0.0920, 0.1868, -0.0965)),
+    ],
+)
+def test_lighting_adds_a_tenth_of_each_component(lighting, added):
+    """Factors of 1 leave the pixels to lighting alone."""
+    pixels = np.full((1, 2, 2, 3), 100.0, np.float32)
+    result = photometric(pixels, Fixed([0.5, 0.5, 0.5], lighting=lighting))
+    np.testing.assert_allclose(result[0, 1, 1] - 100, added, atol=1e-4)
 
 
 def test_photometric_stays_within_the_pixel_range():

@@ -173,6 +173,16 @@ def cost_line(spec: NetworkSpec) -> str:
     )
 
 
+@contextmanager
+def waiting(words: str) -> Iterator[None]:
+    """On a terminal, say what a wait of seconds is for."""
+    if not errors.is_terminal:
+        yield
+        return
+    with errors.status(words):
+        yield
+
+
 def print_missing_pictures() -> None:
     """Say that pictures were left out, and how to install what draws them."""
     if not is_installed("matplotlib"):

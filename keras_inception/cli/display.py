@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from keras_inception.cli.common import console
+from keras_inception.training.progress import TRAINING
 
 # Without a terminal, no more seconds than these pass without a line.
 _SILENCE = 30.0
@@ -39,15 +40,14 @@ class TrainingDisplay:
         )
         self._task = self._progress.add_task("starting", total=None)
         self._words = "starting"
-        self._began = self._printed = time.monotonic()
+        self._began = self._printed = self._reported = time.monotonic()
         self._resumed_at = self._step = self._steps = 0
         self._closed = threading.Event()
         self._lines = threading.Thread(target=self._print_lines, name="display", daemon=True)
 
     def __enter__(self) -> TrainingDisplay:
         self._progress.start()
-        if not console.is_terminal:
-            self._lines.start()
+        self._lines.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,7 +56,7 @@ class TrainingDisplay:
 
     def report(self, words: str) -> None:
         """Say what the command does now."""
-        self._words = words
+        self._words, self._reported = words, time.monotonic()
         self._progress.update(self._task, description=words)
 
     @property
@@ -99,13 +99,23 @@ class TrainingDisplay:
 
     def _print_lines(self) -> None:
         while not self._closed.wait(1.0):
-            if time.monotonic() - self._printed >= _SILENCE:
+            if console.is_terminal:
+                self._show_wait()
+            elif time.monotonic() - self._printed >= _SILENCE:
                 self._print(self._line())
 
+    def _show_wait(self) -> None:
+        """The seconds of a wait; while training, the bar has the step's loss and the time left."""
+        if self._words != TRAINING:
+            seconds = time.monotonic() - self._reported
+            self._progress.update(self._task, description=f"{self._words}, {seconds:.0f} s")
+
     def _line(self) -> str:
-        seconds = time.monotonic() - self._began
-        done = self._step - self._resumed_at
-        line = f"{self._words}: step {self._step}/{self._steps}, {seconds:.0f} s"
-        if done:
-            line += f", about {seconds / done * (self._steps - self._step):.0f} s left"
+        now, words = time.monotonic(), self._words
+        if words != TRAINING:
+            words += f", {now - self._reported:.0f} s"
+        line = f"{words}: step {self._step}/{self._steps} after {now - self._began:.0f} s"
+        done, remaining = self._step - self._resumed_at, self._steps - self._step
+        if done and remaining:
+            line += f", about {(now - self._began) / done * remaining:.0f} s left"
         return line

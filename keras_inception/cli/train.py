@@ -28,6 +28,7 @@ from keras_inception.cli.common import (
     print_missing_pictures,
     print_warning,
     usage_errors,
+    waiting,
 )
 from keras_inception.cli.data import chosen_data, lowered_batch_size, print_data, quoted
 from keras_inception.cli.display import TrainingDisplay
@@ -156,7 +157,8 @@ def train(
         fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "patience": patience}
         recipe = chosen_recipe(recipe_name, changes, **fields, freeze_until=freeze_until)
         init = None if init is None else keras_file(init)
-        devices = _devices(strategy)
+        with waiting("Loading Keras and its backend"):
+            devices = _devices(strategy)
         data = chosen_data(
             data_name, beside=spec_file and spec_file.parent, folder=out, strict=strict
         )
@@ -331,7 +333,7 @@ def _print_resume(folder: Path) -> None:
     from keras_inception.training.snapshot import Snapshots
 
     document = Snapshots(folder / SNAPSHOT_FOLDER).newest_document()
-    if document is None:
+    if document is None or (folder / METRICS_FILE).exists():  # a finished run
         return
     progress = document["progress"]
     saved = datetime.fromtimestamp(document["saved_at"])

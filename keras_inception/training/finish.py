@@ -76,6 +76,7 @@ def finish_run(
             _export(model, spec, data, recipe, folder)
         _stop_if_asked(signals)
     if is_installed("matplotlib"):
+        report("drawing the pictures")
         with aside(folder / "training_curve.png") as path:
             plots.training_curve(progress.history, path)
         with aside(folder / "confusion_matrix.png") as path:

@@ -18,6 +18,7 @@ from keras_inception.data.splits import ImageData
 from keras_inception.data.stream import padded_evaluation_batches, training_batches
 from keras_inception.files import BEST_FILE, MODEL_FILE, aside
 from keras_inception.training.progress import (
+    TRAINING,
     Progress,
     TrainingDivergedError,
     TrainingInterruptedError,
@@ -156,7 +157,7 @@ class TrainingLoop:
         if not self._compiled:
             self._finish_steps(0)
             self._compiled = True
-            self._report("training")
+            self._report(TRAINING)
 
     def _finish_steps(self, remaining: int) -> None:
         """Wait for the metrics of all steps but the last `remaining`."""
@@ -197,7 +198,7 @@ class TrainingLoop:
             self._save_model(MODEL_FILE)
         if trainer.average:
             self._save_model(UNAVERAGED_FILE)
-        self._report("training")
+        self._report(TRAINING)
         return evaluation
 
     def _save_model(self, name: str) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from keras_inception.files import aside
 
 HISTORY_FILE = "history.csv"
+# What a run reports before its steps; everything else that it reports is a wait.
+TRAINING = "training"
 
 
 class TrainingInterruptedError(RuntimeError):
