@@ -21,6 +21,7 @@ EXTRAS = {
     "sklearn": "tune",
     "fastapi": "serve",
     "uvicorn": "serve",
+    "python_multipart": "serve",
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "tf2onnx": "onnx",

@@ -10,6 +10,7 @@ from typing import Literal
 import keras
 import pytest
 
+from keras_inception.network.build import build_network
 from keras_inception.spec.network import (
     AuxSpec,
     BatchNormSpec,
@@ -144,3 +145,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs the right to mount a tmpfs")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture(scope="session")
+def served_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with labels, one of which is HTML."""
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("serve") / "model.keras"
+    build_network(tiny_spec(norm="bn")).save(path)
+    path.with_name("labels.txt").write_text("a\nb\n<script>\nd\ne\n")
+    return path

@@ -1,14 +1,16 @@
 """The local page and its endpoint: limits, error details, load, and the page in a browser."""
 
+import asyncio
 import base64
 import gc
+import hashlib
 import io
 import json
 import shutil
 import socket
 import subprocess
+import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,66 +21,33 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from conftest import tiny_spec
 from PIL import Image
+from processes import ENVIRONMENT, free_ports
+from typer.testing import CliRunner
 
-from keras_inception.network.build import build_network
+from keras_inception.cli import app
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
-uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
+pytest.importorskip("uvicorn", reason="needs the extra serve")
 
-from keras_inception.inference.server import Limits, build_app  # noqa: E402 - needs the packages above
+# These need the packages above.
+from served import LABELS, png, post, running
 
-LABELS = ("a", "b", "<script>", "d", "e")
+from keras_inception.inference import server as server_module
+from keras_inception.inference.server_limits import Limits
+
 LIMITS = Limits(upload_bytes=100_000, pixels=250_000, seconds=60.0, waiting=400)
 
 
 @pytest.fixture(scope="module")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    keras.utils.set_random_seed(0)
-    path = tmp_path_factory.mktemp("serve") / "model.keras"
-    build_network(tiny_spec(norm="bn")).save(path)
-    path.with_name("labels.txt").write_text("\n".join(LABELS) + "\n")
-    return path
+def url(served_model: Path) -> Iterator[str]:
+    with running(served_model, LIMITS) as address:
+        yield address
 
 
-@pytest.fixture(scope="module")
-def url(model_file: Path) -> Iterator[str]:
-    yield from running(build_app(model_file, LIMITS))
-
-
-def running(app: Any) -> Iterator[str]:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(512)  # connections made from here on wait for the server
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(timeout=30)
-
-
-def png(width: int = 32, height: int = 32, seed: int = 0) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-def post(url: str, contents: bytes, query: str = "") -> tuple[int, Any]:
-    request = urllib.request.Request(f"{url}/predict{query}", data=contents, method="POST")
-    try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error)
-
-
-def test_an_image_gets_its_labels_and_branches(url: str, model_file: Path) -> None:
+def test_an_image_gets_its_labels_and_branches(url: str, served_model: Path) -> None:
     pixels = np.asarray(Image.open(io.BytesIO(png())), np.float32)
-    scores = np.asarray(keras.models.load_model(model_file)(pixels[None] / 127.5 - 1))[0]
+    scores = np.asarray(keras.models.load_model(served_model)(pixels[None] / 127.5 - 1))[0]
 
     status, answer = post(url, png(), "?top=3&maps=true")
 
@@ -121,40 +90,136 @@ def test_refused_requests_have_a_reason(
     assert (received, reason in answer["detail"]) == (status, True), answer
 
 
-def test_a_slow_response_is_503(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(*arguments: Any, **options: Any) -> Any:
-        time.sleep(0.5)
-
-    monkeypatch.setattr("keras_inception.inference.server.Model.answer", slow)
-    for url in running(build_app(model_file, Limits(seconds=0.05))):
-        status, answer = post(url, png())
-    assert (status, answer["detail"]) == (503, "No answer within 0.05 s.")
-
-
-def test_too_many_concurrent_requests_are_503_immediately(
-    model_file: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("query", "path", "contents", "status", "reason"),
+    [
+        ("?top=0", "/predict", b"", 422, "top: Input should be greater than or equal to 1"),
+        ("?top=x&maps=3", "/predict", b"", 422, "Received: 'x'; maps: Input should be a valid"),
+        ("", "/nothing", None, 404, "Not Found"),
+        ("", "/predict", None, 405, "Method Not Allowed"),
+        ("", "/", b"", 405, "Method Not Allowed"),
+    ],
+)
+def test_every_error_has_one_form(
+    url: str, query: str, path: str, contents: bytes | None, status: int, reason: str
 ) -> None:
-    release = threading.Event()
-    monkeypatch.setattr(
-        "keras_inception.inference.server.Model.answer", lambda *_, **__: release.wait(30) and {}
+    received, answer = post(url, contents, query, path)
+
+    assert received == status
+    assert list(answer) == ["detail"]
+    assert reason in answer["detail"]
+
+
+def test_a_failure_of_the_network_has_the_form_of_errors_and_a_traceback_in_the_log(
+    served_model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def fail(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("in the network")
+
+    monkeypatch.setattr("keras_inception.inference.server.Model.answer", fail)
+    with running(served_model, Limits()) as url:
+        status, answer = post(url, png())
+    assert (status, answer) == (500, {"detail": "The server failed; its log has the reason."})
+    assert "ZeroDivisionError: in the network" in capfd.readouterr().err
+
+
+def test_what_is_no_http_has_the_form_of_errors(url: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"no http\r\n\r\n")
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {
+        "detail": "Invalid HTTP request received."
+    }
+
+
+def test_health_is_answered(url: str) -> None:
+    assert post(url, None, path="/health") == (200, {"status": "ok"})
+
+
+def form(name: str, contents: bytes, file_name: str | None = "a.png") -> tuple[bytes, str]:
+    """A form as curl sends it, and its type."""
+    named = "" if file_name is None else f'; filename="{file_name}"'
+    head = f'--edge\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'
+    return head.encode() + contents + b"\r\n--edge--\r\n", "multipart/form-data; boundary=edge"
+
+
+def test_a_form_is_answered_as_the_file_itself(url: str) -> None:
+    body, kind = form("file", png(seed=3))
+
+    assert post(url, body, Content_Type=kind) == post(url, png(seed=3))
+
+
+def test_curl_sends_a_form(url: str, tmp_path: Path) -> None:
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("needs curl")
+    image = tmp_path / "a.png"
+    image.write_bytes(png(seed=3))
+    done = subprocess.run(
+        [curl, "-s", "-F", f"file=@{image}", f"{url}/predict"], capture_output=True, check=True
     )
-    for url in running(build_app(model_file, Limits(waiting=1))):
-        with ThreadPoolExecutor() as pool:
-            first = pool.submit(post, url, png())
-            deadline = time.monotonic() + 20
-            status = 200
-            while status != 503 and time.monotonic() < deadline:
-                status, answer = post_or_timeout(url)
-            release.set()
-            assert status == 503
-            assert "Busy" in answer["detail"]
-            assert first.result()[0] == 200
+    assert json.loads(done.stdout) == post(url, png(seed=3))[1]
 
 
-def post_or_timeout(url: str) -> tuple[int, Any]:
-    """Post; the first request may not have arrived yet, in which case this one waits."""
-    time.sleep(0.5)
-    return post(url, png())
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "reason"),
+    [
+        (*form("x", b"1", None), 400, "without files"),
+        (b"", "multipart/form-data", 400, "Missing boundary"),
+        (b"no form", "multipart/form-data; boundary=edge", 400, "a form with one image file"),
+        (*form("file", b"no image"), 400, "8 bytes"),
+        (*form("file", bytes(100_001)), 413, "at most 100,000 bytes"),
+        (*form("file", bytes(500_000)), 413, "at most 100,000 bytes"),
+        (form("a", png())[0][:-10] + form("b", png())[0], form("a", b"")[1], 400, "Too many files"),
+    ],
+)
+def test_refused_forms_have_a_reason(
+    url: str, body: bytes, kind: str, status: int, reason: str
+) -> None:
+    received, answer = post(url, body, Content_Type=kind)
+
+    assert (received, reason in answer["detail"]) == (status, True), answer
+
+
+def test_an_upload_far_beyond_the_limit_is_still_answered(url: str) -> None:
+    """The client sends all of it before it reads."""
+    assert post(url, bytes(20_000_000)) == (
+        413,
+        {"detail": "Expected an image of at most 100,000 bytes."},
+    )
+
+
+def test_a_slow_response_is_503(served_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: Any, **__: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("keras_inception.inference.server.Model.answer", never)
+    with running(served_model, Limits(seconds=0.5)) as url:
+        status, answer = post(url, png())
+    assert (status, answer["detail"]) == (503, "No answer within 0.5 s.")
+
+
+@pytest.mark.parametrize("most", [{"waiting": 1}, {"waiting_bytes": 5_000}])
+def test_too_many_concurrent_requests_are_503_immediately(
+    served_model: Path, monkeypatch: pytest.MonkeyPatch, most: dict[str, int]
+) -> None:
+    arrived, release = threading.Event(), threading.Event()
+
+    async def wait(*_: Any, **__: Any) -> Any:
+        arrived.set()
+        await asyncio.to_thread(release.wait)
+        return {}
+
+    monkeypatch.setattr("keras_inception.inference.server.Model.answer", wait)
+    assert 2_500 < len(png()) < 5_000  # one fits, two do not
+    with running(served_model, Limits(**most)) as url, ThreadPoolExecutor() as pool:
+        first = pool.submit(post, url, png())
+        arrived.wait()
+        assert post(url, png()) == (503, {"detail": "Busy: 1 images are waiting. Try again later."})
+        release.set()
+        assert first.result()[0] == 200
 
 
 def test_hundreds_of_concurrent_requests_are_answered_in_constant_memory(url: str) -> None:
@@ -189,19 +254,19 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_the_page_shows_labels_and_branches_in_a_browser(url: str, tmp_path: Path) -> None:
+def test_the_page_shows_labels_and_branches_in_a_browser(
+    url: str, served_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The script drops a file on the page itself, as a user does."""
     contents = base64.b64encode(png()).decode()
-    page = urllib.request.urlopen(url).read().decode()
-    drop = f"""<script>
+    drop = f"""
       const bytes = Uint8Array.from(atob("{contents}"), letter => letter.charCodeAt(0));
       const transfer = new DataTransfer();
       transfer.items.add(new File([bytes], "a.png", {{ type: "image/png" }}));
       document.getElementById("drop").dispatchEvent(
         new DragEvent("drop", {{ dataTransfer: transfer, bubbles: true, cancelable: true }}));
-    </script></html>"""
-    assert "</html>" in page
-    body = rendered_with(url, page.replace("</html>", drop), tmp_path)
+    """
+    body = rendered_with(drop, served_model, tmp_path, monkeypatch)
 
     scores = post(url, png())[1]["labels"]
     assert body.count("<meter") == 5
@@ -213,44 +278,105 @@ def test_the_page_shows_labels_and_branches_in_a_browser(url: str, tmp_path: Pat
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_the_page_shows_why_an_image_is_refused(url: str, tmp_path: Path) -> None:
-    page = urllib.request.urlopen(url).read().decode()
-    drop = '<script>show(new File(["no image"], "a.png"));</script></html>'
+def test_the_page_shows_why_an_image_is_refused(
+    served_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop = 'show(new File(["no image"], "a.png"));'
 
-    body = rendered_with(url, page.replace("</html>", drop), tmp_path)
+    body = rendered_with(drop, served_model, tmp_path, monkeypatch)
 
     assert 'role="alert">Expected an image. Received: 8 bytes' in body
 
 
-def rendered_with(url: str, page: str, folder: Path) -> str:
-    """Return the page as rendered by Chromium after its requests."""
+def rendered_with(
+    script: str, served_model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Return the page, with another script at its end, as rendered by Chromium.
+
+    A server of its own serves it, so that its origin and policy are those of the page.
+    """
+    page = server_module.PAGE.read_text()
+    assert "</html>" in page
     html = folder / "page.html"
-    html.write_text(page.replace('fetch("predict', f'fetch("{url}/predict'))
-    done = subprocess.run(
-        [
-            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-            *("--disable-web-security", f"--user-data-dir={folder / 'profile'}"),
-            *("--virtual-time-budget=20000", "--dump-dom", html.as_uri()),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=True,
-    )
+    html.write_text(page.replace("</html>", f"<script>{script}</script></html>"))
+    monkeypatch.setattr(server_module, "PAGE", html)
+    with running(served_model, LIMITS) as url:
+        done = subprocess.run(
+            [
+                *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu"),
+                *("--disable-dev-shm-usage", f"--user-data-dir={folder / 'profile'}"),
+                *("--virtual-time-budget=20000", "--dump-dom", url),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     return done.stdout
 
 
-def test_the_command_listens_on_the_loopback_interface_only(
-    model_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from typer.testing import CliRunner
+def test_the_policy_allows_the_pages_own_script_and_style_alone(url: str) -> None:
+    with urllib.request.urlopen(url) as answer:
+        page, headers = answer.read().decode(), dict(answer.headers)
+    policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+    for element in ("script", "style"):
+        text = page.partition(f"<{element}>")[2].partition(f"</{element}>")[0]
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert policy[f"{element}-src"] == f"'sha256-{digest}'"
+    assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+    assert (policy["connect-src"], policy["img-src"]) == ("'self'", "'self' blob: data:")
 
-    from keras_inception.cli import app
 
-    started: dict[str, Any] = {}
-    monkeypatch.setattr(uvicorn, "run", lambda app, **options: started.update(options))
+def serve(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "keras_inception", "serve", *map(str, arguments)],
+        env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
-    ended = CliRunner().invoke(app, ["serve", str(model_file), "--port", "8123"])
 
-    assert ended.exit_code == 0, ended.output
-    assert (started["host"], started["port"]) == ("127.0.0.1", 8123)
+def test_the_command_listens_on_the_loopback_interface_only(served_model: Path) -> None:
+    import psutil
+
+    port = free_ports(1)[0]
+    process = serve(served_model, "--port", port)
+    assert process.stdout is not None
+    address = process.stdout.readline().split()[0]
+    bound = [c.laddr for c in psutil.Process(process.pid).net_connections() if c.status == "LISTEN"]
+    status, answer = post(address, png())
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    process.communicate()
+
+    assert address == f"http://127.0.0.1:{port}"
+    assert bound == [("127.0.0.1", port)]
+    assert (status, len(answer["labels"])) == (200, 5)
+    assert len(children) == 3
+    assert psutil.wait_procs(children)[1] == []
+
+
+def test_a_taken_port_is_one_line_before_any_address(served_model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = serve(served_model, "--port", taken.getsockname()[1])
+        printed, error = process.communicate()
+    assert (process.returncode, printed) == (2, "")
+    assert error.count("\n") == 1
+    assert "Expected an address of this machine and a free port" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--upload-megabytes", "0"], "upload_bytes=0"),
+        (["--megapixels", "nan"], "Invalid value for '--megapixels'"),
+        (["--seconds", "inf"], "Invalid value for '--seconds'"),
+        (["--host", "no.such.host.invalid"], "an address of this machine"),
+    ],
+)
+def test_the_commands_usage_errors(served_model: Path, options: list[str], message: str) -> None:
+    ended = CliRunner().invoke(app, ["serve", str(served_model), *options])
+
+    assert ended.exit_code == 2
+    assert message in ended.stderr
+    assert ended.stderr.count("\n") == 1

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from keras_inception.cli.common import console, usage_errors
+
+if TYPE_CHECKING:
+    from keras_inception.inference.server_limits import Limits
+
+_MOST = 1e6  # of any limit
 
 
 def serve(
@@ -21,28 +26,56 @@ def serve(
         str, typer.Option(help="Address to listen on; the default answers this machine only.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
-    upload_megabytes: Annotated[float, typer.Option(help="Largest image file.")] = 10.0,
-    megapixels: Annotated[float, typer.Option(help="Largest picture.")] = 50.0,
-    seconds: Annotated[float, typer.Option(help="Longest wait for an answer.")] = 30.0,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name by which requests may address the server, such as that of a proxy in front "
+            "of it, with a port or for any; repeat it for more. Default the address itself."
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=1024, help="Most images in one call of the network.")
+    ] = 16,
+    upload_megabytes: Annotated[
+        float, typer.Option(min=0, max=_MOST, help="Largest image file.")
+    ] = 10.0,
+    megapixels: Annotated[float, typer.Option(min=0, max=_MOST, help="Largest picture.")] = 50.0,
+    seconds: Annotated[
+        float, typer.Option(min=0, max=_MOST, help="Longest wait for an answer.")
+    ] = 30.0,
 ) -> None:
     """A page to drop images on, and POST /predict for programs."""
-    with usage_errors():
-        if not model.exists():
-            raise ValueError(f"Expected a model. Received, and not found: {str(model)!r}")
-    from keras_inception.inference.server import Limits, build_app
+    from keras_inception.inference.server_limits import Limits
     from keras_inception.packages import require_package
 
     with usage_errors():
-        require_package("uvicorn")
-        app = build_app(
-            model,
-            Limits(
-                upload_bytes=round(upload_megabytes * 1e6),
-                pixels=round(megapixels * 1e6),
-                seconds=seconds,
-            ),
+        if not model.exists():
+            raise ValueError(f"Expected a model. Received, and not found: {str(model)!r}")
+        for package in ("fastapi", "uvicorn", "python_multipart"):
+            require_package(package)
+        upload_bytes = round(upload_megabytes * 1e6)
+        limits = Limits(
+            upload_bytes=upload_bytes,
+            pixels=round(megapixels * 1e6),
+            seconds=seconds,
+            waiting_bytes=max(Limits.waiting_bytes, 4 * upload_bytes),
         )
-    import uvicorn
+    _serve(model, limits, host, port, allow_host or [], batch_size)
 
-    console.print(f"http://{host}:{port} (stop with Ctrl-C)")
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+
+def _serve(
+    model: Path, limits: Limits, host: str, port: int, names: list[str], batch_size: int
+) -> None:
+    from keras_inception.inference.server_connections import listening_socket, make_server
+
+    with usage_errors():
+        listening = listening_socket(host, port)
+    with listening:
+        with usage_errors():
+            from keras_inception.inference.server import build_app
+
+            own = f"{host}:{port}"
+            app = build_app(model, limits, allowed_hosts=[own, *names], batch_size=batch_size)
+        address = f"[{host}]" if ":" in host else host
+        console.print(f"http://{address}:{port} (stop with Ctrl-C)")
+        make_server(app, limits).run(sockets=[listening])

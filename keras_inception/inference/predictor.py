@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -140,11 +140,7 @@ class Predictor:
     def answers(self, pixels: np.ndarray, top: int) -> list[list[tuple[str, float]]]:
         """The (label, score) of pixels: uint8 N x h x w x C of the network's size."""
         scores = self.network.scores(pixels.astype(np.float32))
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-        return [
-            [(self.network.labels[index], float(row[index])) for index in order]
-            for row, order in zip(scores, best, strict=True)
-        ]
+        return best_labels(scores, self.network.labels, top)
 
     def _read_or_error(self, source: Any) -> np.ndarray | str:
         if isinstance(source, LeftOut):
@@ -166,6 +162,17 @@ class Predictor:
             return read_image(source, height=height, width=width, channels=channels)
         image = source if isinstance(source, Image.Image) else _array_image(np.asarray(source))
         return fitted(converted(image, channels), height, width)
+
+
+def best_labels(
+    scores: np.ndarray, labels: Sequence[str], top: int
+) -> list[list[tuple[str, float]]]:
+    """The (label, score) of each row of scores, N x classes, best first."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return [
+        [(labels[index], float(row[index])) for index in order]
+        for row, order in zip(scores, best, strict=True)
+    ]
 
 
 def _is_single(images: Any) -> bool:

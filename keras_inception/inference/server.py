@@ -1,14 +1,15 @@
 """A small local page and JSON endpoint around one network: drop an image, see what it sees.
 
-FastAPI comes with the extra `serve`. Limits hold before an image is decoded: bytes of the upload,
-pixels of the picture (decompression bombs), images waiting, and seconds until an answer.
+FastAPI comes with the extra `serve`. Images are decoded in other processes (`server_decode`), those
+that wait at the same time share a call of the network (`server_batch`), and every request passes
+`server_guard`. docs/serving.md lists the errors.
 """
 
 import asyncio
 import base64
 import io
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,133 +17,270 @@ import numpy as np
 from PIL import Image
 
 from keras_inception.evaluation.visualize import branch_names
-from keras_inception.images.decode import read_image
-from keras_inception.inference.predictor import load
+from keras_inception.inference.predictor import best_labels, load
+from keras_inception.inference.server_batch import MOST_IN_A_CALL, Batcher
+from keras_inception.inference.server_decode import Decoder, UnusableImageError
+from keras_inception.inference.server_guard import Guard
+from keras_inception.inference.server_limits import Limits
 from keras_inception.network.endpoints import feature_extractor
 from keras_inception.packages import require_package
 from keras_inception.runtimes.keras_model import is_channels_first, network_input
 
 PAGE = Path(__file__).with_name("page.html")
+PACKAGES = ("fastapi", "uvicorn", "python_multipart")
 _MAP_PIXELS = 64  # an activation map is shown at least this large
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What the server refuses.
-
-    Attributes:
-        upload_bytes: of one image; more is 413.
-        pixels: width x height of one image; more is 400, as read from its header.
-        seconds: until an answer; later is 503.
-        waiting: requests at a time; more are 503 at once.
-    """
-
-    upload_bytes: int = 10_000_000
-    pixels: int = 50_000_000
-    seconds: float = 30.0
-    waiting: int = 256
+_MULTIPART_BYTES = 64_000  # of a form, around its file
 
 
 class Model:
-    """What the server answers with: labels, and of a `.keras` file also the branches' maps."""
+    """What the server answers with: labels, and of a `.keras` file also the branches' maps.
 
-    def __init__(self, path: Path) -> None:
-        self._predictor = load(path)
-        self._features = None
-        if (model := self._predictor.network.model) is not None:
-            self._features = feature_extractor(model, branch_names(model))
+    Args:
+        path: what `load_network` loads.
+        limits: of an image.
+        batch_size: the most images in one call of the network.
+    """
 
-    def answer(self, contents: bytes, top: int, limits: Limits, *, maps: bool) -> dict[str, Any]:
+    def __init__(self, path: Path, limits: Limits, batch_size: int) -> None:
+        network = load(path).network
+        self._labels = network.labels
+        self._shape = network.input_shape
+        self.decoder = Decoder(network.input_shape, limits)
+        self._batcher = Batcher(network.scores, batch_size)
+        self._features: Any = None
+        if network.model is not None:
+            self._features = feature_extractor(network.model, branch_names(network.model))
+
+    async def answer(self, contents: bytes, top: int, *, maps: bool) -> dict[str, Any]:
         """Labels of an image file, and of its branches the mean activation over channels.
 
         Raises:
-            ValueError: no image, or one of more pixels than the limit.
+            UnusableImageError: no image, or one that passes a limit.
         """
-        height, width, channels = self._predictor.network.input_shape
-        pixels = read_image(
-            contents, height=height, width=width, channels=channels, limit=limits.pixels
-        )
-        labels = self._predictor.answers(pixels[None], top)[0]
-        found = {"labels": [{"label": label, "score": score} for label, score in labels]}
+        pixels = await self.decoder.pixels(contents)
+        scores = await self._batcher.scores(pixels)
+        labels = best_labels(scores[None], self._labels, top)[0]
+        found: dict[str, Any] = {
+            "labels": [{"label": label, "score": score} for label, score in labels]
+        }
         if maps and self._features is not None:
-            tensors = self._features.predict_on_batch(network_input(self._features, pixels[None]))
-            first = is_channels_first(self._features)
-            found["branches"] = [
-                {"name": name, "png": _as_png(np.asarray(tensor)[0].mean(axis=0 if first else -1))}
-                for name, tensor in tensors.items()
-            ]
+            found["branches"] = await self._batcher.in_thread(self._branches, pixels)
         return found
 
+    def _branches(self, pixels: np.ndarray) -> list[dict[str, str]]:
+        inputs = network_input(self._features, pixels[None].astype(np.float32))
+        tensors = self._features.predict_on_batch(inputs)
+        first = is_channels_first(self._features)
+        return [
+            {"name": name, "png": _as_png(np.asarray(tensor)[0].mean(axis=0 if first else -1))}
+            for name, tensor in tensors.items()
+        ]
 
-def build_app(path: Path, limits: Limits | None = None) -> Any:
-    """A FastAPI application: `GET /` is the page, `POST /predict` takes an image and gives JSON.
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start what the first request would wait for; end it after the last."""
+        await self.decoder.start()
+        await self._batcher.in_thread(self._batcher.warm_up, self._shape)
+        try:
+            yield
+        finally:
+            await self.decoder.stop()
+            self._batcher.close()
 
-    `POST /predict?top=5&maps=false` takes the bytes of an image file as its body. It gives
-    {"labels": [{"label", "score"}, ...]} and with `maps` also {"branches": [{"name", "png"}]}.
-    400 for data that is not an image, 413 for an upload that is too large, 503 when busy: each
-    {"detail": why}.
+
+def build_app(
+    path: Path,
+    limits: Limits | None = None,
+    *,
+    allowed_hosts: Sequence[str] = (),
+    batch_size: int = MOST_IN_A_CALL,
+) -> Guard:
+    """An ASGI application: `GET /` is the page, `POST /predict` takes an image and gives JSON.
+
+    `POST /predict?top=5&maps=false` takes an image file as its body, or as the one file of a form.
+    It gives {"labels": [{"label", "score"}, ...]} and with `maps` also
+    {"branches": [{"name", "png"}]}. `GET /health` gives {"status": "ok"}. Errors are
+    {"detail": why}, a string.
 
     Args:
         path: what `load_network` loads. Branch activations need a `.keras` file.
         limits: of uploads.
+        allowed_hosts: names of the server beside the address that a request came to.
+        batch_size: the most images in one call of the network.
 
     Raises:
-        MissingPackageError: FastAPI is not installed.
+        MissingPackageError: a package of the extra `serve` is not installed.
         ValueError: the model cannot be loaded.
     """
-    require_package("fastapi")
-    from fastapi import FastAPI, HTTPException, Query, Request
+    for package in PACKAGES:
+        require_package(package)
+    if batch_size < 1:
+        raise ValueError(f"Expected a batch size of 1 or more. Received: {batch_size}")
+    limits = limits or Limits()
+    page = PAGE.read_text(encoding="utf-8")
+    app = _application(Model(path, limits, batch_size), limits, page)
+    return Guard(app, allowed_hosts, page)
+
+
+def _application(model: Model, limits: Limits, page: str) -> Any:
+    from fastapi import FastAPI, Query, Request
     from fastapi.responses import HTMLResponse
 
-    limits = limits or Limits()
-    model = Model(path)
-    app = FastAPI(title="keras-inception", docs_url=None, redoc_url=None, openapi_url=None)
-    workers = ThreadPoolExecutor(max_workers=2)
-    waiting = 0
+    app = FastAPI(
+        title="keras-inception",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=lambda _: model.running(),
+    )
+    _add_error_handlers(app)
+    places = _Places(limits)
 
     @app.get("/", response_class=HTMLResponse)
-    def page() -> str:
-        return PAGE.read_text(encoding="utf-8")
+    async def show_page() -> str:
+        return page
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
 
     @app.post("/predict")
     async def predict(
         request: Request, top: int = Query(5, ge=1), maps: bool = False
     ) -> dict[str, Any]:
-        nonlocal waiting
-        if waiting >= limits.waiting:
-            raise HTTPException(503, f"Busy: {waiting} images are waiting. Try again later.")
-        waiting += 1
-        try:
-            async with asyncio.timeout(limits.seconds):
-                contents = await _uploaded(request, limits.upload_bytes)
-                call = asyncio.get_running_loop().run_in_executor(
-                    workers, lambda: model.answer(contents, top, limits, maps=maps)
-                )
-                return await call
-        except _TooLargeError as error:
-            raise HTTPException(413, str(error)) from None
-        except ValueError as error:
-            raise HTTPException(400, str(error)) from None
-        except TimeoutError:
-            raise HTTPException(503, f"No answer within {limits.seconds:g} s.") from None
-        finally:
-            waiting -= 1
+        contents = await _uploaded(request, limits)
+        with places.taken(len(contents)):
+            try:
+                async with asyncio.timeout(limits.seconds):
+                    return await model.answer(contents, top, maps=maps)
+            except UnusableImageError as error:
+                raise _error(400, str(error)) from None
+            except TimeoutError:
+                raise _error(503, f"No answer within {limits.seconds:g} s.") from None
 
     return app
 
 
+class _Places:
+    """Complete uploads that wait for their answers; the server holds a limited number."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._count = 0
+        self._bytes = 0
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        if self._count >= self._limits.waiting or self._bytes + size > self._limits.waiting_bytes:
+            raise _error(503, f"Busy: {self._count} images are waiting. Try again later.")
+        self._count += 1
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._count -= 1
+            self._bytes -= size
+
+
+def _error(status: int, reason: str, **headers: str) -> Exception:
+    from fastapi import HTTPException
+
+    return HTTPException(status, reason, headers=headers or None)
+
+
+def _add_error_handlers(app: Any) -> None:
+    """Bring the errors that are not `_error`'s to the same form."""
+    from fastapi import Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+
+    @app.exception_handler(RequestValidationError)
+    async def refused(_: Request, error: RequestValidationError) -> JSONResponse:
+        reasons = [
+            f"{item['loc'][-1]}: {item['msg']}. Received: {item['input']!r}"
+            for item in error.errors()
+        ]
+        return JSONResponse({"detail": "; ".join(reasons)}, 422)
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, __: Exception) -> JSONResponse:
+        return JSONResponse({"detail": "The server failed; its log has the reason."}, 500)
+
+
+async def _uploaded(request: Any, limits: Limits) -> bytes:
+    """The image file of a request: its body, or the one file of a form.
+
+    Raises:
+        HTTPException: too large, too slow, a form without a file, or the client has gone.
+    """
+    from starlette.requests import ClientDisconnect
+
+    is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+    try:
+        async with asyncio.timeout(limits.seconds):
+            if is_form:
+                return await _file_of_form(request, limits.upload_bytes)
+            return b"".join([chunk async for chunk in _bounded(request, limits.upload_bytes)])
+    except _TooLargeError:
+        await _discard_rest(request, limits.seconds)
+        raise _too_large(limits.upload_bytes) from None
+    except TimeoutError:
+        message = f"The upload was not complete within {limits.seconds:g} s."
+        raise _error(408, message, Connection="close") from None
+    except ClientDisconnect:  # nobody receives this
+        raise _error(400, "The client closed the connection.") from None
+
+
 class _TooLargeError(Exception):
-    """An upload beyond the limit."""
+    """A body beyond the limit, which is not read to its end."""
 
 
-async def _uploaded(request: Any, most: int) -> bytes:
-    """The body, an image file as it is, read no further than the limit."""
-    contents = bytearray()
+def _too_large(most: int) -> Exception:
+    return _error(413, f"Expected an image of at most {most:,} bytes.")
+
+
+async def _bounded(request: Any, most: int) -> AsyncGenerator[bytes, None]:
+    """The body, read no further than the limit."""
+    if int(request.headers.get("content-length", 0)) > most:
+        raise _TooLargeError
+    received = 0
     async for chunk in request.stream():
-        contents += chunk
-        if len(contents) > most:
-            raise _TooLargeError(f"Expected an image of at most {most:,} bytes.")
-    return bytes(contents)
+        received += len(chunk)
+        if received > most:
+            raise _TooLargeError
+        yield chunk
+
+
+async def _discard_rest(request: Any, seconds: float) -> None:
+    """Read a body to its end: most clients read an answer only after they have sent all."""
+    from starlette.requests import ClientDisconnect
+
+    if "expect" in request.headers:  # but this one waits before it sends anything
+        return
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(seconds):
+            async for _ in request.stream():
+                pass
+
+
+async def _file_of_form(request: Any, most: int) -> bytes:
+    from starlette.datastructures import UploadFile
+    from starlette.formparsers import MultiPartException, MultiPartParser
+
+    body = _bounded(request, most + _MULTIPART_BYTES)
+    try:
+        form = await MultiPartParser(request.headers, body, max_files=1, max_fields=10).parse()
+    except (MultiPartException, KeyError) as error:
+        raise _error(400, f"Expected a form with one image file. Received: {error}") from None
+    try:
+        files = [value for value in form.values() if isinstance(value, UploadFile)]
+        if not files:
+            raise _error(400, "Expected a form with one image file. Received: one without files")
+        if (files[0].size or 0) > most:
+            raise _too_large(most)
+        return await files[0].read()
+    finally:
+        await form.close()
 
 
 def _as_png(activation: np.ndarray) -> str:
