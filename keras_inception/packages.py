@@ -13,6 +13,7 @@ from importlib.util import find_spec
 EXTRAS = {
     "tensorflow": "cpu",
     "jax": "jax",
+    "jinja2": "report",
     "matplotlib": "report",
     "scipy": "report",
     "tensorboard": "report",

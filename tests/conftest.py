@@ -34,6 +34,7 @@ RUN_FILES = {
     "metrics.json",
     "model.keras",
     "recipe.json",
+    "report.html",
     "saved_model",
     "spec.json",
     "training_curve.png",

@@ -32,6 +32,7 @@ LAYERS: dict[str, set[str]] = {
     "keras_inception.data": {"keras", "numpy", "PIL", "tensorflow"},
     "keras_inception.runtimes": {"keras", "numpy", "tensorflow"},
     "keras_inception.evaluation": {"keras", "matplotlib", "numpy", "PIL"},
+    "keras_inception.reports": {"jinja2", "keras", "numpy", "PIL"},
     "keras_inception.exporters": {"keras", "numpy", "PIL", "tensorflow"},
     "keras_inception.training": {"keras", "numpy", "tensorflow"},
     "keras_inception.inference": {"keras", "numpy", "PIL"},

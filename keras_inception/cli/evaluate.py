@@ -36,7 +36,7 @@ CropNames = Annotated[
 ]
 CropsAtOnce = Annotated[int, typer.Option(min=1, help="Crops at once.")]
 ResultFolder = Annotated[
-    Path | None, typer.Option(help="Folder for metrics.json and confusion_matrix.png.")
+    Path | None, typer.Option(help="Folder for metrics.json, report.html and confusion_matrix.png.")
 ]
 
 

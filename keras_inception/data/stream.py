@@ -93,7 +93,7 @@ class _TrainingBatch:
         shard_count: int,
     ) -> None:
         self.rows = _shard_rows(recipe, shard_index, shard_count)
-        self.size, self.channels = _network_size(split, spec), spec.input_shape[2]
+        self.size, self.channels = network_size(split, spec), spec.input_shape[2]
         self._first = shard_index * self.rows
         self._split, self._spec, self._recipe = split, spec, recipe
         self._labels = split.labels.astype(np.int32)
@@ -155,7 +155,7 @@ def evaluation_batches(
     Returns:
         float32 images and int32 labels, as `training_batches`.
     """
-    size, channels = _network_size(split, spec), spec.input_shape[2]
+    size, channels = network_size(split, spec), spec.input_shape[2]
     begin, end = (len(split) * shard // shard_count for shard in (shard_index, shard_index + 1))
     labels = split.labels.astype(np.int32)
 
@@ -182,7 +182,7 @@ def padded_evaluation_batches(
         of the split and 0 for a row that only fills up.
     """
     rows = batch_size // shard_count
-    height, width = _network_size(split, spec)
+    height, width = network_size(split, spec)
     nothing = _network_input(np.zeros((0, height, width, spec.input_shape[2])), spec)
     empty = itertools.repeat((nothing, np.zeros(0, np.int32)))
     batches = evaluation_batches(
@@ -203,7 +203,7 @@ def sample_pixels(split: AnySplit, spec: NetworkSpec, count: int) -> np.ndarray:
     Returns:
         float32 in the global data format, such as an exported model takes.
     """
-    size, channels = _network_size(split, spec), spec.input_shape[2]
+    size, channels = network_size(split, spec), spec.input_shape[2]
     positions = np.arange(min(count, len(split)))
     return _data_format(split.fitted(positions, size, channels).astype(np.float32))
 
@@ -288,7 +288,7 @@ def _shard_rows(recipe: Recipe, shard_index: int, shard_count: int) -> int:
     return rows
 
 
-def _network_size(split: AnySplit, spec: NetworkSpec) -> tuple[int, int]:
+def network_size(split: AnySplit, spec: NetworkSpec) -> tuple[int, int]:
     """(height, width) of the network's input; where the spec leaves it open, that of the images."""
     height, width = (
         own if wanted is None else wanted

@@ -93,13 +93,24 @@ def evaluate_batches(model: keras.Model, batches: Iterable[tuple[Any, Any]]) -> 
     Raises:
         ValueError: no images.
     """
+    return evaluate_scores(*batch_scores(model, batches))
+
+
+def batch_scores(
+    model: keras.Model, batches: Iterable[tuple[Any, Any]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores (N x classes, float64) and labels (N) of batches as `evaluate_batches`.
+
+    Raises:
+        ValueError: no images.
+    """
     scores, labels = [], []
     for images, batch_labels in batches:
         scores.append(np.asarray(model.predict_on_batch(images), dtype=np.float64))
         labels.append(np.asarray(batch_labels))
     if not scores:
         raise ValueError("Expected at least one batch of images. Received none.")
-    return evaluate_scores(np.concatenate(scores), np.concatenate(labels))
+    return np.concatenate(scores), np.concatenate(labels)
 
 
 def evaluate_scores(scores: np.ndarray, labels: np.ndarray) -> Evaluation:

@@ -65,6 +65,19 @@ def preprocess_input(
     return x * scale - offset
 
 
+def restored_pixels(x: np.ndarray, convention: str) -> np.ndarray:
+    """RGB or grey pixels in [0, 255], uint8, of images in a convention; channels last.
+
+    Undoes `preprocess_input`; values outside are clipped.
+    """
+    rule = CONVENTIONS[convention]
+    used = x.shape[-1]
+    pixels = (x + np.asarray(rule.offset[:used])) / np.asarray(rule.scale[:used])
+    if rule.reverse_channels:
+        pixels = pixels[..., ::-1]
+    return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
+
+
 def _chosen_convention(model: keras.Model | None, convention: str | None) -> str:
     if (model is None) == (convention is None):
         raise ValueError(

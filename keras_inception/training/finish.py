@@ -17,9 +17,8 @@ import numpy as np
 
 from keras_inception.cost.layers import network_cost
 from keras_inception.data.splits import ImageData
-from keras_inception.data.stream import evaluation_batches, sample_pixels
-from keras_inception.evaluation import plots
-from keras_inception.evaluation.scores import evaluate_batches
+from keras_inception.data.stream import evaluation_batches, network_size, sample_pixels
+from keras_inception.evaluation.scores import Evaluation, batch_scores, evaluate_scores
 from keras_inception.files import (
     BEST_FILE,
     DATA_FILE,
@@ -68,19 +67,15 @@ def finish_run(
             shutil.copyfile(folder / BEST_FILE, path)
     model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
     report("evaluating")
-    evaluation = evaluate_batches(model, evaluation_batches(data.test, spec, recipe.batch_size))
+    held_out = evaluation_batches(data.test, spec, recipe.batch_size)
+    scores, labels = batch_scores(model, held_out)
+    evaluation = evaluate_scores(scores, labels)
     _stop_if_asked(signals)
     if keras.backend.backend() == "tensorflow":
         report("exporting the SavedModel")
         with _disk_errors():
             _export(model, spec, data, recipe, folder)
         _stop_if_asked(signals)
-    if is_installed("matplotlib"):
-        report("drawing the pictures")
-        with aside(folder / "training_curve.png") as path:
-            plots.training_curve(progress.history, path)
-        with aside(folder / "confusion_matrix.png") as path:
-            plots.confusion_matrix(evaluation.confusion, data.class_names, path)
     cost = network_cost(spec).total
     metrics = {
         **evaluation.summary(data.class_names),
@@ -90,9 +85,49 @@ def finish_run(
         "seconds": round(progress.seconds + time.monotonic() - started, 1),
         "history": progress.history,
     }
+    if is_installed("matplotlib") and is_installed("jinja2"):
+        report("drawing the pictures and the report")
+        _draw(spec, data, recipe, folder, evaluation, scores, metrics)
     write_text(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
     clear(folder)
     return model, metrics
+
+
+def _draw(
+    spec: NetworkSpec,
+    data: ImageData,
+    recipe: Recipe,
+    folder: Path,
+    evaluation: Evaluation,
+    scores: np.ndarray,
+    metrics: dict[str, Any],
+) -> None:
+    from keras_inception.evaluation import plots
+    from keras_inception.reports.evaluation import REPORT_FILE, worst_mistakes
+    from keras_inception.reports.training import write_training_page
+
+    curve, confusion = folder / "training_curve.png", folder / "confusion_matrix.png"
+    with aside(curve) as path:
+        plots.training_curve(metrics["history"], path)
+    with aside(confusion) as path:
+        plots.confusion_matrix(evaluation.confusion, data.class_names, path)
+    epochs = len(metrics["history"]["loss"])
+    shape = (*network_size(data.test, spec), spec.input_shape[2])
+    write_training_page(
+        folder / REPORT_FILE,
+        spec,
+        data,
+        recipe,
+        evaluation,
+        worst_mistakes(scores, data.test, data.class_names, shape=shape),
+        facts={
+            "epochs" if epochs != 1 else "epoch": f"{epochs:,}",
+            "best epoch": f"{metrics['best_epoch']:,}",
+            "seconds": f"{metrics['seconds']:,.0f}",
+        },
+        curve=curve,
+        confusion=confusion,
+    )
 
 
 def clear(folder: Path) -> None:
