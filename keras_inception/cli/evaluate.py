@@ -16,7 +16,14 @@ from rich.table import Table
 from keras_inception.cli.common import console, print_missing_pictures, usage_errors
 from keras_inception.cli.data import chosen_data, print_left_out
 from keras_inception.cli.options import DataName, Strict
-from keras_inception.files import METRICS_FILE, aside, keras_file, make_writable, write_text
+from keras_inception.files import (
+    METRICS_FILE,
+    REPORT_FILE,
+    aside,
+    keras_file,
+    make_writable,
+    write_text,
+)
 from keras_inception.images.geometry import Crops
 from keras_inception.packages import is_installed
 
@@ -70,18 +77,20 @@ def evaluate(
             _check_classes(predictor, path, data)
         data = data.with_channels(predictors[0].network.input_shape[2])
     print_left_out(data.unreadable, data.folders_left_out)
-    results = _results(predictors, data, chosen, batch_size)
+    results, scores = _results(predictors, data, chosen, batch_size)
     rows = table_3(results)
     console.print(_table(rows, results, data))
     if out is not None:
         with usage_errors():
             _write_results(out, rows, results, paths, data)
+            shape = predictors[0].network.input_shape
+            _write_pictures(out, results[-1][2], scores, shape, paths, data)
 
 
 def _results(
     predictors: list[Predictor], data: ImageData, chosen: list[Crops], batch_size: int
-) -> list[Result]:
-    """The first model alone, then all together, by each kind of crops."""
+) -> tuple[list[Result], Any]:
+    """The first model alone, then all together, by each kind of crops; the last result's scores."""
     from keras_inception.evaluation.scores import crop_scores, evaluate_scores
 
     results: list[Result] = []
@@ -97,7 +106,7 @@ def _results(
                 )
                 if count in (1, len(predictors)):
                     results.append((count, name, evaluate_scores(total / count, data.test.labels)))
-    return sorted(results, key=lambda result: result[0])
+    return sorted(results, key=lambda result: result[0]), total / len(predictors)
 
 
 def _write_results(
@@ -107,8 +116,6 @@ def _write_results(
     paths: list[Path],
     data: ImageData,
 ) -> None:
-    from keras_inception.evaluation import plots
-
     document = [
         {"crop": name, **asdict(row), **evaluation.summary(data.class_names)}
         for row, (_, name, evaluation) in zip(rows, results, strict=True)
@@ -116,14 +123,38 @@ def _write_results(
     models = [str(path) for path in paths]
     text = json.dumps({"data": data.source, "models": models, "rows": document})
     write_text(folder / METRICS_FILE, text + "\n")
-    if is_installed("matplotlib"):
-        with aside(folder / "confusion_matrix.png") as picture:
-            plots.confusion_matrix(results[-1][2].confusion, data.class_names, picture)
-        written = f"{METRICS_FILE} and confusion_matrix.png are"
-    else:
+
+
+def _write_pictures(
+    folder: Path,
+    evaluation: Evaluation,
+    scores: Any,
+    shape: tuple[int, int, int],
+    paths: list[Path],
+    data: ImageData,
+) -> None:
+    """The confusion matrix and the page, where the packages for them are installed."""
+    if not (is_installed("matplotlib") and is_installed("jinja2")):
         print_missing_pictures()
-        written = f"{METRICS_FILE} is"
-    console.print(f"{written} in {escape(str(folder))}.")
+        console.print(f"{METRICS_FILE} is in {escape(str(folder))}.")
+        return
+    from keras_inception.evaluation import plots
+    from keras_inception.reports.evaluation import worst_mistakes, write_evaluation_page
+
+    confusion = folder / "confusion_matrix.png"
+    with aside(confusion) as picture:
+        plots.confusion_matrix(evaluation.confusion, data.class_names, picture)
+    write_evaluation_page(
+        folder / REPORT_FILE,
+        evaluation,
+        worst_mistakes(scores, data.test, data.class_names, shape=shape),
+        data.class_names,
+        title=f"{', '.join(map(str, paths))} on {data.name}",
+        confusion=confusion.read_bytes(),
+    )
+    console.print(
+        f"{METRICS_FILE}, {confusion.name} and {REPORT_FILE} are in {escape(str(folder))}."
+    )
 
 
 def _check_out(folder: Path) -> None:

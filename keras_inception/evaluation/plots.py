@@ -29,11 +29,12 @@ def training_curve(history: Mapping[str, Sequence[float]], path: Path) -> None:
     for axes, key, title in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), ("Loss", "Top-1 accuracy"), strict=True
     ):
-        epochs = range(1, len(history[key]) + 1)
+        count = len(history[key])
+        epochs, margin = range(1, count + 1), max(0.5, 0.04 * count)
         training = "main_loss" if key == "loss" and "main_loss" in history else key
         axes.plot(epochs, history[training], marker=".", label="training")
         axes.plot(epochs, history[f"val_{key}"], marker=".", label="held out")
-        axes.set(title=title, xlabel="epoch")
+        axes.set(title=title, xlabel="epoch", xlim=(1 - margin, count + margin))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()

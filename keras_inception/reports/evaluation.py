@@ -12,7 +12,6 @@ from keras_inception.data.splits import AnySplit
 from keras_inception.evaluation.scores import Evaluation
 from keras_inception.reports.page import embedded, thumbnail, write_page
 
-REPORT_FILE = "report.html"
 # Of a network that is hardly trained, or of thousands of images, the page shows this many.
 MOST_MISTAKES = 24
 

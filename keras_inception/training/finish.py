@@ -25,6 +25,7 @@ from keras_inception.files import (
     METRICS_FILE,
     MODEL_FILE,
     RECIPE_FILE,
+    REPORT_FILE,
     SCAN_FILE,
     SNAPSHOT_FOLDER,
     SPEC_FILE,
@@ -103,7 +104,7 @@ def _draw(
     metrics: dict[str, Any],
 ) -> None:
     from keras_inception.evaluation import plots
-    from keras_inception.reports.evaluation import REPORT_FILE, worst_mistakes
+    from keras_inception.reports.evaluation import worst_mistakes
     from keras_inception.reports.training import write_training_page
 
     curve, confusion = folder / "training_curve.png", folder / "confusion_matrix.png"

@@ -96,10 +96,10 @@ def train(
     After each epoch the folder holds `model.keras` as it is then (with the averaged weights, if
     the recipe averages, and `unaveraged.keras` beside it), `best.keras`, the model of the epoch
     with the highest held-out accuracy, and `history.csv`; at the end also the SavedModel (under
-    TensorFlow), `spec.json`, `recipe.json`, `labels.txt`, `metrics.json`, and, if matplotlib is
-    installed, `training_curve.png` and `confusion_matrix.png`. Called again with the folder of an
-    unfinished run, it resumes from the newest snapshot: on one CPU device to the very weights of a
-    run that was never stopped.
+    TensorFlow), `spec.json`, `recipe.json`, `labels.txt`, `metrics.json`, and, with the
+    packages of the extra "report", `training_curve.png`, `confusion_matrix.png` and `report.html`.
+    Called again with the folder of an unfinished run, it resumes from the newest snapshot: on one
+    CPU device to the very weights of a run that was never stopped.
 
     Args:
         spec: the architecture; its auxiliary classifiers, if any, are trained along and left out
