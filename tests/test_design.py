@@ -2,6 +2,7 @@
 
 import json
 import re
+from base64 import b64encode
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -284,7 +285,7 @@ class TestReport:
         write_design_report(found, tmp_path / "new")
         names = {path.name for path in (tmp_path / "new").iterdir()}
         assert names == {
-            "spec.json", "measurements.json", "report.md",
+            "spec.json", "measurements.json", "report.html",
             "correlation.png", "clusters.png", "widths.png",
         }  # fmt: skip
         text = (tmp_path / "new" / "spec.json").read_text(encoding="utf-8")
@@ -294,17 +295,20 @@ class TestReport:
         assert numbers["3a"]["pooled_dimension"] == 5.0
         for name in names:
             if name.endswith(".png"):
-                assert (tmp_path / "new" / name).read_bytes().startswith(b"\x89PNG")
-                assert f"({name})" in (tmp_path / "new" / "report.md").read_text(encoding="utf-8")
+                picture = (tmp_path / "new" / name).read_bytes()
+                assert picture.startswith(b"\x89PNG")
+                assert b64encode(picture) in (tmp_path / "new" / "report.html").read_bytes()
 
     def test_text(self, found, tmp_path):
         write_design_report(found, tmp_path)
-        text = (tmp_path / "report.md").read_text(encoding="utf-8")
+        text = (tmp_path / "report.html").read_text(encoding="utf-8")
         macs = network_cost(found.spec).total.macs
-        assert f"| paper_designed | {macs:,} |" in text
+        assert f"<tr><td>paper_designed</td><td>{macs:,}</td>" in text
         assert "correlate by 0.65 or more" in text
-        assert "| 3a | 1x1 64, 3x3 96-128, 5x5 16-32, pool 32 | 1x1 " in text
-        assert "| 3a | below, 7 x 7 x 50 | 10.0 | 6.0 | 4.0 | 30.0 | 12.4 | 30.0 | 5.0 |" in text
+        start = "1x1 64, 3x3 96-128, 5x5 16-32, pool 32"
+        assert f"<tr><td>3a</td><td>{start}</td><td>1x1 " in text
+        row = ["3a", "below, 7 x 7 x 50", "10.0", "6.0", "4.0", "30.0", "12.4", "30.0", "5.0"]
+        assert "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" in text
 
     def test_width_rows(self, found):
         bare = replace(
@@ -349,7 +353,7 @@ class TestCommand:
         spec = NetworkSpec.from_json((out / "spec.json").read_text(encoding="utf-8"))
         assert 1_900_000 < network_cost(spec).total.macs <= 2_000_000
         assert {branch.kernel_size for module in spec.modules for branch in module.spatial} <= {3}
-        assert (out / "report.md").exists()
+        assert (out / "report.html").exists()
         assert f"{network_cost(spec).total.macs:,} multiply-adds" in result.output
         again = CliRunner().invoke(app, command)
         assert again.exit_code == 2

@@ -38,7 +38,7 @@ from keras_inception.cli.options import (
     Variant,
 )
 from keras_inception.cost.budget import Budget, fit_to_budget
-from keras_inception.files import SPEC_FILE, keras_file, require_empty
+from keras_inception.files import REPORT_FILE, SPEC_FILE, keras_file, require_empty
 from keras_inception.spec.kernels import kernel_sizes
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
@@ -82,7 +82,7 @@ def design(
     """Measure what a trained network's modules see, and propose their widths within a budget.
 
     Trains the variant first, or takes a finished run. Writes spec.json for
-    `train --spec`, and report.md with its pictures.
+    `train --spec`, and report.html with its pictures.
     """
     with usage_errors():
         if model_folder:
@@ -158,7 +158,7 @@ def _designed(
 
 
 def _print_result(job: _Job, found: Design) -> None:
-    from keras_inception.design.report import REPORT_FILE, width_rows
+    from keras_inception.design.report import width_rows
 
     console.print(cost_line(found.spec))
     table = Table("module", "start", "proposal")

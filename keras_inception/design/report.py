@@ -1,4 +1,4 @@
-"""What a design was measured from, in pictures and numbers: report.md, three PNGs, two JSONs."""
+"""What a design was measured from, in pictures and numbers: a page, three PNGs, two JSONs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from keras_inception.cost.budget import module_widths
 from keras_inception.cost.layers import network_cost
 from keras_inception.design.measurement import ModuleMeasurement
 from keras_inception.design.procedure import Design
-from keras_inception.files import SPEC_FILE, aside, write_text
+from keras_inception.files import REPORT_FILE, SPEC_FILE, aside, write_text
+from keras_inception.reports.page import embedded, write_page
 from keras_inception.spec.network import ModuleSpec, NetworkSpec
 
-REPORT_FILE = "report.md"
 _KERNEL_COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756")
 
 
 def write_design_report(found: Design, folder: str | os.PathLike[str]) -> None:
-    """Write spec.json, measurements.json, report.md and its pictures into a folder.
+    """Write spec.json, measurements.json, report.html and its pictures into a folder.
 
     Args:
         found: what `design_network` or `grow_network` returned.
@@ -41,7 +41,21 @@ def write_design_report(found: Design, folder: str | os.PathLike[str]) -> None:
         _cluster_picture(found.measurements, found.threshold, path)
     with aside(folder / "widths.png") as path:
         _width_picture(found, path)
-    write_text(folder / REPORT_FILE, _text(found))
+    pictures = {
+        name: embedded((folder / f"{name}.png").read_bytes())
+        for name in ("widths", "correlation", "clusters")
+    }
+    write_page(
+        folder / REPORT_FILE,
+        "design.html",
+        title=f"Design of {found.spec.name}",
+        threshold=f"{found.threshold:.3g}",
+        costs=_cost_rows(found),
+        widths=width_rows(found),
+        kernels=[f"{size}x{size}" for size in sorted(found.measurements[0].counts)],
+        measurements=_measurement_rows(found.measurements),
+        pictures=pictures,
+    )
 
 
 def width_rows(found: Design) -> list[tuple[str, str, str]]:
@@ -162,50 +176,14 @@ def _branches(spec: NetworkSpec) -> dict[str, None]:
     return dict.fromkeys(conv.suffix for convolutions in last for conv in convolutions)
 
 
-def _text(found: Design) -> str:
-    return "\n".join(
-        [
-            f"# Design of {found.spec.name}",
-            "",
-            *_cost_table(found),
-            "",
-            "## Widths",
-            "",
-            *_table(["module", "start", "proposal"], [list(row) for row in width_rows(found)]),
-            "",
-            "![Filters of each branch](widths.png)",
-            "",
-            "## Correlation against distance",
-            "",
-            "Dashed: the same activations with the positions of each channel shuffled.",
-            "",
-            "![Correlation against distance](correlation.png)",
-            "",
-            "## Clusters and dimensions",
-            "",
-            f"Units that correlate by {found.threshold:.3g} or more on average are a cluster. The "
-            "dimension is that of a patch that holds 90% of its variance, for each position.",
-            "",
-            *_measurement_table(found.measurements),
-            "",
-            "![Sides of the clusters, and shares by threshold](clusters.png)",
-            "",
-        ]
-    )
-
-
-def _cost_table(found: Design) -> list[str]:
+def _cost_rows(found: Design) -> list[list[str]]:
     costs = [(spec.name, network_cost(spec).total) for spec in (found.start, found.spec)]
-    rows = [[name, f"{cost.macs:,}", f"{cost.params:,}"] for name, cost in costs]
-    return _table(["network", "multiply-adds", "parameters"], rows)
+    return [[name, f"{cost.macs:,}", f"{cost.params:,}"] for name, cost in costs]
 
 
-def _measurement_table(items: Sequence[ModuleMeasurement]) -> list[str]:
+def _measurement_rows(items: Sequence[ModuleMeasurement]) -> list[list[str]]:
     kernels = sorted(items[0].counts)
-    sizes = [f"{size}x{size}" for size in kernels]
-    columns = ["module", "sees"] + [f"clusters {size}" for size in sizes]
-    columns += [f"dimension {size}" for size in sizes] + ["pooled map"]
-    rows = [
+    return [
         [
             item.module,
             f"{item.endpoint}, {item.grid[0]} x {item.grid[1]} x {item.channels}",
@@ -215,8 +193,3 @@ def _measurement_table(items: Sequence[ModuleMeasurement]) -> list[str]:
         ]
         for item in items
     ]
-    return _table(columns, rows)
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns), *rows)]
