@@ -12,7 +12,7 @@ from typing import Any
 
 import lazy_loader
 
-from keras_inception.keras_hook import register_layers_with_keras
+from keras_inception.keras_hook import follow_imports
 from keras_inception.packages import explained_imports
 
 __version__ = "0.1.0"
@@ -26,4 +26,4 @@ def __getattr__(name: str) -> Any:
         return _public_name(name)
 
 
-register_layers_with_keras()
+follow_imports()

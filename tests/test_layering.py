@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 # From below upwards, each with the packages that its modules may import beside the standard
 # library. Packages that are imported inside functions are free from `OPTIONAL_FROM` upwards.
 LAYERS: dict[str, set[str]] = {
+    "keras_inception.quiet": set(),
     "keras_inception.keras_hook": set(),
     "keras_inception.packages": set(),
     "keras_inception": {"lazy_loader"},  # the package's own __init__: the public names, lazily
@@ -164,7 +165,7 @@ K = "keras_inception"
         ("training.run", f"from {K}.data.splits import ImageData", 0),
         ("data.stream", f"from {K}.training.run import train", 1),
         ("training.run", "from tuning import search", 1),
-        ("cli.train", f"from {K}.cli.common import app\nfrom {K} import training", 0),
+        ("cli.train", f"from {K}.cli.common import console\nfrom {K} import training", 0),
         ("spec.network", f"from {K} import __version__", 0),
     ],
 )

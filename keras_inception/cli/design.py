@@ -13,16 +13,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from keras_inception.cli.common import (
-    RUNS,
-    chosen_budget,
-    chosen_recipe,
-    chosen_spec,
-    console,
-    cost_line,
-    print_error,
-    usage_errors,
-)
+from keras_inception.cli.choices import chosen_budget, chosen_recipe, chosen_spec, cost_line
+from keras_inception.cli.common import RUNS, console, print_error, usage_errors
 from keras_inception.cli.data import chosen_data, next_data, print_data, quoted
 from keras_inception.cli.display import TrainingDisplay
 from keras_inception.cli.options import (

@@ -7,22 +7,8 @@ from typing import Annotated
 
 import typer
 
-from keras_inception import __version__
 from keras_inception.spec.recipe import RECIPES
 
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"keras-inception {__version__}")
-        raise typer.Exit
-
-
-Version = Annotated[
-    bool,
-    typer.Option(
-        "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-    ),
-]
 Variant = Annotated[str, typer.Option(help="A named network; `summary --list` shows them all.")]
 SpecFile = Annotated[Path | None, typer.Option("--spec", help="A spec.json; replaces --variant.")]
 DataName = Annotated[

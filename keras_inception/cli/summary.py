@@ -9,7 +9,8 @@ import typer
 from rich import box
 from rich.table import Table
 
-from keras_inception.cli.common import chosen_spec, console, cost_line, usage_errors
+from keras_inception.cli.choices import chosen_spec, cost_line
+from keras_inception.cli.common import console, usage_errors
 from keras_inception.cli.options import SpecFile, Variant
 from keras_inception.cost.layers import network_cost
 from keras_inception.cost.table_1 import PRINTED_SUM, table_1

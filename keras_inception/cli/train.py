@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from keras_inception.cli.choices import chosen_recipe, chosen_spec, cost_line
 from keras_inception.cli.common import (
     INTERRUPTED,
     RUNS,
-    chosen_recipe,
-    chosen_spec,
     console,
-    cost_line,
     errors,
     print_error,
     print_missing_pictures,

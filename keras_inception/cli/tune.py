@@ -15,14 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from keras_inception.cli.common import (
-    INTERRUPTED,
-    RUNS,
-    console,
-    errors,
-    print_error,
-    usage_errors,
-)
+from keras_inception.cli.common import INTERRUPTED, RUNS, console, errors, print_error, usage_errors
 from keras_inception.cli.data import chosen_data, lowered_batch_size, print_data
 from keras_inception.cli.option_groups import option_groups
 from keras_inception.cli.tune_display import (
@@ -50,8 +43,8 @@ if TYPE_CHECKING:
     from tuning.plan import SearchPlan
 
 _PROXY_NETWORKS = 4
-# The command of this process, in another one.
-_SAME_COMMAND = "from keras_inception.cli import main; main()"
+# The command of this process, in another one, whose log keeps everything.
+_SAME_COMMAND = ("-c", "from keras_inception.cli import main; main()", "--verbose")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +157,7 @@ def _launch(folder: Path, processes: ProcessOptions, display: SearchDisplay) -> 
     from tuning.engine.launcher import free_port, launch
 
     launch(
-        [sys.executable, "-c", _SAME_COMMAND, *sys.argv[1:], "--out", str(folder)],
+        [sys.executable, *_SAME_COMMAND, *sys.argv[1:], "--out", str(folder)],
         folder=folder,
         workers=processes.workers,
         address=processes.join or processes.address or f"127.0.0.1:{free_port()}",

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from keras_inception.cli.common import console, cost_line
+from keras_inception.cli.choices import cost_line
+from keras_inception.cli.common import console
 from keras_inception.cli.data import next_data, quoted
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from keras_inception.cli.common import chosen_recipe, chosen_spec
+from keras_inception.cli.choices import chosen_recipe, chosen_spec
 from keras_inception.cli.options import (
     BatchSize,
     BudgetMacs,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_inception.cli.common import chosen_budget, console
+from keras_inception.cli.choices import chosen_budget
+from keras_inception.cli.common import console
 from keras_inception.cli.tune_options import BudgetOptions, SpaceOptions
 from keras_inception.cost.budget import Budget, NetworkBound
 from keras_inception.cost.layers import network_cost

@@ -11,16 +11,19 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from keras_inception.cli.command import Command, Group
 from keras_inception.cli.common import console, usage_errors
 from keras_inception.files import LABELS_FILE, aside, write_labels
 
 if TYPE_CHECKING:
     from keras_inception.weights.manifest import WeightsEntry
 
-app = typer.Typer(help="Public weights: list, convert, verify.", rich_markup_mode="markdown")
+app = typer.Typer(
+    cls=Group, help="Public weights: list, convert, verify.", rich_markup_mode="markdown"
+)
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_sets() -> None:
     """Every public set: what it is, where it is, how it is checked."""
     from keras_inception.weights.manifest import MANIFEST
@@ -39,7 +42,7 @@ def list_sets() -> None:
         console.print(f"{entry.name}: {entry.url}\n  {check}, licence {entry.licence}{default}")
 
 
-@app.command("convert")
+@app.command("convert", cls=Command)
 def convert(
     source: Annotated[Path, typer.Argument(help="A file of any public format, or our own.")],
     to: Annotated[Path, typer.Option(help="The file to write: .weights.h5 or .keras.")],
@@ -100,7 +103,7 @@ def convert(
     )
 
 
-@app.command("verify")
+@app.command("verify", cls=Command)
 def verify(
     names: Annotated[
         list[str] | None, typer.Argument(help="Sets of `weights list`; default all.")

@@ -17,6 +17,7 @@ import tensorflow as tf
 from keras_inception.exporters.inference_graph import fold_batch_norm
 from keras_inception.exporters.saved_model import constant_function
 from keras_inception.packages import require_package
+from keras_inception.quiet import level_kept, quiet_tensorflow
 from keras_inception.runtimes.keras_model import image_shape, network_input
 from keras_inception.runtimes.load import OPENVINO_PRECISION
 
@@ -68,6 +69,7 @@ def require_packages(kind: Format) -> None:
         require_package(package)
 
 
+@level_kept()
 def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: np.ndarray) -> None:
     """Write one of the formats other than SavedModel.
 
@@ -77,6 +79,7 @@ def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: n
         kind: the format.
         calibration: uint8 N x h x w x C images that give int8 the ranges of activations.
     """
+    _forget_eager_tables()
     function = _scoring_function(model)
     if kind == "onnx":
         import tf2onnx
@@ -95,6 +98,12 @@ def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: n
         openvino.save_model(converted, path, compress_to_fp16=False)
     else:
         path.write_bytes(_litert(function, kind, calibration))
+
+
+def _forget_eager_tables() -> None:
+    """Drop the entry None that each eager table leaves, and that converters warn of."""
+    tables = tf.compat.v1.get_collection_ref(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
+    tables[:] = [initializer for initializer in tables if initializer is not None]
 
 
 def _scoring_function(model: keras.Model) -> Any:
@@ -131,4 +140,5 @@ def _litert(function: Any, kind: Format, calibration: np.ndarray) -> bytes:
             tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
             tf.lite.OpsSet.TFLITE_BUILTINS,
         ]
-    return converter.convert()
+    with quiet_tensorflow():
+        return converter.convert()

@@ -6,6 +6,7 @@ A `.keras` file, a SavedModel of this package, LiteRT, ONNX and OpenVINO. Decode
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from keras_inception.files import LABELS_FILE, MODEL_FILE, read_labels
 from keras_inception.packages import require_package
+from keras_inception.quiet import quiet_tensorflow
 from keras_inception.runtimes.keras_model import (
     Network,
     Scores,
@@ -103,7 +105,11 @@ def _saved_model(path: Path) -> tuple[Scores, Any]:
 def _litert(path: Path) -> tuple[Scores, Any]:
     import tensorflow as tf
 
-    interpreter = tf.lite.Interpreter(str(path), num_threads=os.cpu_count())
+    with quiet_tensorflow(), warnings.catch_warnings():
+        # TensorFlow still has the interpreter that it announces to remove, and needs no package.
+        warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
+        interpreter = tf.lite.Interpreter(str(path), num_threads=os.cpu_count())
+        interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]["index"]
     target = interpreter.get_output_details()[0]["index"]
     shape = tuple(int(size) for size in interpreter.get_input_details()[0]["shape"])
@@ -116,7 +122,6 @@ def _litert(path: Path) -> tuple[Scores, Any]:
         interpreter.invoke()
         return interpreter.get_tensor(target)
 
-    interpreter.allocate_tensors()
     return scores, shape[1:]
 
 
