@@ -61,8 +61,47 @@ def test_an_image_gets_its_labels_and_branches(url: str, served_model: Path) -> 
         for module in ("3a", "3b", "4a")
         for branch in ("1x1", "3x3", "5x5", "pool_proj")
     ]
-    shown = Image.open(io.BytesIO(base64.b64decode(answer["branches"][0]["png"])))
-    assert shown.size == (64, 64)
+    assert [branch["module"] for branch in answer["branches"]] == [name[:2] for name in names]
+    assert picture(answer["branches"][0]["png"]).shape == (64, 64)
+    np.testing.assert_array_equal(picture(answer["image"]), pixels)
+
+
+def picture(contents: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(contents))))
+
+
+def test_the_class_map_is_the_classifier_at_every_position(url: str, served_model: Path) -> None:
+    """Computed here from the last concatenation and the dense layer, and drawn by its ranks."""
+    model = keras.models.load_model(served_model)
+    pixels = np.asarray(Image.open(io.BytesIO(png())), np.float32)[None]
+    grid = keras.Model(model.input, model.get_layer("avg_pool").input)(pixels / 127.5 - 1)
+    best = int(np.argmax(model(pixels / 127.5 - 1)[0]))
+    kernel = np.asarray(model.get_layer("predictions_logits").kernel)
+    expected = np.einsum("hwc,c->hw", np.asarray(grid)[0], kernel[:, best])
+
+    found = post(url, png(), "?maps=true")[1]["class_map"]
+
+    assert found["label"] == LABELS[best]
+    shown = picture(found["png"])
+    side = shown.shape[0] // expected.shape[0]
+    levels = (expected - expected.min()) / (expected.max() - expected.min()) * 255
+    np.testing.assert_allclose(shown[::side, ::side], levels, atol=1)
+
+
+def test_the_page_learns_what_is_served(url: str, served_model: Path) -> None:
+    assert post(url, None, path="/model") == (
+        200,
+        {
+            "name": served_model.parent.name,
+            "classes": 5,
+            "examples": list(LABELS),
+            "height": 32,
+            "width": 32,
+            "channels": 3,
+            "maps": True,
+            "class_map": True,
+        },
+    )
 
 
 def bomb() -> bytes:
@@ -257,24 +296,43 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 def test_the_page_shows_labels_and_branches_in_a_browser(
     url: str, served_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The script drops a file on the page itself, as a user does."""
+    """A script drops two files on the page and chooses a branch, as a user does."""
     contents = base64.b64encode(png()).decode()
     drop = f"""
       const bytes = Uint8Array.from(atob("{contents}"), letter => letter.charCodeAt(0));
       const transfer = new DataTransfer();
-      transfer.items.add(new File([bytes], "a.png", {{ type: "image/png" }}));
+      for (const name of ["a.png", "b.png"])
+        transfer.items.add(new File([bytes], name, {{ type: "image/png" }}));
       document.getElementById("drop").dispatchEvent(
         new DragEvent("drop", {{ dataTransfer: transfer, bubbles: true, cancelable: true }}));
+      const press = (entry, text) => [...entry.querySelectorAll("button")].find(
+        button => button.textContent === text).click();
+      const ready = setInterval(() => {{
+        const entries = document.querySelectorAll("article:has(.choices)");
+        if (entries.length < 2) return;
+        clearInterval(ready);
+        press(entries[0], "3a");
+        press(entries[0], "3a_5x5");
+        [...entries[1].querySelectorAll("button")][1].click();
+      }}, 100);
     """
     body = rendered_with(drop, served_model, tmp_path, monkeypatch)
 
     scores = post(url, png())[1]["labels"]
-    assert body.count("<meter") == 5
+    assert body.count("<meter") == 10
     for row in scores:
-        assert f"<td>{row['score']:.4f}</td>" in body
+        assert body.count(f"<td>{row['score']:.4f}</td>") == 2
     assert "<td>&lt;script&gt;</td>" in body
-    assert 'alt="3a_5x5"' in body
-    assert body.count("<figure>") == 12
+    assert 'aria-label="activation of 3a_5x5"' in body
+    assert 'aria-label="activation of class map"' in body
+    first, second = body.split("<article")[1:]
+    assert first.count('aria-pressed="true"') == 2  # the module, and its branch
+    assert first.count("<button") == 5 + 4  # the image, the class, three modules; four branches
+    assert second.count("<button") == 5
+    assert ">a.png</h2>" in first
+    assert ">b.png</h2>" in second
+    assert f">{served_model.parent.name}</h1>" in body
+    assert "5 classes: a, b, &lt;script&gt;, d, e. Sees 32 x 32 pixels in colour." in body
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
@@ -323,7 +381,10 @@ def test_the_policy_allows_the_pages_own_script_and_style_alone(url: str) -> Non
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         assert policy[f"{element}-src"] == f"'sha256-{digest}'"
     assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
-    assert (policy["connect-src"], policy["img-src"]) == ("'self'", "'self' blob: data:")
+    assert (policy["connect-src"], policy["img-src"]) == (
+        "'self' https: http:",
+        "'self' blob: data:",
+    )
 
 
 def serve(*arguments: object) -> subprocess.Popen[str]:

@@ -103,13 +103,31 @@ def _has_plain_head(model: keras.Model) -> bool:
 
 def branch_names(model: keras.Model) -> tuple[str, ...]:
     """Return the endpoints of all branches: "3a_1x1", "3a_3x3", "3a_pool_proj"."""
+    return tuple(name for names in branches_by_module(model).values() for name in names)
+
+
+def branches_by_module(model: keras.Model) -> dict[str, tuple[str, ...]]:
+    """Return the endpoints of the branches of each module: {"3a": ("3a_1x1", ...)}."""
     # A module of one branch ends with Identity, which has a single input.
     ends = keras.layers.Concatenate | keras.layers.Identity
-    modules = [layer for layer in model.layers if isinstance(layer, ends)]
     producers = {id(layer.output): layer.name for layer in model.layers}
-    return tuple(
-        producers[id(tensor)] for module in modules for tensor in keras.tree.flatten(module.input)
-    )
+    return {
+        layer.name: tuple(producers[id(tensor)] for tensor in keras.tree.flatten(layer.input))
+        for layer in model.layers
+        if isinstance(layer, ends)
+    }
+
+
+def last_grid(model: keras.Model) -> tuple[str | None, np.ndarray]:
+    """The endpoint of the last grid, and the kernel (channels x classes) of the classifier.
+
+    Their product is `class_activation_maps`. None, and an empty array, for another head.
+    """
+    if not _has_plain_head(model):
+        return None, np.zeros((0, 0), np.float32)
+    producers = {id(layer.output): layer.name for layer in model.layers}
+    kernel = model.get_layer("predictions_logits").get_weights()[0]
+    return producers[id(model.get_layer("avg_pool").input)], np.asarray(kernel, np.float32)
 
 
 def activations(

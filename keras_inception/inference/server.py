@@ -6,29 +6,23 @@ that wait at the same time share a call of the network (`server_batch`), and eve
 """
 
 import asyncio
-import base64
-import io
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from keras_inception.evaluation.visualize import branch_names
+from keras_inception.files import MODEL_FILE
 from keras_inception.inference.predictor import best_labels, load
 from keras_inception.inference.server_batch import MOST_IN_A_CALL, Batcher
 from keras_inception.inference.server_decode import Decoder, UnusableImageError
 from keras_inception.inference.server_guard import Guard
 from keras_inception.inference.server_limits import Limits
-from keras_inception.network.endpoints import feature_extractor
+from keras_inception.inference.server_maps import Maps
 from keras_inception.packages import require_package
-from keras_inception.runtimes.keras_model import is_channels_first, network_input
 
 PAGE = Path(__file__).with_name("page.html")
 PACKAGES = ("fastapi", "uvicorn", "python_multipart")
-_MAP_PIXELS = 64  # an activation map is shown at least this large
+_EXAMPLES = 20  # classes that the page names
 _MULTIPART_BYTES = 64_000  # of a form, around its file
 
 
@@ -47,12 +41,12 @@ class Model:
         self._shape = network.input_shape
         self.decoder = Decoder(network.input_shape, limits)
         self._batcher = Batcher(network.scores, batch_size)
-        self._features: Any = None
-        if network.model is not None:
-            self._features = feature_extractor(network.model, branch_names(network.model))
+        self._maps = None if network.model is None else Maps(network.model, network.labels)
+        whole = path.resolve()
+        self._name = whole.parent.name if whole.name == MODEL_FILE else whole.name
 
     async def answer(self, contents: bytes, top: int, *, maps: bool) -> dict[str, Any]:
-        """Labels of an image file, and of its branches the mean activation over channels.
+        """Labels of an image file, and what the network sees in it (`Maps.of`).
 
         Raises:
             UnusableImageError: no image, or one that passes a limit.
@@ -63,18 +57,24 @@ class Model:
         found: dict[str, Any] = {
             "labels": [{"label": label, "score": score} for label, score in labels]
         }
-        if maps and self._features is not None:
-            found["branches"] = await self._batcher.in_thread(self._branches, pixels)
+        if maps and self._maps is not None:
+            best = int(scores.argmax())
+            found |= await self._batcher.in_thread(self._maps.of, pixels, best)
         return found
 
-    def _branches(self, pixels: np.ndarray) -> list[dict[str, str]]:
-        inputs = network_input(self._features, pixels[None].astype(np.float32))
-        tensors = self._features.predict_on_batch(inputs)
-        first = is_channels_first(self._features)
-        return [
-            {"name": name, "png": _as_png(np.asarray(tensor)[0].mean(axis=0 if first else -1))}
-            for name, tensor in tensors.items()
-        ]
+    def facts(self) -> dict[str, Any]:
+        """What the page says of the model."""
+        height, width, channels = self._shape
+        return {
+            "name": self._name,
+            "classes": len(self._labels),
+            "examples": list(self._labels[:_EXAMPLES]),
+            "height": height,
+            "width": width,
+            "channels": channels,
+            "maps": self._maps is not None,
+            "class_map": self._maps is not None and self._maps.has_class_map,
+        }
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -98,9 +98,10 @@ def build_app(
     """An ASGI application: `GET /` is the page, `POST /predict` takes an image and gives JSON.
 
     `POST /predict?top=5&maps=false` takes an image file as its body, or as the one file of a form.
-    It gives {"labels": [{"label", "score"}, ...]} and with `maps` also
-    {"branches": [{"name", "png"}]}. `GET /health` gives {"status": "ok"}. Errors are
-    {"detail": why}, a string.
+    It gives {"labels": [{"label", "score"}, ...]} and with `maps`, of a `.keras` file, also what
+    the network sees: {"image": png, "branches": [{"name", "module", "png"}], "class_map":
+    {"label", "png"} or null}. `GET /model` gives its name, classes and size, `GET /health`
+    {"status": "ok"}. Errors are {"detail": why}, a string.
 
     Args:
         path: what `load_network` loads. Branch activations need a `.keras` file.
@@ -143,6 +144,10 @@ def _application(model: Model, limits: Limits, page: str) -> Any:
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
+
+    @app.get("/model")
+    async def facts() -> dict[str, Any]:
+        return model.facts()
 
     @app.post("/predict")
     async def predict(
@@ -281,13 +286,3 @@ async def _file_of_form(request: Any, most: int) -> bytes:
         return await files[0].read()
     finally:
         await form.close()
-
-
-def _as_png(activation: np.ndarray) -> str:
-    """h x w floats as a grey PNG, lowest black and highest white, in base64."""
-    low, high = float(activation.min()), float(activation.max())
-    grey = np.round((activation - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
-    factor = -(-_MAP_PIXELS // grey.shape[0])
-    file = io.BytesIO()
-    Image.fromarray(grey.repeat(factor, 0).repeat(factor, 1)).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()

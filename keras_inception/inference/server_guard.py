@@ -87,7 +87,7 @@ def content_policy(page: str) -> str:
             f"script-src {_digests('script', page)}",
             f"style-src {_digests('style', page)}",
             "img-src 'self' blob: data:",
-            "connect-src 'self'",
+            "connect-src 'self' https: http:",  # images by their address, read by the browser
             "base-uri 'none'",
             "form-action 'none'",
             "frame-ancestors 'none'",
