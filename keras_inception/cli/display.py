@@ -114,6 +114,8 @@ class TrainingDisplay:
         now, words = time.monotonic(), self._words
         if words != TRAINING:
             words += f", {now - self._reported:.0f} s"
+        if self._step == self._steps:  # before the first step, or after the last
+            return words
         line = f"{words}: step {self._step}/{self._steps} after {now - self._began:.0f} s"
         done, remaining = self._step - self._resumed_at, self._steps - self._step
         if done and remaining:
