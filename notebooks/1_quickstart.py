@@ -77,7 +77,7 @@ data = keras_inception.open_data("sample")
 spec = keras_inception.fitted_to_data(keras_inception.VARIANTS["nano"], data)
 recipe = replace(keras_inception.RECIPES["quick"], epochs=4)
 run = Path(tempfile.mkdtemp()) / "run"
-result = keras_inception.train(spec, data, recipe, run)
+result = keras_inception.train(spec, data, recipe, run, verbose=2)
 print(f"{result.metrics['top_1']:.1%} of {result.metrics['images']:,} held-out images are correct")
 print("files in the folder:", sorted(path.name for path in run.iterdir()))
 

@@ -91,6 +91,7 @@ start = train(
     others,
     replace(RECIPES["quick"], epochs=4),
     WORK / "start",
+    verbose=0,
 )
 print(f"{start.metrics['top_1']:.1%} on its own seven classes")
 
@@ -112,8 +113,9 @@ tuned = train(
     replace(recipe, freeze_until="4a"),
     WORK / "tuned",
     init=WORK / "start" / "model.keras",
+    verbose=0,
 )
-scratch = train(spec, own, recipe, WORK / "scratch")
+scratch = train(spec, own, recipe, WORK / "scratch", verbose=0)
 for name, result in (("fine-tuned", tuned), ("from scratch", scratch)):
     print(f"{name:13} {result.metrics['top_1']:.1%} of {result.metrics['images']} held-out images")
 

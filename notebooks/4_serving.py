@@ -47,7 +47,7 @@ logging.getLogger("tensorflow").setLevel(logging.ERROR)
 # %%
 data = open_data("sample")
 run = Path(tempfile.mkdtemp()) / "run"
-train(VARIANTS["nano"], data, replace(RECIPES["quick"], epochs=3), run)
+train(VARIANTS["nano"], data, replace(RECIPES["quick"], epochs=3), run, verbose=0)
 SAVED = run / "saved_model"
 for path in sorted(path for path in SAVED.rglob("*") if path.is_file()):
     print(f"{path.stat().st_size:>9,}  {path.relative_to(SAVED)}")

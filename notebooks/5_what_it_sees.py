@@ -41,7 +41,7 @@ logging.getLogger("tensorflow").setLevel(logging.ERROR)
 # %%
 data = open_data("sample")
 run = Path(tempfile.mkdtemp()) / "run"
-result = train(VARIANTS["tiny"], data, replace(RECIPES["quick"], epochs=4), run)
+result = train(VARIANTS["tiny"], data, replace(RECIPES["quick"], epochs=4), run, verbose=0)
 model = result.model
 print(f"{result.metrics['top_1']:.1%} of the held-out images are correct")
 

@@ -2,6 +2,7 @@
 
 A page links to `../tests/test_cost.py`, which is correct in the repository. The hook copies each
 such file to the site and points the links at the copies. A missing file fails the build.
+CHANGELOG.md becomes a page of the site.
 """
 
 import re
@@ -16,7 +17,9 @@ LINK = re.compile(r"\]\(\.\./(?P<path>[^)#]+)\)")
 
 
 def on_files(files: Files, *, config: Any) -> Files:
-    """Add a copy of every file that a page links to."""
+    """Add the changelog, and a copy of every file that a page links to."""
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "](")
+    files.append(File.generated(config, "changelog.md", content=changelog))
     for page in files.documentation_pages():
         for path in LINK.findall(page.content_string):
             if not (ROOT / path).is_file():

@@ -3,19 +3,26 @@
 `mkdocs build --strict` in .ci/run checks links within the site; these tests check the rest.
 """
 
+import ast
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import jupytext
 import pytest
+from conftest import RUN_FILES
 
 import keras_inception
+from keras_inception.weights.manifest import MANIFEST
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+NOTEBOOK_PAGES = ROOT / "docs" / "notebooks"
 MOST_COLUMNS = 8
 sys.path.insert(0, str(ROOT / "scripts"))
 import csv_tables  # noqa: E402 - scripts is not a package
+import reference_tables  # noqa: E402
 
 sys.path.pop(0)
 
@@ -24,6 +31,87 @@ sys.path.pop(0)
 def test_tables_match_the_result_files(page):
     text = page.read_text(encoding="utf-8")
     assert csv_tables.with_tables(text) == text, "run: python scripts/csv_tables.py"
+
+
+@pytest.mark.parametrize("page", reference_tables.PAGES, ids=lambda path: path.name)
+def test_tables_match_the_package(page):
+    text = page.read_text(encoding="utf-8")
+    assert reference_tables.with_tables(text) == text, "run: python scripts/reference_tables.py"
+
+
+def test_each_table_of_the_package_is_shown():
+    pages = "".join(page.read_text(encoding="utf-8") for page in reference_tables.PAGES)
+    assert set(re.findall(r"<!-- table: (\w+) -->", pages)) == set(reference_tables.TABLES)
+
+
+def test_published_accuracies_are_those_of_the_weights():
+    for entry in MANIFEST:
+        if entry.default:
+            top_1, top_5 = re.findall(r"[\d.]+", reference_tables.PUBLISHED[entry.variant]) or (
+                0,
+                0,
+            )
+            assert (float(top_1), float(top_5)) == (entry.top_1 or 0, entry.top_5 or 0)
+
+
+def test_a_recipe_field_by_hand():
+    """A field with a text of several lines; other values in the three recipes."""
+    row = next(line for line in reference_tables.recipe().splitlines() if "`clip_norm`" in line)
+    assert row == (
+        "| `clip_norm` | 0.0 | 0.0 | 0.0 | largest norm of the gradient of all weights together. "
+        "0: no limit. |"
+    )
+    epochs = next(line for line in reference_tables.recipe().splitlines() if "`epochs`" in line)
+    assert epochs.startswith("| `epochs` | 10 | 250 | 30 |")  # quick, paper, modern
+
+
+def test_every_file_of_a_run_is_in_the_table():
+    """`RUN_FILES` is compared with the folders of real runs in test_train.py."""
+    page = (ROOT / "docs" / "run-folder.md").read_text(encoding="utf-8")
+    cells = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `")]
+    named = {name.rstrip("/") for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    assert named >= RUN_FILES
+
+
+def texts_of(folder: Path) -> Iterator[str]:
+    """Return the strings of all sources; what is inserted into one is shown as "..."."""
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = (
+                    part.value if isinstance(part, ast.Constant) else "..." for part in node.values
+                )
+                yield "".join(map(str, parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_the_errors_of_the_troubleshooting_page_exist():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^\| `(Expected .*?)` \|", page, re.MULTILINE)
+    sources = "\n".join(texts_of(ROOT / "keras_inception")) + "\n".join(texts_of(ROOT / "tuning"))
+    assert len(messages) > 20
+    for message in messages:
+        pattern = ".*?".join(map(re.escape, message.split("...")))
+        assert re.search(pattern, sources), message
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem
+)
+def test_a_rendered_notebook_is_that_of_its_source(path):
+    """The same text and code in the same order; `pytest -m slow` runs the notebook itself."""
+    page = (NOTEBOOK_PAGES / f"{path.stem}.md").read_text(encoding="utf-8")
+    position = 0
+    for cell in jupytext.read(path).cells:
+        found = page.find(cell.source.strip(), position)
+        assert found >= 0, f"run: python scripts/render_notebooks.py {path.stem}"
+        position = found + len(cell.source.strip())
+    assert page.count("```python") == sum(
+        cell.cell_type == "code" for cell in jupytext.read(path).cells
+    )
+    shown = set(re.findall(r"!\[png\]\(\./([^)]+)\)", page))
+    assert shown == {picture.name for picture in NOTEBOOK_PAGES.glob(f"{path.stem}_*.png")}
 
 
 def test_a_table_by_hand(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ class TrialResult:
         accuracy, loss: top-1 share and cross-entropy in nats, on the held-out images.
         training_seconds: of the steps, without the compilation in the first one.
         evaluation_seconds: of the evaluations after each epoch.
-        seconds: of everything, building and compiling too.
+        seconds: in total, with building and compiling.
     """
 
     accuracy: float
@@ -44,7 +44,7 @@ class TrialResult:
 
 
 def hold_out(data: ImageData, share: float, seed: int = 0) -> ImageData:
-    """The training images, a share of each class held out: a search must not see the test images.
+    """Hold out a share of each class of the training images: a search must not use the test images.
 
     Raises:
         ValueError: a share that leaves nothing to train or nothing to validate with.
@@ -67,7 +67,7 @@ def hold_out(data: ImageData, share: float, seed: int = 0) -> ImageData:
 
 
 def subset(data: ImageData, fraction: float, seed: int = 0) -> ImageData:
-    """A fraction of the training images, at random; the held-out ones are all kept."""
+    """Return a random fraction of the training images with all held-out images."""
     count = len(data.train)
     kept = round(fraction * count)
     if not 0 < kept <= count:

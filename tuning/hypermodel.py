@@ -113,7 +113,7 @@ class InceptionHyperModel(keras_tuner.HyperModel):
 
         Its schedule covers the recipe's epochs, or `epochs` if they are more, and is continued
         after `initial_epoch`. Without a known number of steps, the first epoch has one rate. A
-        callback that sets the learning rate, or an optimizer of the tuner's, takes its place.
+        callback that sets the learning rate, or the tuner's own optimizer, replaces it.
 
         Args:
             hp, model: of the trial; the model is that of `build`.

@@ -82,7 +82,7 @@ def measure_latency_model(
         spec: its widths are multiplied by random factors from 1/4 to 2.
         batch_size: images in a batch.
         seed: of the widths.
-        networks: how many to time, a quarter of them to measure the error; None: 32.
+        networks: number of networks to time; a quarter of them measures the error. None: 32.
     """
     count = networks or _NETWORKS
     draw = random.Random(seed)

@@ -69,8 +69,8 @@ def search(
         data: its test images are not used.
         folder: new, or of a search by the same plan.
         strategy: of `make_strategy`, for each training; None: one device.
-        trials_per_process: after so many a worker ends; None: at the end of the search.
-        retry_seconds: that a worker waits for a chief that does not answer.
+        trials_per_process: trials after which a worker ends; None: only when the search ends.
+        retry_seconds: seconds that a worker waits for a chief that does not answer.
 
     Returns:
         Whether the search has finished; False: this worker is to be restarted.
@@ -152,7 +152,7 @@ def _other_files(folder: Path) -> list[Path]:
 
 
 def best_spec(folder: str | os.PathLike[str]) -> NetworkSpec | None:
-    """The best network of a search; None: no trial was completed."""
+    """Return the best network of a search; None if no trial was completed."""
     best = best_first(read_trials(folder))
     return replace(best[0].spec, name=f"{best[0].spec.name}_tuned") if best else None
 

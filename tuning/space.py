@@ -250,7 +250,7 @@ def current_document(document: dict[str, Any]) -> dict[str, Any]:
 def base_network(
     input_shape: tuple[int, int, int], classes: int, base: NetworkSpec | None = None
 ) -> NetworkSpec:
-    """A network to search around, without auxiliary classifiers.
+    """Return the network to search around, without auxiliary classifiers.
 
     Args:
         input_shape: (height, width, channels).

@@ -85,7 +85,7 @@ def _migrated_search(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_trials(folder: str | os.PathLike[str]) -> list[SearchedTrial]:
-    """All trials of a search, while it runs or later, in the order of their numbers.
+    """Return all trials of a search, running or finished, in the order of their numbers.
 
     Raises:
         ValueError: no search, or a trial's spec.json is not a spec.
@@ -154,12 +154,12 @@ def completed_of(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
 
 
 def best_first(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
-    """The completed trials: those trained for more epochs before the others, then by accuracy."""
+    """Return the completed trials by the number of trained epochs, then by accuracy, best first."""
     return sorted(completed_of(trials), key=lambda trial: (-(trial.epochs or 0), -trial.accuracy))
 
 
 def pareto_front(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
-    """Completed trials that no other beats in both accuracy and multiply-adds, cheapest first."""
+    """Return the trials that no other beats in accuracy and multiply-adds, cheapest first."""
     front: list[SearchedTrial] = []
     for trial in sorted(completed_of(trials), key=lambda trial: (trial.macs, -trial.accuracy)):
         if not front or trial.accuracy > front[-1].accuracy:

@@ -20,7 +20,7 @@ def open_data(
     progress: Callable[[int, int], None] | None = None,
     scan_file: Path | None = None,
 ) -> ImageData:
-    """A data set by name. Files are scanned once, now: see `ImageData.unreadable`.
+    """Open a data set by name and scan its files once; see `ImageData.unreadable`.
 
     Args:
         name: one of
@@ -29,11 +29,11 @@ def open_data(
               `val` and `test` (`open_folder` has the other names);
             - `tfds:NAME[/CONFIG][:VERSION][?train=SPLIT&test=SPLIT]`: a TensorFlow data set of
               images and class labels, such as "tfds:fashion_mnist" or
-              "tfds:cifar10:3.0.2?train=train[:80%]&test=train[80%:]". Prepared files are looked
-              for in TFDS_DATA_DIR (default ~/tensorflow_datasets), else downloaded. The splits
+              "tfds:cifar10:3.0.2?train=train[:80%]&test=train[80%:]". Prepared files are read
+              from TFDS_DATA_DIR (default ~/tensorflow_datasets), others downloaded. The splits
               are "train" and the first of "test" and "validation" unless given.
-        strict: refuse a data set with files that cannot be read; hidden files and those of an
-            operating system are no reason.
+        strict: refuse a data set with files that cannot be read, except hidden files and those of
+            an operating system.
         progress: called with the number of files scanned, and of all files.
         scan_file: of an earlier scan, as a run leaves it: files that it lists and that have not
             changed are not decoded again.

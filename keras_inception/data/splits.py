@@ -135,7 +135,7 @@ class ImageFile(NamedTuple):
 class FileSplit:
     """Images read from files when they are asked for, and labels (N, integers from 0).
 
-    `channels`, 1 or 3, is that of all images of the data set: 3 as soon as one is in colour.
+    `channels` is the same for all images of the data set: 3 if any image is in colour, else 1.
     """
 
     files: tuple[ImageFile, ...]
@@ -224,14 +224,14 @@ class ImageData:
 
     Attributes:
         test: held out: a run is evaluated on it after each epoch.
-        note: how the held-out part came about, where the data set does not say it itself.
+        note: how the held-out part was chosen, if the data set does not determine it.
         unreadable: (path, reason) of every file that is in no split, because it cannot be read as
             an image, belongs to no class, or is hidden or the operating system's.
         folders_left_out: (path, reason) of folders that cannot be listed, lead back to a folder
             above them, or are classes without a readable image.
-        final_test: a second held-out part, which no training sees: `evaluate` takes it. None where
-            the data set has one held-out part alone.
-        source: the name by which `open_data` gives these data again; "" for data made in Python.
+        final_test: a second held-out part that training never uses; `evaluate` takes it. None if
+            the data set has only one held-out part.
+        source: the name with which `open_data` opens these data again; "" for data made in Python.
         scanned: what the scan of the files found, for `scan.save_scan`.
     """
 

@@ -45,21 +45,21 @@ def training_batches(
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> Stream:
-    """An endless stream of (images, labels) for training, prepared ahead by threads.
+    """Stream (images, labels) for training without end; threads prepare batches ahead.
 
     Args:
         split: the training images.
         spec: gives the input size, the channels and the pixel convention.
         recipe: gives the batch size, the augmentation and the seed.
-        start_step: the first batch; batch i is the same whatever the stream starts with.
+        start_step: number of the first batch; batch i does not depend on it.
         shard_index, shard_count: worker s of n gets the rows [s * B / n, (s + 1) * B / n) of each
             batch of B, and reads no others.
 
     Returns:
         float32 images, rows x h x w x C (or rows x C x h x w, by the global data format) in the
         convention of the spec, and int32 labels; with mixup, float32 labels of rows x classes.
-        Each pass over the split has an order of its own; batches run on across passes. `close`
-        ends the threads.
+        Each pass over the split has its own order; a batch may contain the end of one pass and
+        the start of the next. `close` ends the threads.
 
     Raises:
         ValueError: a batch that the workers cannot share evenly, an odd share with mixup, or no
@@ -142,7 +142,7 @@ def evaluation_batches(
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> Stream:
-    """Every image of the split once, in order; the last batch may be short.
+    """Stream every image of the split once, in order; the last batch may be smaller.
 
     Each image is its largest centred part of the input's shape, resized: what `read_image` gives.
 

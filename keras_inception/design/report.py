@@ -27,7 +27,7 @@ def write_design_report(found: Design, folder: str | os.PathLike[str]) -> None:
 
     Args:
         found: what `design_network` or `grow_network` returned.
-        folder: is made if it does not exist.
+        folder: created if it does not exist.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -167,7 +167,7 @@ def feature_images(
         endpoint: such as "4a_3x3"; with "predictions", channels are classes.
         channels: one image per channel.
         size: height and width of the images in pixels; need not be the network's.
-        ascent: how to climb.
+        ascent: options of the gradient ascent.
 
     Returns:
         uint8, len(channels) x size x size x C.
@@ -199,7 +199,7 @@ def deep_dream(
         model: a network of this package, built or loaded, channels last.
         image: h x w x C of any size, in [0, 255]; C is the network's.
         endpoint: such as "4a".
-        ascent: how to climb.
+        ascent: options of the gradient ascent.
 
     Returns:
         uint8, h x w x C.

@@ -38,39 +38,46 @@ class Recipe:
     """How to train.
 
     Attributes:
+        name: of the recipe, in messages and tables.
         epochs: passes over the training images.
         batch_size: images per step, over all devices together.
-        micro_batches: equal parts into which each device cuts its share of a batch, computed one
-            after another for less memory (gradient accumulation). The step stays the same.
+        micro_batches: equal parts into which each device splits its share of a batch. They are
+            computed one after another, which needs less memory (gradient accumulation). The step
+            stays the same.
+        optimizer: "adamw" or "sgd".
         base_learning_rate: peak rate for a batch of 256; `learning_rate` scales it linearly.
-        schedule: "cosine" to 0, or "staircase": times `decay_factor` every `decay_epochs` epochs.
+        schedule: "cosine" falls to 0; "staircase" multiplies the rate by `decay_factor` every
+            `decay_epochs` epochs.
         warmup: share of all steps in which the rate rises linearly from 0; cosine only.
-        weight_decay: share of a kernel that it loses each step, times the rate, beside the
-            gradient (decoupled). Biases, and batch normalization's gamma and beta, lose nothing.
+        decay_factor: factor of the staircase, at most 1.
+        decay_epochs: epochs between two stairs.
+        weight_decay: share that a kernel loses in each step, times the rate; decoupled from the
+            gradient. Biases and batch normalization's gamma and beta do not decay.
         momentum: of SGD.
-        bias_rate: factor of the rate of convolutions' and classifiers' biases; SGD only.
-        patience: stop after so many epochs without a better held-out accuracy, with the weights of
-            the best epoch; 0: train to the last epoch.
-        clip_norm: largest norm of the gradient of all weights together; 0: any.
+        bias_rate: factor of the rate for biases of convolutions and classifiers; SGD only.
+        patience: stop after this many epochs without a better held-out accuracy and keep the
+            weights of the best epoch. 0: train to the last epoch.
+        clip_norm: largest norm of the gradient of all weights together. 0: no limit.
         label_smoothing: probability spread evenly over all classes.
-        class_weights: a factor of the loss for each class, in the order of the labels; (): all 1;
-            "balanced": inversely proportional to a class's training images, 1 in the mean over all
-            images.
+        class_weights: a factor of the loss for each class, in the order of the labels. (): all 1.
+            "balanced": inversely proportional to the number of a class's training images, with
+            mean 1 over all images.
         aux_loss_weight: weight of each auxiliary classifier's loss (section 5: .3).
-        average: of the weights, over the steps; it is what is evaluated and saved. "uniform" is
-            Polyak's, "exponential" forgets at `average_momentum`.
-        average_momentum: share of an exponential average that a step leaves; early steps leave
-            less, so that the first weights do not linger.
-        average_start: share of all steps before the average begins.
+        average: of the weights over the steps; the average is evaluated and saved. "uniform" is
+            Polyak averaging, "exponential" has the decay `average_momentum`.
+        average_momentum: decay of the exponential average in one step, less in early steps, so
+            that the initial weights have no influence.
+        average_start: share of all steps before averaging starts.
         precision: "mixed_bfloat16" computes in bfloat16 and keeps weights in float32.
-        jit_compile: compile the step by XLA; on one device.
-        freeze_until: freeze every layer below this endpoint; None: train all.
-        flip: mirror half of the training images.
-        shift: move training images by up to this many pixels in each direction, edges mirrored.
-        crop: "none" trains on the largest centred part of the input's shape; "paper" on random
-            parts of 8-100% of the area and aspect ratio 3/4-4/3, randomly interpolated (section 6).
+        jit_compile: compile the step with XLA; one device only under TensorFlow.
+        freeze_until: freeze every layer below this endpoint. None: train all layers.
+        flip: mirror half of the training images left to right.
+        shift: move training images by up to this many pixels in each direction; edges are mirrored.
+        crop: "none" trains on the largest centred part with the shape of the input. "paper" trains
+            on random parts of 8-100% of the area with aspect ratio 3/4-4/3 and random
+            interpolation (section 6).
         photometric: distort contrast, brightness and colour at random (Howard, arXiv 1312.5402).
-        mixup: alpha of the Beta distribution by which pairs of images are blended; 0 blends none.
+        mixup: alpha of the Beta distribution with which pairs of images are blended. 0: none.
         seed: of initialization, order, augmentation and dropout.
     """
 

@@ -57,7 +57,7 @@ _LARGEST_ADOPTED = 224
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run gave: the inference model, its folder and its numbers (as in metrics.json)."""
+    """The result of a run: the inference model, its folder, and the content of metrics.json."""
 
     model: keras.Model
     folder: Path
@@ -65,9 +65,9 @@ class TrainResult:
 
 
 def fitted_to_data(spec: NetworkSpec, data: ImageData) -> NetworkSpec:
-    """`spec` with the classes and channels of `data`, and its image size if all have one size.
+    """Return `spec` with the classes and channels of `data`, and with its image size if all agree.
 
-    Photographs of one size, more than 224 pixels in a direction, leave the spec its own size.
+    If the common size exceeds 224 pixels in a direction, the spec keeps its own size.
     """
     height, width, channels = data.image_shape
     size = spec.input_shape[:2]
@@ -98,12 +98,11 @@ def train(
     with the highest held-out accuracy, and `history.csv`; at the end also the SavedModel (under
     TensorFlow), `spec.json`, `recipe.json`, `labels.txt`, `metrics.json`, and, with the
     packages of the extra "report", `training_curve.png`, `confusion_matrix.png` and `report.html`.
-    Called again with the folder of an unfinished run, it resumes from the newest snapshot: on one
-    CPU device to the very weights of a run that was never stopped.
+    Called again with the folder of an unfinished run, it resumes from the newest snapshot. On one
+    CPU device the final weights are bit for bit those of an uninterrupted run.
 
     Args:
-        spec: the architecture; its auxiliary classifiers, if any, are trained along and left out
-            of what is saved.
+        spec: the architecture; its auxiliary classifiers, if any, are trained but not saved.
         data: images and labels; classes and channels must be those of the spec. Images of
             another size are resized.
         recipe: how to train. Sets Keras's random seed.
@@ -112,12 +111,12 @@ def train(
         strategy: of `make_strategy`; None: one device.
         init: a .keras file with the initial weights; a classifier for another number of classes is
             reinitialized.
-        snapshot_steps: write a snapshot every so many steps.
-        snapshot_minutes: and every so many minutes; one always follows each epoch.
+        snapshot_steps: steps between snapshots.
+        snapshot_minutes: minutes between snapshots. Each epoch also ends with a snapshot.
         callbacks: further Keras callbacks, such as a progress display. They may end the run by
             `model.stop_training`. Their `model` has logits as outputs.
         verbose: 1 shows Keras's progress bar, 2 a line an epoch, 0 nothing.
-        report: called with what a wait of seconds is for, when it begins.
+        report: called with a description of each step that takes seconds, when it starts.
         acknowledge: called with the count of SIGINT, SIGTERM and SIGHUP so far, at once and in a
             thread of its own. The first stops the run after the step; a second ends the process.
 

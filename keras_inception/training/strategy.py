@@ -22,7 +22,7 @@ Strategy = Any
 
 
 def make_strategy(name: str = "auto") -> Strategy:
-    """The devices of a name.
+    """Return the devices of a name.
 
     Args:
         name:
@@ -35,7 +35,7 @@ def make_strategy(name: str = "auto") -> Strategy:
               address.
 
     Raises:
-        ValueError: an unknown name, or one whose devices are not there.
+        ValueError: an unknown name, or devices that this machine does not have.
     """
     return _devices().make_strategy(name)
 
@@ -43,7 +43,7 @@ def make_strategy(name: str = "auto") -> Strategy:
 def make_trainer(
     spec: NetworkSpec, recipe: Recipe, strategy: Strategy = None, *, total_steps: int
 ) -> Trainer:
-    """The engine of this backend with a network of `spec`; see `Trainer` and `make_strategy`."""
+    """Return a trainer of this backend for `spec`; see `Trainer` and `make_strategy`."""
     backend = _backend()
     engine = import_module(f"keras_inception.training.{backend}_engine")
     trainer: Trainer = getattr(engine, _ENGINES[backend])(
