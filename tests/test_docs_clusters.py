@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import typer.main
 import yaml
 
@@ -86,8 +87,8 @@ def started(folder: Path, script: str, hosts: list[str], *, status: int = 0, **m
 
 def parsed(arguments: list[str]) -> dict[str, Any]:
     """Return the options as the command line reads them; an unknown one is an error."""
-    name, *rest = arguments
-    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    group: Any = typer.main.get_command(app)
+    name, command, rest = group.resolve_command(typer.Context(group), arguments)
     return command.make_context(name, rest).params
 
 
