@@ -48,6 +48,23 @@ def _is_keras(kind: type) -> bool:
     return kind.__module__.startswith("keras.")
 
 
+def optimizer_moments(optimizer: keras.optimizers.Optimizer) -> list[list[Any]]:
+    """SGD's momentum (nothing without momentum), or Adam's two moments, of each weight.
+
+    Adam's have no public name (`_momentums`, `_velocities`; keras/src/optimizers/adam.py); SGD's
+    `momentums` has.
+
+    Raises:
+        ImportError: this Keras has other names.
+    """
+    try:
+        if isinstance(optimizer, keras.optimizers.Adam):
+            return [optimizer._momentums, optimizer._velocities]
+        return [optimizer.momentums]
+    except AttributeError as error:
+        raise _gone("an optimizer with its moments", str(error)) from error
+
+
 def saved_as_keras_layer(cls: type[keras.Layer]) -> type[keras.Layer]:
     """Class decorator: saved files name the layer of the same name in `keras.layers`.
 

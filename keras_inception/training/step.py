@@ -173,7 +173,11 @@ class Trainer(ABC):
                 rate * own if weight.name == "bias" else own
                 for weight, own in zip(weights, gradients, strict=True)
             ]
-        self.optimizer.apply(gradients, weights)
+        self._update(gradients)
+
+    def _update(self, gradients: list[Any]) -> None:
+        """Let the optimizer change the weights; `gradients` are summed over the devices."""
+        self.optimizer.apply(gradients, self.model.trainable_variables)
 
     def _metrics(self, outputs: Any, labels: Any) -> Any:
         """Addends to `metric_names`, float32; the first is what is minimized."""

@@ -16,6 +16,7 @@ from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
 from keras_inception.training.step import Trainer
 from keras_inception.training.tensorflow_devices import process_of
+from keras_inception.training.tensorflow_update import fused_update
 
 
 class TensorFlowTrainer(Trainer):
@@ -49,14 +50,16 @@ class TensorFlowTrainer(Trainer):
             layer.synchronized = self._shares > 1
         # The CPU takes a step while it is called for; there is nothing to start ahead.
         self.steps_ahead = 2 if tf.config.list_logical_devices("GPU") else 0
+        # Nothing here depends on a tensor's value by `if` or `for`: without AutoGraph, which would
+        # convert all of it, tracing is faster.
         self._replica_step = (
-            tf.function(self._take_step, jit_compile=True)
+            tf.function(self._take_step, jit_compile=True, autograph=False)
             if recipe.jit_compile
             else self._take_step
         )
-        self._compiled_step = tf.function(self._step)
-        self._compiled_evaluation = tf.function(self._sums)
-        self._compiled_statistics = tf.function(self._see)
+        self._compiled_step = tf.function(self._step, autograph=False)
+        self._compiled_evaluation = tf.function(self._sums, autograph=False)
+        self._compiled_statistics = tf.function(self._see, autograph=False)
 
     @property
     def process(self) -> tuple[int, int]:
@@ -120,3 +123,9 @@ class TensorFlowTrainer(Trainer):
 
     def _summed(self, gradients: list[Any]) -> list[Any]:
         return list(tf.distribute.get_replica_context().all_reduce("SUM", gradients))
+
+    def _update(self, gradients: list[Any]) -> None:
+        if self._shares > 1:
+            super()._update(gradients)
+        else:
+            fused_update(self.optimizer, self.model.trainable_variables, gradients)
