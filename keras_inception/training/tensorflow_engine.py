@@ -50,16 +50,16 @@ class TensorFlowTrainer(Trainer):
             layer.synchronized = self._shares > 1
         # The CPU takes a step while it is called for; there is nothing to start ahead.
         self.steps_ahead = 2 if tf.config.list_logical_devices("GPU") else 0
-        # Nothing here depends on a tensor's value by `if` or `for`: without AutoGraph, which would
-        # convert all of it, tracing is faster.
+        # No `if` or `for` of a step depends on a tensor: without AutoGraph, tracing is faster.
+        autograph = self._shares > 1
         self._replica_step = (
-            tf.function(self._take_step, jit_compile=True, autograph=False)
+            tf.function(self._take_step, jit_compile=True)
             if recipe.jit_compile
             else self._take_step
         )
-        self._compiled_step = tf.function(self._step, autograph=False)
-        self._compiled_evaluation = tf.function(self._sums, autograph=False)
-        self._compiled_statistics = tf.function(self._see, autograph=False)
+        self._compiled_step = tf.function(self._step, autograph=autograph)
+        self._compiled_evaluation = tf.function(self._sums, autograph=autograph)
+        self._compiled_statistics = tf.function(self._see, autograph=autograph)
 
     @property
     def process(self) -> tuple[int, int]:
@@ -125,7 +125,7 @@ class TensorFlowTrainer(Trainer):
         return list(tf.distribute.get_replica_context().all_reduce("SUM", gradients))
 
     def _update(self, gradients: list[Any]) -> None:
-        if self._shares > 1:
+        if tf.distribute.has_strategy():
             super()._update(gradients)
         else:
             fused_update(self.optimizer, self.model.trainable_variables, gradients)
