@@ -6,10 +6,13 @@ this module checks that the installed Keras still has it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
+from keras.src.utils.module_utils import tensorflow as _tensorflow
 
 _SEEN = "3.15.1"
 
@@ -82,6 +85,22 @@ def saved_as_keras_layer(cls: type[keras.Layer]) -> type[keras.Layer]:
     return cls
 
 
+@contextmanager
+def without_tensorflow() -> Iterator[None]:
+    """Within it Keras does not import TensorFlow to see whether values have types of TensorFlow.
+
+    `set_random_seed` and saving import it (`tensorflow.available`, keras/src/utils/module_utils.py)
+    under every backend. Where it is not imported yet, nothing can have its types.
+    """
+    before = _tensorflow._available
+    if "tensorflow" not in sys.modules:
+        _tensorflow._available = False
+    try:
+        yield
+    finally:
+        _tensorflow._available = before
+
+
 def _gone(expected: str, received: str) -> ImportError:
     return ImportError(
         f"Expected {expected}, as in Keras {_SEEN}. Received: {received} in Keras "
@@ -101,6 +120,8 @@ def check() -> None:
         list(calls(keras.Function(x, x, name="keras_compat_check")))
     except AttributeError as error:
         raise _gone("a keras.Function with `_nodes_by_depth`", str(error)) from error
+    if not hasattr(_tensorflow, "_available"):
+        raise _gone("`_available` of the module that imports TensorFlow", "none")
     operations = {kind.__name__ for kind in keras.Operation.__subclasses__() if _is_keras(kind)}
     if "Relu" not in operations:
         raise _gone("keras.ops.relu to be an operation named `Relu`", "none of this name")

@@ -42,6 +42,23 @@ def start_workers(script: str, *arguments: object) -> list[subprocess.Popen[str]
     ]
 
 
+def start_jax_workers(script: str, *arguments: object) -> list[subprocess.Popen[str]]:
+    """Start tests/SCRIPT twice under JAX, as Keras's `distribution.initialize` finds them."""
+    addresses = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+    return [
+        start(
+            script,
+            *arguments,
+            KERAS_BACKEND="jax",
+            JAX_PLATFORMS="cpu",
+            KERAS_DISTRIBUTION_JOB_ADDRESSES=addresses,
+            KERAS_DISTRIBUTION_NUM_PROCESSES="2",
+            KERAS_DISTRIBUTION_PROCESS_ID=str(index),
+        )
+        for index in range(2)
+    ]
+
+
 def wait_for_all(processes: Sequence[subprocess.Popen[str]]) -> None:
     """Wait for processes that must succeed."""
     for process in processes:

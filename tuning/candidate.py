@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_inception.data.folder import held_out_rows
 from keras_inception.data.splits import AnySplit, ImageData, Split
+from keras_inception.keras_compat import without_tensorflow
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
 from keras_inception.training.loop import TrainingLoop
@@ -150,7 +151,8 @@ def _reset_keras(seed: int) -> None:
     """Free the networks before this one, and draw what a process of its own would draw."""
     keras.backend.clear_session()
     gc.collect()
-    keras.utils.set_random_seed(seed)
+    with without_tensorflow():
+        keras.utils.set_random_seed(seed)
 
 
 class _Clock(keras.callbacks.Callback):

@@ -17,6 +17,7 @@ import numpy as np
 from keras_inception.data.splits import ImageData
 from keras_inception.data.stream import padded_evaluation_batches, training_batches
 from keras_inception.files import BEST_FILE, MODEL_FILE, aside
+from keras_inception.keras_compat import without_tensorflow
 from keras_inception.training.progress import (
     TRAINING,
     Progress,
@@ -203,7 +204,7 @@ class TrainingLoop:
 
     def _save_model(self, name: str) -> None:
         if self._folder is not None:
-            with aside(self._folder / name) as path:
+            with aside(self._folder / name) as path, without_tensorflow():
                 self.trainer.deployed().save(path)
 
     def _keep_best(self) -> None:

@@ -38,6 +38,7 @@ from keras_inception.files import (
     write_text,
 )
 from keras_inception.images.conventions import preprocess_input
+from keras_inception.keras_compat import without_tensorflow
 from keras_inception.locks import only_run_in
 from keras_inception.network.build import build_network
 from keras_inception.network.endpoints import freeze_until
@@ -193,7 +194,8 @@ def _new_or_restored_loop(
     snapshot = snapshots.newest(set_aside=chief)
     if snapshot is not None:
         require_same(snapshot.document["identity"], identity, "run", folder)
-    keras.utils.set_random_seed(recipe.seed)
+    with without_tensorflow():
+        keras.utils.set_random_seed(recipe.seed)
     report("building the network")
     trainer = make_trainer(
         spec,
