@@ -47,11 +47,12 @@ train(spec, noise(), recipe, out / "arrays", verbose=0)
 arrays = noise(16, 8)
 for part, split in (("train", arrays.train), ("test", arrays.test)):
     for number, (image, label) in enumerate(zip(split.images, split.labels)):
-        path = out / "images" / part / "abc"[label] / f"{number}.png"
+        path = out / "images" / part / "abc"[label] / f"{number}.{'png' if number % 2 else 'jpg'}"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[..., 0]).save(path)
 files = open_data(f"dir:{out / 'images'}")
-train(fitted_to_data(spec, files), files, replace(RECIPE, epochs=1), out / "files", verbose=0)
+crops = replace(RECIPE, epochs=1, crop="paper", shift=0)
+train(fitted_to_data(spec, files), files, crops, out / "files", verbose=0)
 sample = open_data("sample")
 few = [Split(split.images[:16], split.labels[:16]) for split in (sample.train, sample.test)]
 sample = replace(sample, train=few[0], test=few[1])

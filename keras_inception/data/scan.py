@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import keras
 import PIL
-import tensorflow as tf
 
 from keras_inception.data.splits import PIXELS, ImageFile
 from keras_inception.files import aside
@@ -99,7 +99,17 @@ def load_scan(path: Path | None) -> Scanned:
 
 def _rules() -> list[Any]:
     """What decides, beside a file, whether and how it is read."""
-    return [_VERSION, PIL.__version__, tf.__version__, max_pixels()]
+    decoder = "Pillow"
+    if _with_tensorflow():
+        import tensorflow as tf
+
+        decoder = tf.__version__
+    return [_VERSION, PIL.__version__, decoder, max_pixels()]
+
+
+def _with_tensorflow() -> bool:
+    """Whether TensorFlow decodes the random crops of JPEGs; under other backends Pillow does."""
+    return keras.backend.backend() == "tensorflow"
 
 
 def _probe(place: Place) -> ImageFile | str:
@@ -111,7 +121,7 @@ def _probe(place: Place) -> ImageFile | str:
         info = probe(content)
     except (OSError, ImageError) as error:
         return getattr(error, "strerror", None) or str(error)
-    by_tensorflow = info.jpeg and _tensorflow_decodes(content, info)
+    by_tensorflow = info.jpeg and _with_tensorflow() and _tensorflow_decodes(content, info)
     orientation = info.orientation if by_tensorflow else PIXELS
     digest = hashlib.sha256(content).hexdigest()[:_DIGITS]
     return ImageFile(
@@ -121,6 +131,8 @@ def _probe(place: Place) -> ImageFile | str:
 
 def _tensorflow_decodes(content: bytes, info: ImageInfo) -> bool:
     """Return whether TensorFlow reads the JPEG to its end, at an eighth of the size for speed."""
+    import tensorflow as tf
+
     size = sorted((info.height, info.width))
     try:
         with decoding((info.width, info.height)):

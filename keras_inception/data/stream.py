@@ -2,7 +2,8 @@
 
 A training stream is a pure function of (split, recipe, step): batch i of the run is the same
 whenever it is asked for, order, augmentation and all, and on however many workers. Whole images are
-decoded and resized by Pillow, as everywhere; random crops of files by TensorFlow (`stream_decode`).
+decoded and resized by Pillow, as everywhere; random crops of files by TensorFlow (`stream_decode`)
+under that backend, which decodes only the crop of a JPEG, and by Pillow under the others.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from keras_inception.data.augment import Draws, Purpose, augmented, generator, mixed_up
 from keras_inception.data.splits import AnySplit, FileSplit, Split
 from keras_inception.images.conventions import preprocess_input
-from keras_inception.images.geometry import random_window
+from keras_inception.images.geometry import halvings_of, random_window
 from keras_inception.images.resize import Filter, resize
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
@@ -69,8 +70,8 @@ def training_batches(
     steps = itertools.count(start_step)
     if recipe.crop != "paper":
         return _prepared((batch.of_whole_images, (step,)) for step in steps)
-    if isinstance(split, Split):
-        return _prepared((batch.of_crops, (split, step)) for step in steps)
+    if isinstance(split, Split) or keras.backend.backend() != "tensorflow":
+        return _prepared((batch.of_crops, (step,)) for step in steps)
     decoded = _decoded_crops(
         split,
         batch.size,
@@ -105,8 +106,13 @@ class _TrainingBatch:
         images = self._split.fitted(self._positions(step), self.size, self.channels)
         return self.finished(step, images)
 
-    def of_crops(self, split: Split, step: int) -> Batch:
-        return self.finished(step, _random_crops(split, *self.crop_draws(step), self.size))
+    def of_crops(self, step: int) -> Batch:
+        positions, uniforms = self.crop_draws(step)
+        crops = [
+            _random_crop(self._split, position, numbers, self.size, self.channels)
+            for position, numbers in zip(positions.tolist(), uniforms.tolist(), strict=True)
+        ]
+        return self.finished(step, np.stack(crops))
 
     def finished(self, step: int, images: np.ndarray) -> Batch:
         """Augment images of the network's size, and bring them into its convention."""
@@ -252,19 +258,21 @@ def _decoded_crops(
     return iter(cropped_images(split, size, channels, rows, batch_size).as_numpy_iterator())
 
 
-def _random_crops(
-    split: Split, positions: np.ndarray, uniforms: np.ndarray, size: tuple[int, int]
+def _random_crop(
+    split: AnySplit, position: int, numbers: list[float], size: tuple[int, int], channels: int
 ) -> np.ndarray:
-    """The paper's random parts of images in memory, randomly interpolated and mirrored."""
-    crops = []
-    for image, numbers in zip(split.images[positions], uniforms.tolist(), strict=True):
-        top, left, height, width = random_window(*split.shape[:2], numbers)
-        part = image[top : top + height, left : left + width]
-        if numbers[CROP_DRAWS] < 0.5:
-            part = part[:, ::-1]
-        method = INTERPOLATIONS[int(numbers[CROP_DRAWS - 1] * len(INTERPOLATIONS))]
-        crops.append(np.clip(resize(part, size, method), 0, 255))
-    return np.stack(crops)
+    """The paper's random part of an image, randomly interpolated and mirrored."""
+    window = random_window(*split.size_of(position), numbers)
+    if isinstance(split, Split):
+        top, left, height, width = window
+        part = split.images[position, top : top + height, left : left + width]
+    else:
+        content, reduced, _ = split.part(position, window, channels, halvings_of(window, size))
+        part = np.frombuffer(content, np.uint8).reshape(reduced.height, reduced.width, channels)
+    if numbers[CROP_DRAWS] < 0.5:
+        part = part[:, ::-1]
+    method = INTERPOLATIONS[int(numbers[CROP_DRAWS - 1] * len(INTERPOLATIONS))]
+    return np.clip(resize(part, size, method), 0, 255)
 
 
 def _shard_rows(recipe: Recipe, shard_index: int, shard_count: int) -> int:

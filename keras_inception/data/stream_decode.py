@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from keras_inception.data.splits import PIXELS, FileSplit
 from keras_inception.data.stream import CROP_DRAWS, ROW_DRAWS
-from keras_inception.images.geometry import Window, random_window
+from keras_inception.images.geometry import halvings_of, random_window
 from keras_inception.images.graph_decode import upright
 from keras_inception.images.limits import PIXELS_IN_FLIGHT
 
@@ -99,7 +99,7 @@ def _reader(
         parts, halvings = [], []
         for position, numbers in zip(positions.tolist(), uniforms.tolist(), strict=True):
             window = random_window(*split.size_of(position), numbers)
-            halvings.append(_halvings(window, size))
+            halvings.append(halvings_of(window, size))
             parts.append(split.part(position, window, channels, halvings[-1]))
         contents = np.array([part.content for part in parts], object)
         windows = np.array([part.window for part in parts], np.int32)
@@ -107,12 +107,6 @@ def _reader(
         return contents, windows, orientations, np.array(halvings, np.int32)
 
     return read
-
-
-def _halvings(window: Window, size: tuple[int, int]) -> int:
-    """Return 0 (1/1) to 3 (1/8), so that at least one pixel per input pixel remains."""
-    ratio = min(window.height // size[0], window.width // size[1])
-    return min(3, max(ratio, 1).bit_length() - 1)
 
 
 def _pixels(content: Any, window: Any, channels: int) -> Any:

@@ -86,6 +86,12 @@ def random_window(height: int, width: int, uniforms: Sequence[float]) -> Window:
     return centre_window(height, width, *shape) if shape else Window(0, 0, height, width)
 
 
+def halvings_of(window: Window, size: tuple[int, int]) -> int:
+    """0 (1/1) to 3 (1/8): at least one pixel for each of a network's input remains."""
+    ratio = min(window.height // size[0], window.width // size[1])
+    return min(3, max(ratio, 1).bit_length() - 1)
+
+
 def stored_window(window: Window, height: int, width: int, orientation: int) -> Window:
     """Return the position of a window of the upright image in the stored pixels.
 
