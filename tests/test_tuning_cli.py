@@ -151,6 +151,30 @@ def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.M
     assert_mistake(run(*QUICK, other, *batched), "Received: --budget-batch-size 64 alone")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--address", "0.0.0.0:5000"], "Expected --secret-file with --address 0.0.0.0:5000"),
+        (["--address", "10.1.2.3:5000"], "Expected --secret-file with --address 10.1.2.3:5000"),
+        (["--join", "127.0.0.1:5000"], "Expected --secret-file with --join 127.0.0.1:5000"),
+        (["--address", "127.0.0.1:5000", "--secret-file", "SHORT"], "at least 16 printable"),
+        (["--join", "10.1.2.3:5000", "--secret-file", "NONE"], "a file with the secret"),
+        (["--workers", "2", "--certificate", "SHORT"], "Expected --key with --certificate"),
+        (["--workers", "2", "--certificate", "NONE", "--key", "NONE"], "Expected a PEM file"),
+        (["--workers", "2", "--key", "SHORT"], "a certificate with the key"),
+    ],
+)
+def test_access_is_checked_before_the_search_starts(
+    tmp_path: Path, options: list[str], message: str
+) -> None:
+    short = tmp_path / "short"
+    short.write_text("abc\n")
+    names = {"SHORT": str(short), "NONE": str(tmp_path / "none")}
+    ended = run(*QUICK, tmp_path / "search", *(names.get(option, option) for option in options))
+    assert_mistake(ended, message)
+    assert not (tmp_path / "search").exists()
+
+
 @pytest.mark.slow
 def test_a_worker_on_another_machine(tmp_path: Path) -> None:
     """A chief accepts workers at an address; another command with its own folder joins."""
@@ -166,7 +190,11 @@ def test_a_worker_on_another_machine(tmp_path: Path) -> None:
             text=True,
         )
 
-    here, there = start("here", "--address", address), start("there", "--join", address)
+    secret = tmp_path / "secret"
+    secret.write_text("a-secret-of-the-two-machines\n")
+    secured = ("--secret-file", str(secret))
+    here = start("here", "--address", address, *secured)
+    there = start("there", "--join", address, *secured)
     for process in (here, there):
         output, _ = process.communicate()
         assert process.returncode == 0, output

@@ -46,6 +46,7 @@ class Search:
         environment = {}
         if tuner_id:
             environment = {
+                "KERAS_INCEPTION_TUNING_SECRET": "the-secret-of-the-tests",
                 "KERASTUNER_TUNER_ID": tuner_id,
                 "KERASTUNER_ORACLE_IP": "127.0.0.1",
                 "KERASTUNER_ORACLE_PORT": options.pop("port", self._port),
@@ -288,7 +289,7 @@ def test_a_full_disk(search, small_disk: Path, tmp_path: Path) -> None:
 
 
 def test_the_launcher_ends_a_trial_that_kills_its_workers(tmp_path: Path) -> None:
-    """Trial 1 kills its worker, which is restarted; after the third time the trial has failed."""
+    """Trial 1 aborts its worker, which is restarted; after the third time the trial has failed."""
     folder = tmp_path / "search"
     options = ["trials=3", 'dies={"1": 9}', "lease=60", f'log="{tmp_path}/log"']
     launch(
@@ -299,4 +300,4 @@ def test_the_launcher_ends_a_trial_that_kills_its_workers(tmp_path: Path) -> Non
     )
     states = [json.loads(file.read_text()) for file in sorted(folder.glob("trial_*/trial.json"))]
     assert [state["status"] for state in states] == ["COMPLETED", "FAILED", "COMPLETED"]
-    assert "3 processes ended while they ran this trial" in states[1]["message"]
+    assert "3 processes died by themselves" in states[1]["message"]

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from processes import ENVIRONMENT
 
-from tuning.engine.launcher import LaunchError, launch
+from tuning.engine.launcher import LaunchError, _oom_kills, launch
 
 
 def command(folder: Path, orders: dict[str, list[str]], tail: str = "") -> list[str]:
     """A command whose processes follow `orders` by role and number of starts.
 
-    "wait 3" waits for the third start of the worker, "pause" for a second; "kill", "exit 0".
+    "wait 3" waits for the third start of the worker, "pause" for a second; "kill", "abort",
+    "terminate", "exit 0".
     """
     source = f"""
     import os, signal, sys, time
@@ -35,8 +36,11 @@ def command(folder: Path, orders: dict[str, list[str]], tail: str = "") -> list[
     if order.startswith("pause"):
         time.sleep(1)
         order = order.removeprefix("pause ")
-    if order == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
+    numbers = {{"kill": signal.SIGKILL, "abort": signal.SIGABRT, "terminate": signal.SIGTERM}}
+    if order in numbers:
+        os.kill(os.getpid(), numbers[order])
+    with open(log + ".causes", "a") as file:
+        file.write(role + " " + os.environ["KERAS_INCEPTION_CAUSE"] + "\\n")
     {tail}
     print("order", order)
     sys.exit(int(order.split()[1]))
@@ -87,11 +91,56 @@ def test_usage_errors_end_all_processes(
 def test_a_process_that_always_dies_ends_the_search(tmp_path: Path) -> None:
     endless = "import time; time.sleep(60)"
     endless_worker = command(
-        tmp_path, {"chief": ["stay"], "worker0": ["kill"]}, f"if order == 'stay': {endless}"
+        tmp_path, {"chief": ["stay"], "worker0": ["abort"]}, f"if order == 'stay': {endless}"
     )
     with pytest.raises(LaunchError, match="died 5 times in a row"):
         launch(endless_worker, folder=tmp_path, workers=1, address="127.0.0.1:1")
     assert starts(tmp_path).count("worker0") == 5
+
+
+@pytest.mark.parametrize(
+    ("order", "oom_kills", "cause"),
+    [
+        ("abort", [0, 0], "own"),
+        ("exit 1", [0, 0], "own"),
+        ("kill", [0, 0], "unknown"),
+        ("kill", [0, 1], "own"),  # out of memory
+        ("terminate", [0, 0], "outside"),
+        ("exit 75", [0, 0], "outside"),
+    ],
+)
+def test_a_restarted_worker_knows_why_the_process_before_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, oom_kills: list[int], cause: str
+) -> None:
+    counts = iter([oom_kills[0], oom_kills[0], *[oom_kills[1]] * 9])  # chief, worker, later
+    monkeypatch.setattr("tuning.engine.launcher._oom_kills", lambda: next(counts))
+    run(tmp_path, {"chief": ["wait 2 pause exit 0"], "worker0": [order, "exit 0"]})
+    causes = (tmp_path / "starts.causes").read_text().splitlines()
+    assert causes[-1 if causes[-1].startswith("worker0") else -2] == f"worker0 {cause}"
+
+
+def test_the_kernels_count_of_processes_killed_for_memory_is_read() -> None:
+    if not Path("/proc/vmstat").exists():
+        pytest.skip("needs Linux")
+    lines = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    assert _oom_kills() == int(lines["oom_kill"])
+
+
+@pytest.mark.parametrize("with_chief", [True, False])
+def test_workers_of_the_chiefs_launcher_keep_their_names(tmp_path: Path, with_chief: bool) -> None:
+    """So that they get their trials back at once; those of other launchers are told apart."""
+    show = "import os; print(os.environ['KERASTUNER_TUNER_ID'])"
+    for _ in range(2):
+        launch(
+            [sys.executable, "-c", show],
+            folder=tmp_path,
+            workers=1,
+            address="127.0.0.1:1",
+            with_chief=with_chief,
+        )
+    names = {log.stem for log in (tmp_path / "logs").iterdir()} - {"chief"}
+    assert (names == {"worker-0"}) is with_chief
+    assert len(names) == (1 if with_chief else 2)
 
 
 @pytest.mark.slow

@@ -14,9 +14,11 @@ import pytest
 from keras_tuner.engine.trial import TrialStatus
 
 from tuning.engine.control import TrialControl
-from tuning.engine.oracle import MAX_LOSSES, SearchOracle
+from tuning.engine.leases import MAX_LOSSES, Cause, ProcessReport
+from tuning.engine.oracle import SearchOracle, UnknownTrialError
 from tuning.engine.oracles import BayesianOracle, HyperbandOracle, RandomOracle, make_oracle
 from tuning.engine.tpe import TPEOracle
+from tuning.engine.tuner import SearchTuner
 
 SCORE = keras_tuner.Objective("score", "max")
 Plain = keras_tuner.oracles.RandomSearchOracle
@@ -118,12 +120,130 @@ def test_a_rerun_replaces_the_scores_of_the_first_run(tmp_path: Path) -> None:
         assert made.get_best_trials()[0].score == expected
 
 
-def test_a_trial_that_kills_its_process_fails_after_three_attempts(tmp_path: Path) -> None:
+def restarts(cause: Cause, count: int) -> list[ProcessReport]:
+    """The processes of a worker, each of which ended for that cause."""
+    return [
+        ProcessReport(
+            process=str(number), predecessor=str(number - 1) if number else "", cause=cause
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cause", "count", "reason"),
+    [
+        (Cause.OWN, 3, "3 processes died by themselves"),
+        (Cause.UNKNOWN, 20, "20 processes vanished or were killed for an unknown reason"),
+    ],
+)
+def test_a_trial_that_takes_its_processes_with_it_fails(
+    tmp_path: Path, cause: Cause, count: int, reason: str
+) -> None:
+    assert MAX_LOSSES[cause] == count
     ours = oracle(RandomOracle, tmp_path, trials=2)
-    ids = [ours.create_trial("worker").trial_id for _ in range(MAX_LOSSES + 1)]
-    assert ids == ["0", "0", "0", "1"]
+    ids = [ours.lend("worker", report).trial_id for report in restarts(cause, count + 1)]
+    assert ids == ["0"] * count + ["1"]
     assert ours.trials["0"].status == TrialStatus.FAILED
-    assert "3 processes ended" in ours.trials["0"].message
+    assert reason in ours.trials["0"].message
+
+
+def test_what_is_not_the_trials_fault_never_counts(tmp_path: Path) -> None:
+    """SIGTERM, and ends of the launcher or machine, after which nobody reports on a process."""
+    ours = oracle(RandomOracle, tmp_path, trials=2)
+    for report in restarts(Cause.OUTSIDE, 50):
+        assert ours.lend("worker", report).trial_id == "0"
+        assert ours.lend("worker", ProcessReport()).trial_id == "0"
+    stranger = ProcessReport(predecessor="another process", cause=Cause.OWN)
+    for _ in range(50):
+        assert ours.lend("worker", stranger).trial_id == "0"
+    for _ in range(50):
+        ours.give_back("worker")
+        assert ours.lend("worker", ProcessReport()).trial_id == "0"
+    assert ours.trials["0"].status == TrialStatus.RUNNING
+
+
+def test_a_request_repeated_by_one_process_gets_its_trial_again(tmp_path: Path) -> None:
+    """The chief was killed after it had lent a trial, before its answer arrived."""
+    ours = oracle(RandomOracle, tmp_path, trials=9)
+    report = ProcessReport(process="b", predecessor="a", cause=Cause.OWN)
+    trial = ours.lend("worker", report)
+    again = oracle(RandomOracle, tmp_path, trials=9)
+    again.reload()
+    for _ in range(5):
+        assert again.lend("worker", report).trial_id == trial.trial_id
+    assert again.trials[trial.trial_id].status == TrialStatus.RUNNING
+    assert again.leases.losses[Cause.OWN] == {}
+
+
+def test_losses_survive_the_chief(tmp_path: Path) -> None:
+    for report in restarts(Cause.OWN, 4):
+        ours = oracle(RandomOracle, tmp_path, trials=2)
+        ours.reload()
+        trial = ours.lend("worker", report)
+    assert (trial.trial_id, ours.trials["0"].status) == ("1", TrialStatus.FAILED)
+
+
+# What a worker may report
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        ({"score": 1.5}, "score to be finite, from 0 to 1"),
+        ({"score": -0.1}, "score to be finite, from 0 to 1"),
+        ({"score": math.nan}, "score to be finite"),
+        ({"score": math.inf}, "score to be finite"),
+        ({"score": 0.5, "other": math.nan}, "other to be finite"),
+        ({"other": 0.5}, "results with score"),
+        ({}, "results with score"),
+    ],
+)
+def test_results_that_cannot_be_are_refused(
+    tmp_path: Path, metrics: dict[str, float], reason: str
+) -> None:
+    ours = oracle(RandomOracle, tmp_path, bounds={"score": (0.0, 1.0)})
+    trial = ours.create_trial("one")
+    with pytest.raises(ValueError, match=reason):
+        ours.update_trial(trial.trial_id, metrics)
+    assert not trial.metrics.exists("score")
+    finish(ours, trial, score=1.0)
+    assert ours.trials["0"].status == TrialStatus.COMPLETED
+
+
+def test_an_end_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    ours = oracle(RandomOracle, tmp_path)
+    trial = ours.create_trial("one")
+    copy = type(trial).from_state(trial.get_state())
+    copy.status = TrialStatus.COMPLETED
+    with pytest.raises(ValueError, match="Expected results of trial 0 before its end"):
+        ours.end_trial(copy)
+    ours.update_trial("0", {"score": 0.5})
+    copy.hyperparameters.values["x"] = 7.0
+    with pytest.raises(ValueError, match=r"Received: \{'x': 7.0\}"):
+        ours.end_trial(copy)
+    copy.hyperparameters.values["x"] = trial.hyperparameters.values["x"]
+    copy.status = TrialStatus.RUNNING
+    with pytest.raises(ValueError, match="Expected a status"):
+        ours.end_trial(copy)
+    assert ours.end_order == []
+
+
+def test_unknown_trials_and_hyperparameters_are_refused(tmp_path: Path) -> None:
+    ours = oracle(RandomOracle, tmp_path)
+    trial = ours.create_trial("one")
+    for call in (ours.get_trial, lambda key: ours.update_trial(key, {"score": 0.5})):
+        with pytest.raises(UnknownTrialError, match="no trial '99'"):
+            call("99")
+    trial.trial_id = "99"
+    with pytest.raises(UnknownTrialError):
+        ours.end_trial(trial)
+    strange = space()
+    strange.Float("y", 0.0, 1.0)
+    with pytest.raises(ValueError, match=r"Received: \['y'\]"):
+        ours.update_space(strange)
+    assert [item.name for item in ours.hyperparameters.space] == ["x"]
+    assert ours.create_trial("two").status == TrialStatus.RUNNING  # the lock is free
 
 
 # Files
@@ -261,12 +381,17 @@ def test_the_reason_of_a_failure_is_kept(tmp_path: Path) -> None:
     assert set(state["hyperparameters"]["values"]) == {"x"}
 
 
-@pytest.mark.filterwarnings("ignore:All-NaN:RuntimeWarning")  # as the original detects it
-def test_a_non_finite_score_is_a_failure(tmp_path: Path) -> None:
-    ours = oracle(RandomOracle, tmp_path)
-    finish(ours, ours.create_trial("one"), score=float("nan"))
-    assert ours.trials["0"].status == TrialStatus.FAILED
-    assert ours.create_trial("one").status == TrialStatus.RUNNING
+def test_a_refused_result_is_a_failure_with_its_reason(tmp_path: Path) -> None:
+    """A search alone; over gRPC test_tuning_access.py."""
+
+    class Tuner(SearchTuner):
+        def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+            return {"score": math.nan if trial.trial_id == "0" else 0.5}
+
+    ours = oracle(RandomOracle, tmp_path, trials=2)
+    assert Tuner(ours, tmp_path / "search").search()
+    assert [trial.status for trial in ours.trials.values()] == ["FAILED", "COMPLETED"]
+    assert "Expected score to be finite" in ours.trials["0"].message
 
 
 # Proposals

@@ -5,6 +5,7 @@ import random
 import struct
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras_tuner
@@ -176,7 +177,8 @@ def test_values_are_sent_exactly_together_with_the_network(tmp_path: Path) -> No
     chief._set_project_dir(str(tmp_path), "search")
     servicer = service._Servicer(chief)
     request = messages.CreateTrialRequest(tuner_id="one")
-    response = servicer.CreateTrial(request, None)
+    context = SimpleNamespace(invocation_metadata=lambda: ())
+    response = servicer.CreateTrial(request, context)
     sent = type(response.trial).FromString(response.trial.SerializeToString())
     worker = Trial.from_proto(sent)
     values = worker.hyperparameters.values
@@ -189,7 +191,7 @@ def test_values_are_sent_exactly_together_with_the_network(tmp_path: Path) -> No
     servicer.EndTrial(messages.EndTrialRequest(trial=worker.to_proto()), None)
     state = json.loads((tmp_path / "search" / "trial_0" / "trial.json").read_text())
     assert state["hyperparameters"]["values"] == {"x": NEUTRAL}
-    idle = servicer.CreateTrial(messages.CreateTrialRequest(tuner_id="one"), None)
+    idle = servicer.CreateTrial(messages.CreateTrialRequest(tuner_id="one"), context)
     assert idle.trial.trial_id == "1"
 
 

@@ -2,9 +2,10 @@
 
     python tests/tuning_search.py KIND FOLDER [FIELD=JSON ...]
 
-KIND is "plain" or "ours". Each trial writes the lines "begin ID PID" and "end ID PID" to
-FOLDER.log, or to the file in `log`. KerasTuner's environment variables make it chief, worker or
-standalone.
+KIND is "plain" or "ours"; "launch" runs "ours" as a chief and two workers at the address in
+`address`, and ends with the launcher's exit code. Each trial writes the lines "begin ID PID" and
+"end ID PID" to FOLDER.log, or to the file in `log`. KerasTuner's environment variables make it
+chief, worker or standalone.
 """
 
 import json
@@ -29,6 +30,7 @@ DEFAULTS = {
     "search": "same",
     "failures": 3,
     "log": "",
+    "address": "",
 }
 
 
@@ -39,8 +41,7 @@ def main() -> None:
     }
     space = keras_tuner.HyperParameters()
     space.Float("x", 0.0, options["high"], step=1 / 64, default=0.5)
-    search = plain if kind == "plain" else ours
-    search(Path(folder), space, options)
+    {"plain": plain, "ours": ours, "launch": launched}[kind](Path(folder), space, options)
 
 
 def evaluate(tuner: BaseTuner, trial, folder: Path, options) -> dict[str, float]:
@@ -54,7 +55,7 @@ def evaluate(tuner: BaseTuner, trial, folder: Path, options) -> dict[str, float]
             tuner.heartbeat(trial)
     begun = log.read_text().splitlines()
     if sum(line.startswith(f"begin {number} ") for line in begun) <= options["dies"].get(number, 0):
-        os.kill(os.getpid(), 9)
+        os.abort()
     if int(number) in options["fails"]:
         raise RuntimeError(f"trial {number} diverged")
     note(log, f"end {number} {os.getpid()}")
@@ -85,9 +86,19 @@ def plain(folder: Path, space, options) -> None:
     ).search()
 
 
+def launched(folder: Path, space, options) -> None:
+    from tuning.engine.launcher import launch
+
+    command = [sys.executable, __file__, "ours", str(folder), *sys.argv[3:]]
+    launch(command, folder=folder, workers=2, address=options["address"])
+
+
 def ours(folder: Path, space, options) -> None:
+    from tuning.engine.launcher import exit_with_launcher
     from tuning.engine.oracles import make_oracle
     from tuning.engine.tuner import SearchTuner
+
+    exit_with_launcher()
 
     class Tuner(SearchTuner):
         def run_trial(self, trial, *args, **kwargs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,17 @@ from tuning.space import Space, Value
 # What may be measured before a search, in its folder.
 LATENCY_FILE, PROXY_QUALITY_FILE = "latency.json", "proxy_quality.json"
 OBJECTIVE = keras_tuner.Objective("val_accuracy", "max")
+# Of the numbers that every trial reports; a longer time than a year is no time.
+_SECONDS = (0.0, 366 * 24 * 3600.0)
+BOUNDS = {
+    "val_accuracy": (0.0, 1.0),
+    "val_loss": (0.0, math.inf),
+    "macs": (1.0, math.inf),
+    "params": (1.0, math.inf),
+    "training_seconds": _SECONDS,
+    "evaluation_seconds": _SECONDS,
+    "seconds": _SECONDS,
+}
 # What may be a second objective, minimized.
 COSTS = ("macs", "params")
 VALIDATION_SHARE = 1 / 6
@@ -103,6 +115,7 @@ class SearchPlan:
             hyperparameters=hyperparameters,
             seed=self.seed,
             network_of=self.network_of,
+            bounds=BOUNDS,
         )
 
     def network_of(self, values: dict[str, Value]) -> str:

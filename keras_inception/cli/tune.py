@@ -40,6 +40,7 @@ from keras_inception.spec.recipe import Recipe
 
 if TYPE_CHECKING:
     from keras_inception.data.splits import ImageData
+    from tuning.engine.access import Access
     from tuning.plan import SearchPlan
 
 _PROXY_NETWORKS = 4
@@ -135,6 +136,7 @@ def _run(job: _Job, processes: ProcessOptions, measure_proxy: int | None) -> Non
     from tuning.run import claim
 
     with usage_errors():
+        access = _access(processes)
         claim(job.folder, job.plan.identity(job.data))
         write_record(job.folder, job.data)
     print_data(job.data)
@@ -143,17 +145,34 @@ def _run(job: _Job, processes: ProcessOptions, measure_proxy: int | None) -> Non
         if not processes.join:
             _measure_proxy(job, measure_proxy)
         with SearchDisplay(job.folder, job.plan.trial_count, processes.workers) as display:
-            if processes.workers == 1 and not processes.address and not processes.join:
+            if access is None:
                 with display.in_thread():
                     _search(job, None)
             else:
-                _launch(job.folder, processes, display)
+                _launch(job.folder, processes, access, display)
     if not processes.join:
         with usage_errors():
             print_result(job.folder)
 
 
-def _launch(folder: Path, processes: ProcessOptions, display: SearchDisplay) -> None:
+def _access(processes: ProcessOptions) -> Access | None:
+    """What the processes of the search share; None: there is one alone."""
+    from tuning.engine.access import access_for
+
+    if not processes.are_several:
+        return None
+    return access_for(
+        processes.secret_file,
+        processes.certificate,
+        processes.key,
+        address=processes.address,
+        join=processes.join,
+    )
+
+
+def _launch(
+    folder: Path, processes: ProcessOptions, access: Access, display: SearchDisplay
+) -> None:
     from tuning.engine.launcher import free_port, launch
 
     launch(
@@ -161,6 +180,7 @@ def _launch(folder: Path, processes: ProcessOptions, display: SearchDisplay) -> 
         folder=folder,
         workers=processes.workers,
         address=processes.join or processes.address or f"127.0.0.1:{free_port()}",
+        access=access,
         with_chief=not processes.join,
         tick=display.update,
     )
@@ -226,8 +246,8 @@ def _measure_proxy(job: _Job, networks: int | None) -> None:
         print_proxy_quality(quality)
 
 
-class _TerminatedError(Exception):
-    """SIGTERM came."""
+class _TerminatedError(BaseException):
+    """SIGTERM came. Not an `Exception`: KerasTuner would take it for the failure of a trial."""
 
 
 def _terminate(*_: Any) -> None:

@@ -181,6 +181,28 @@ class ProcessOptions:
         str | None,
         typer.Option(help="HOST:PORT of a search on another machine to work for; default none."),
     ] = None
+    secret_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the secret that --address and --join share; --address creates it. "
+            "Default a new secret that the processes of this machine share."
+        ),
+    ] = None
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            help="PEM certificate of --address; with --join, that one or its authority's. Default "
+            "calls are not encrypted."
+        ),
+    ] = None
+    key: Annotated[Path | None, typer.Option(help="PEM key of --certificate, with --address.")] = (
+        None
+    )
+
+    @property
+    def are_several(self) -> bool:
+        """Whether a chief and workers run the search, not one process alone."""
+        return self.workers > 1 or bool(self.address or self.join)
 
 
 def check_options(budget: BudgetOptions, search: SearchOptions, processes: ProcessOptions) -> None:

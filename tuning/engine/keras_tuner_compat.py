@@ -102,6 +102,7 @@ OracleServicer = oracle_chief.OracleServicer
 OracleClient = oracle_client.OracleClient
 messages = protos.get_service()
 add_servicer = protos.get_service_grpc().add_OracleServicer_to_server
+make_stub = protos.get_service_grpc().OracleStub
 
 
 def set_client_timeout(seconds: float) -> None:

@@ -1,12 +1,13 @@
 """Chief and workers of a search as processes of this machine, restarted when they die.
 
-A process keeps its name when it is restarted, so that a worker's trial comes back to it. None
-outlives the launcher.
+A process keeps its name when it is restarted, so that a worker's trial comes back to it, and knows
+why the one before it ended. None outlives the launcher.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -17,13 +18,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tuning.engine.access import Access, chosen_secret
+from tuning.engine.leases import Cause, ProcessReport
+
 CHIEF = "chief"
 LOG_FOLDER = "logs"
 # Exit codes of a process: the search has finished; a usage error, which a restart does not mend;
 # restart me.
 FINISHED, USAGE_ERROR, RESTART = 0, 2, 75
-# A process that died so often in a row, each time within the seconds, is not restarted.
-_MAX_DEATHS = 5
+# A process that died so often in a row, each time within the seconds, is not restarted. Others kill
+# processes too, so more is allowed where nothing shows whether it died by itself.
+_MAX_DEATHS = {Cause.OWN: 5, Cause.UNKNOWN: 50}
+_ASKED = (-signal.SIGTERM, -signal.SIGINT, -getattr(signal, "SIGHUP", 1), RESTART)
+_VMSTAT = Path("/proc/vmstat")
 _QUICK_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 15.0
@@ -47,6 +54,7 @@ def launch(
     folder: Path,
     workers: int,
     address: str,
+    access: Access | None = None,
     with_chief: bool = True,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
@@ -57,17 +65,21 @@ def launch(
         folder: of the search; the processes' output goes to its `logs`.
         workers: on this machine.
         address: HOST:PORT of the chief.
+        access: of the chief and its workers; None: a new secret that they alone know.
         with_chief: start the chief too, not only workers for one elsewhere.
         tick: called several times a second.
 
     Raises:
         LaunchError: a process ended by a usage error, or died again and again.
     """
-    # The workers of other launchers have other names. KerasTuner takes a name with "chief" in it,
-    # as a host may have, for the chief's.
-    own = secrets.token_hex(4)
-    names = [CHIEF] * with_chief + [f"worker-{own}-{index}" for index in range(workers)]
-    processes = {name: _Process(name, command, folder, address) for name in names}
+    # The chief's launcher has the same names when it is started again, so that trials need not wait
+    # for their leases to expire; those of other launchers must differ. KerasTuner takes a name with
+    # "chief" in it, as a host may have, for the chief's.
+    prefix = "worker" if with_chief else f"worker-{secrets.token_hex(4)}"
+    names = [CHIEF] * with_chief + [f"{prefix}-{index}" for index in range(workers)]
+    access = access or Access(secret=chosen_secret(None, may_create=False))
+    environment = {**os.environ, **_address_variables(address), **access.to_environment()}
+    processes = {name: _Process(name, command, folder, environment) for name in names}
     try:
         while not _have_finished(processes):
             tick()
@@ -104,33 +116,44 @@ def _have_finished(processes: dict[str, _Process]) -> bool:
     return all(process.has_finished for process in processes.values())
 
 
+def _address_variables(address: str) -> dict[str, str]:
+    """KerasTuner's environment variables of HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    return {"KERASTUNER_ORACLE_IP": host, "KERASTUNER_ORACLE_PORT": port}
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for want of memory; 0 where it does not say."""
+    if not _VMSTAT.exists():
+        return 0
+    found = re.search(r"^oom_kill (\d+)$", _VMSTAT.read_text(), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
 class _Process:
     """A process that is restarted when it dies."""
 
-    def __init__(self, name: str, command: Sequence[str], folder: Path, address: str) -> None:
-        host, _, port = address.rpartition(":")
+    def __init__(
+        self, name: str, command: Sequence[str], folder: Path, environment: dict[str, str]
+    ) -> None:
         self._name = name
         self._command = list(command)
-        self._environment = {
-            **os.environ,
-            _LAUNCHED: "1",
-            "KERASTUNER_TUNER_ID": name,
-            "KERASTUNER_ORACLE_IP": host,
-            "KERASTUNER_ORACLE_PORT": port,
-        }
+        self._environment = {**environment, _LAUNCHED: "1", "KERASTUNER_TUNER_ID": name}
+        self._report = ProcessReport()
         self._log = folder / LOG_FOLDER / f"{name}.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        self._deaths = 0
+        self._deaths = dict.fromkeys(_MAX_DEATHS, 0)
         self.start()
 
     def start(self) -> None:
         """Start the process."""
         self.has_finished = False
         self._started = time.monotonic()
+        self._oom_kills = _oom_kills()
         with self._log.open("ab") as log:
             self._process: subprocess.Popen[Any] = subprocess.Popen(
                 self._command,
-                env=self._environment,
+                env=self._environment | self._report.to_environment(),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -148,15 +171,27 @@ class _Process:
         killed = code < 0 or code == RESTART
         if code == USAGE_ERROR or (self._name == CHIEF and not killed):
             raise self._error(f"ended with code {code}")
-        self._count_death(code)
+        cause = self._cause(code)
+        self._count_death(cause)
+        self._report = ProcessReport(predecessor=self._report.process, cause=cause)
         self.start()
         return True
 
-    def _count_death(self, code: int) -> None:
+    def _cause(self, code: int) -> Cause:
+        """Why the process ended."""
+        if code in _ASKED:
+            return Cause.OUTSIDE
+        if code == -signal.SIGKILL and _oom_kills() == self._oom_kills:
+            return Cause.UNKNOWN
+        return Cause.OWN
+
+    def _count_death(self, cause: Cause) -> None:
         quick = time.monotonic() - self._started < _QUICK_SECONDS
-        self._deaths = self._deaths + 1 if quick and code != RESTART else 0
-        if self._deaths >= _MAX_DEATHS:
-            raise self._error(f"died {self._deaths} times in a row")
+        for one in self._deaths:
+            in_a_row = quick and cause is not Cause.OUTSIDE
+            self._deaths[one] = self._deaths[one] + (one is cause) if in_a_row else 0
+            if self._deaths[one] >= _MAX_DEATHS[one]:
+                raise self._error(f"died {self._deaths[one]} times in a row")
 
     def _error(self, what: str) -> LaunchError:
         lines = self._log.read_text(errors="replace").strip().splitlines()

@@ -7,8 +7,9 @@ table of faults that this class survives and KerasTuner's own does not.
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras_tuner
@@ -18,15 +19,20 @@ from keras_inception.files import write_text
 from tuning.engine.control import TrialControl, point_of
 from tuning.engine.halving import Halving
 from tuning.engine.keras_tuner_compat import OracleHooks, synchronized
-from tuning.engine.leases import LEASE_SECONDS, Leases
+from tuning.engine.leases import LEASE_SECONDS, Cause, Leases, ProcessReport
+from tuning.engine.results import Bounds, check_point, check_results, check_space
 from tuning.engine.trial_files import TrialFiles, read_json
 from tuning.space import Value
 
-# Processes that may end while they run a trial before the trial has failed.
-MAX_LOSSES = 3
 MAX_CONSECUTIVE_FAILURES = 8
 STOP: dict[str, Any] = {"status": TrialStatus.STOPPED, "values": None}
 _ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
+# What a worker may report; KerasTuner turns INVALID into FAILED.
+_ENDINGS = (*_ENDED, TrialStatus.INVALID)
+
+
+class UnknownTrialError(LookupError):
+    """A call names a trial that the search does not have."""
 
 
 class SearchOracle(OracleHooks):
@@ -36,9 +42,11 @@ class SearchOracle(OracleHooks):
 
     - The neutral point is trial 0, and no network is trained twice, though different points may
       give the same network. The network of each trial is kept as it was when it was proposed.
-    - A trial is lent to a worker, which renews the lease by `get_trial`. It is queued again when
-      the lease expires or the worker asks for another; the first result counts. Workers get IDLE,
-      not STOPPED, while trials may come back.
+    - A trial is lent to a worker's process, which renews the lease by `get_trial`. It is queued
+      again when the lease expires or another process of the worker asks for a trial; the first
+      result counts. Only processes that died by themselves count against a trial. Workers get
+      IDLE, not STOPPED, while trials may come back.
+    - Results that cannot be, and trials that do not exist, are refused.
     - Failures in a row end the search instead of raising, and the reasons are kept.
     - Files are written whole, and a reload copes with those that are not.
 
@@ -48,6 +56,8 @@ class SearchOracle(OracleHooks):
         lease_seconds: without a heartbeat, after which a trial is queued again.
         clock: seconds that rise, for the leases.
         max_consecutive_failed_trials: so many end the search.
+        bounds: by metric that every result must have, its smallest and largest value; default the
+            objective, without bounds. Every number must be finite.
         settings: of `keras_tuner.Oracle`, or of the oracle of KerasTuner's that proposes.
     """
 
@@ -59,15 +69,18 @@ class SearchOracle(OracleHooks):
         lease_seconds: float = LEASE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         max_consecutive_failed_trials: int = MAX_CONSECUTIVE_FAILURES,
+        bounds: Mapping[str, Bounds] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(max_consecutive_failed_trials=max_consecutive_failed_trials, **settings)
         self.leases = Leases(lease_seconds, clock)
+        self._bounds = bounds or {self.objective.name: (-math.inf, math.inf)}
         self._network_of = network_of
         self._halving = halving
         # By trial, what must not come twice: the network, and the trial that it continues.
         self._keys: dict[str, str] = {}
         self._resumed_after = 0
+        self._process = ProcessReport().process
 
     @property
     def files(self) -> TrialFiles:
@@ -146,15 +159,29 @@ class SearchOracle(OracleHooks):
 
     # Trials
 
-    @synchronized
     def create_trial(self, tuner_id: str) -> Trial:
-        """Lend a trial to a worker; IDLE: ask again later; STOPPED: the search has finished."""
+        """Lend a trial to this process; why the one before it ended is not known."""
+        before = self.leases.processes.get(tuner_id, "")
+        report = ProcessReport(process=self._process, predecessor=before, cause=Cause.UNKNOWN)
+        return self.lend(tuner_id, report)
+
+    @synchronized
+    def lend(self, tuner_id: str, report: ProcessReport) -> Trial:
+        """Lend a trial to a worker; IDLE: ask again later; STOPPED: the search has finished.
+
+        Args:
+            tuner_id: the worker.
+            report: on its process. The process that has a trial gets it again: it has not received
+                the answer to its first request.
+        """
         self._expire_leases()
         if self.aborted is not None:
             self.tuner_ids.discard(tuner_id)
             return Trial(keras_tuner.HyperParameters(), status=TrialStatus.STOPPED)
-        if tuner_id in self.ongoing_trials:  # its process ended in the middle, and is back
-            self._take_back(tuner_id)
+        holder = self.leases.processes.get(tuner_id)
+        if tuner_id in self.ongoing_trials and holder != report.process:
+            self._take_back(tuner_id, report.cause_of(holder or ""))
+        self.leases.processes[tuner_id] = report.process
         trial = super().create_trial(tuner_id)
         self.leases.renew(tuner_id)
         if trial.status == TrialStatus.STOPPED and (self.ongoing_trials or self.retry_queue):
@@ -163,8 +190,15 @@ class SearchOracle(OracleHooks):
         return trial
 
     @synchronized
+    def give_back(self, tuner_id: str) -> None:
+        """Queue the trial of a worker again, which stops for a reason that is not the trial's."""
+        if tuner_id in self.ongoing_trials:
+            self._take_back(tuner_id, Cause.OUTSIDE)
+
+    @synchronized
     def get_trial(self, trial_id: str) -> Trial:
         """The trial; a worker's request is its heartbeat."""
+        self._require_trial(trial_id)
         for tuner_id, trial in self.ongoing_trials.items():
             if trial.trial_id == trial_id:
                 self.leases.renew(tuner_id)
@@ -172,8 +206,13 @@ class SearchOracle(OracleHooks):
 
     @synchronized
     def update_trial(self, trial_id: str, metrics: dict[str, float], step: int = 0) -> Trial:
-        """Take results, unless another worker has ended the trial."""
-        trial = self.trials[trial_id]
+        """Take results, unless another worker has ended the trial.
+
+        Raises:
+            ValueError: results that cannot be.
+        """
+        trial = self._require_trial(trial_id)
+        check_results(metrics, self._bounds)
         if trial_id in self.end_order:
             return trial
         trial.metrics = type(trial.metrics)()  # KerasTuner averages with an interrupted run's
@@ -181,10 +220,21 @@ class SearchOracle(OracleHooks):
 
     @synchronized
     def end_trial(self, trial: Trial) -> None:
-        """End a trial, once."""
+        """End a trial, once.
+
+        Raises:
+            ValueError: it cannot have ended so.
+        """
+        known = self._require_trial(trial.trial_id)
+        check_point(trial.hyperparameters.values, known.hyperparameters.values)
+        if trial.status not in _ENDINGS:
+            raise ValueError(f"Expected a status among {_ENDINGS}. Received: {trial.status!r}")
+        has_results = known.metrics.exists(self.objective.name)
+        if trial.status == TrialStatus.COMPLETED and not has_results:
+            raise ValueError(f"Expected results of trial {trial.trial_id} before its end.")
         trial.message = TrialControl.of(trial.hyperparameters.values).error or trial.message
         # A worker's copy of the values also holds what was sent along.
-        trial.hyperparameters = self.trials[trial.trial_id].hyperparameters
+        trial.hyperparameters = known.hyperparameters
         if trial.trial_id not in self.end_order:
             if trial.trial_id in self.retry_queue:
                 self.retry_queue.remove(trial.trial_id)
@@ -195,6 +245,19 @@ class SearchOracle(OracleHooks):
             if ongoing.trial_id != trial.trial_id
         }
         self.save()
+
+    def update_space(self, hyperparameters: keras_tuner.HyperParameters) -> None:
+        """Refuse hyperparameters that the space does not have.
+
+        Raises:
+            ValueError: there are some.
+        """
+        check_space(hyperparameters, self.hyperparameters)
+
+    def _require_trial(self, trial_id: str) -> Trial:
+        if trial_id not in self.trials:
+            raise UnknownTrialError(f"this search has no trial {trial_id[:40]!r}")
+        return self.trials[trial_id]
 
     def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
         """The best completed trials; those trained for more epochs before the others."""
@@ -228,20 +291,17 @@ class SearchOracle(OracleHooks):
         for tuner_id in self.leases.take_expired():
             self.tuner_ids.discard(tuner_id)
             if tuner_id in self.ongoing_trials:
-                self._take_back(tuner_id)
+                self._take_back(tuner_id, Cause.UNKNOWN)
 
-    def _take_back(self, tuner_id: str) -> None:
+    def _take_back(self, tuner_id: str, cause: Cause) -> None:
         """Queue a lost trial again, or end it as failed: it may take its processes with it."""
         trial = self.ongoing_trials.pop(tuner_id)
-        self.leases.losses[trial.trial_id] += 1
-        losses = self.leases.losses[trial.trial_id]
-        if losses < MAX_LOSSES:
+        failure = self.leases.count_loss(trial.trial_id, cause)
+        if failure is None:
             self.retry_queue.append(trial.trial_id)
         else:
             trial.status = TrialStatus.FAILED
-            trial.message = (
-                f"{losses} processes ended while they ran this trial: killed, or out of memory"
-            )
+            trial.message = failure
             self.end_order.append(trial.trial_id)
         self.save_trial(trial)
         self.save()
@@ -257,15 +317,15 @@ class SearchOracle(OracleHooks):
         self.files.write_trial(trial.trial_id, trial.get_state())
 
     def get_state(self) -> dict[str, Any]:
-        """What oracle.json holds: KerasTuner's state, and the losses."""
-        return {**super().get_state(), "losses": dict(self.leases.losses)}
+        """What oracle.json holds: KerasTuner's state, and the leases'."""
+        return {**super().get_state(), **self.leases.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Set what `get_state` returned; the space stays that of this process's plan."""
         space = self.hyperparameters
         super().set_state(state)
         self.hyperparameters = space
-        self.leases.losses.update(state.get("losses", {}))
+        self.leases.set_state(state)
 
     def reload(self) -> None:
         """Resume from the folder; workers that outlived the chief keep their trials."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,19 +14,34 @@ import grpc
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
+from tuning.engine.access import Access, SecretRequired
 from tuning.engine.control import TrialControl
 from tuning.engine.keras_tuner_compat import (
     OracleClient,
     OracleServicer,
     add_servicer,
+    make_stub,
+    messages,
     set_client_timeout,
 )
-from tuning.engine.oracle import SearchOracle
+from tuning.engine.leases import ProcessReport
+from tuning.engine.oracle import SearchOracle, UnknownTrialError
 
 RETRY_SECONDS = 600.0
 IDLE_SECONDS = 1.0
 # Time for the last answers to reach the workers.
 _GRACE_SECONDS = 2.0
+
+
+# What a worker says when asking again cannot help.
+_FATAL = {
+    grpc.StatusCode.UNKNOWN: "The chief cannot go on: {}",
+    grpc.StatusCode.NOT_FOUND: "The chief refuses this worker: {}. Stop it: it is left over from "
+    "another search.",
+    grpc.StatusCode.UNAUTHENTICATED: "The chief refuses this worker: {}. Start both with the same "
+    "--secret-file.",
+}
+_log = logging.getLogger(__name__)
 
 
 class ChiefLostError(keras_tuner.errors.FatalError):
@@ -37,7 +53,7 @@ class RetryingClient(OracleClient):
 
     A call of KerasTuner's fails at once when the chief dies in the middle of it, which counts as
     the trial's failure, and blocks for an hour when the chief has gone; an idle worker asks again
-    without a pause.
+    without a pause. This one also sends the secret of the search and a report on its process.
 
     Args:
         oracle: the worker's own, for its settings.
@@ -46,6 +62,8 @@ class RetryingClient(OracleClient):
 
     def __init__(self, oracle: SearchOracle, retry_seconds: float = RETRY_SECONDS) -> None:
         super().__init__(oracle)
+        report = ProcessReport.from_environment()
+        self.stub = make_stub(Access.from_environment().channel(_address(), report.to_metadata()))
         self._retry_seconds = retry_seconds
         set_client_timeout(retry_seconds)
 
@@ -79,8 +97,10 @@ class RetryingClient(OracleClient):
             try:
                 return call(*arguments)
             except grpc.RpcError as error:
-                if error.code() == grpc.StatusCode.UNKNOWN:  # the oracle raised
-                    raise ChiefLostError(f"The chief cannot go on: {error.details()}") from error
+                if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
+                    raise ValueError(error.details()) from error
+                if error.code() in _FATAL:
+                    raise ChiefLostError(_FATAL[error.code()].format(error.details())) from error
                 if time.monotonic() > deadline:
                     raise ChiefLostError(
                         f"No answer from the chief for {self._retry_seconds:.0f} s. Start it "
@@ -90,34 +110,55 @@ class RetryingClient(OracleClient):
 
 
 class _Servicer(OracleServicer):
-    """Sends a trial's network with it, and keeps the error of a disk that cannot be written."""
+    """Sends a trial's network with it, refuses what cannot be, and keeps the error of a full disk.
+
+    Refusals are written to the chief's log as well.
+    """
 
     failure: OSError | None = None
 
     def CreateTrial(self, request: Any, context: Any) -> Any:  # noqa: N802
-        with self._failure_kept():
-            response = super().CreateTrial(request, context)
-            if response.trial.trial_id in self.oracle.trials:
-                control = TrialControl(network=self.oracle.network(response.trial.trial_id))
+        with self._errors_answered(context, "CreateTrial"):
+            report = ProcessReport.from_metadata(context.invocation_metadata())
+            trial = self.oracle.lend(request.tuner_id, report)
+            if trial.status == TrialStatus.STOPPED:
+                self.stop_triggered = True
+            response = messages.CreateTrialResponse(trial=trial.to_proto())
+            if trial.trial_id in self.oracle.trials:
+                control = TrialControl(network=self.oracle.network(trial.trial_id))
                 for name, text in control.to_values().items():
                     response.trial.hyperparameters.values.values[name].string_value = text
             return response
 
     def UpdateTrial(self, request: Any, context: Any) -> Any:  # noqa: N802
-        with self._failure_kept():
+        with self._errors_answered(context, "UpdateTrial"):
             return super().UpdateTrial(request, context)
 
     def EndTrial(self, request: Any, context: Any) -> Any:  # noqa: N802
-        with self._failure_kept():
+        with self._errors_answered(context, "EndTrial"):
             return super().EndTrial(request, context)
 
+    def GetTrial(self, request: Any, context: Any) -> Any:  # noqa: N802
+        with self._errors_answered(context, "GetTrial"):
+            return super().GetTrial(request, context)
+
+    def UpdateSpace(self, request: Any, context: Any) -> Any:  # noqa: N802
+        with self._errors_answered(context, "UpdateSpace"):
+            return super().UpdateSpace(request, context)
+
     @contextmanager
-    def _failure_kept(self) -> Iterator[None]:
+    def _errors_answered(self, context: Any, call: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             self.failure = error
             raise
+        except UnknownTrialError as error:
+            _log.warning("Refused %s of %s: %s", call, context.peer(), error)
+            context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+        except ValueError as error:
+            _log.warning("Refused %s of %s: %s", call, context.peer(), error)
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
 
 def serve(oracle: SearchOracle) -> None:
@@ -127,15 +168,18 @@ def serve(oracle: SearchOracle) -> None:
     workers that have gone; and hangs when the oracle raises.
 
     Raises:
-        ValueError: the port is taken.
-        OSError: the folder cannot be written.
+        ValueError: there is no secret, or the port is taken.
+        OSError: the folder or a certificate cannot be read or written.
     """
+    access = Access.from_environment()
     server = grpc.server(
-        futures.ThreadPoolExecutor(max_workers=1), options=(("grpc.so_reuseport", 0),)
+        futures.ThreadPoolExecutor(max_workers=1),
+        interceptors=[SecretRequired(access.secret)],
+        options=(("grpc.so_reuseport", 0),),
     )
     servicer = _Servicer(oracle)
     add_servicer(servicer, server)
-    _bind(server, f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}")
+    access.bind(server, _address())
     server.start()
     try:
         while not (servicer.stop_triggered and oracle.is_finished()):
@@ -146,11 +190,5 @@ def serve(oracle: SearchOracle) -> None:
         server.stop(_GRACE_SECONDS).wait()
 
 
-def _bind(server: grpc.Server, address: str) -> None:
-    try:
-        server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise ValueError(
-            f"Expected a free port. Received: {address}, which another process uses: perhaps "
-            "another search. Choose another port."
-        ) from error
+def _address() -> str:
+    return f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"

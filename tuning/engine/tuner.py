@@ -122,10 +122,22 @@ class SearchTuner(TunerHooks):
             if trial.status == TrialStatus.IDLE:
                 continue
             self.on_trial_begin(trial)
-            self.run_and_report(trial)
+            self._run_or_give_back(trial)
             self.on_trial_end(trial)
             count += 1
         return False
+
+    def _run_or_give_back(self, trial: Trial) -> None:
+        """Run a trial; of a search alone it is not lost when a signal ends the process.
+
+        A worker's launcher reports why it ended.
+        """
+        try:
+            self.run_and_report(trial)
+        except BaseException:
+            if not is_worker():
+                self.oracle.give_back(self.tuner_id)
+            raise
 
     def network_of(self, trial: Trial) -> str | None:
         """The trial's network as text: sent with it, or from its folder; None: it has none."""
