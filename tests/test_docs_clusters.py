@@ -13,6 +13,7 @@ import typer.main
 import yaml
 
 from keras_inception.cli import app
+from tuning.engine.access import chosen_secret
 
 PAGE = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text(encoding="utf-8")
 BASH = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
@@ -75,6 +76,7 @@ def started(folder: Path, script: str, hosts: list[str], *, status: int = 0, **m
         "SLURM_JOB_ID": "7",
         "SLURM_NTASKS": str(len(hosts)),
         "HOSTS": " ".join(hosts),
+        "HOME": str(folder),
         "STATUS": str(status),
         **more,
     }
@@ -147,6 +149,12 @@ def test_the_search_has_one_chief(tmp_path: Path) -> None:
     options = [parsed(arguments) for arguments, _ in started(tmp_path, JOBS[2], [*HOSTS, "node3"])]
     assert [option["address"] for option in options] == ["node1:5000", None, None]
     assert [option["join"] for option in options] == [None, "node1:5000", "node1:5000"]
+    (secret,) = {option["secret_file"] for option in options}
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert len(chosen_secret(secret, may_create=False)) == 64  # 32 bytes in hexadecimal
+    before = secret.read_text()
+    started(tmp_path, JOBS[2], HOSTS)
+    assert secret.read_text() == before, "a job that is queued again keeps its secret"
 
 
 def manifest(kind: str, name: str) -> dict[str, Any]:
