@@ -6,11 +6,14 @@ Files are written under a temporary name, flushed to the disk, and renamed. Stan
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile, mkdtemp
 
 # The files of a run's folder.
 MODEL_FILE = "model.keras"
@@ -26,26 +29,94 @@ LEFT_OUT_FILE = "left_out.csv"
 SCAN_FILE = ".scan.json.gz"
 SNAPSHOT_FOLDER = "snapshots"
 
-# Prefix of the names of incomplete files and folders.
+# Prefix of the names of folders that hold incomplete files. The owner's machine, process and its
+# start follow, so that a later process knows whether the owner still runs.
 PARTIAL = ".partial-"
+_OWNER = re.compile(rf"{re.escape(PARTIAL)}(\w*)\.(\d+)\.(\d*)-")
+# After which the leftovers of another machine, or of an older version, are removed.
+_OLD_SECONDS = 24 * 3600
+_own_folders: set[Path] = set()
 
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it is renamed to `path` only if the block succeeds.
+    """Yield a path of the same name in a private folder; it is moved only if the block succeeds.
 
-    A file replaces an existing file, a folder only an empty one. The contents are flushed to the
-    disk before the rename, the name after it.
+    A file replaces an existing file or link, a folder only an empty one. The contents are flushed
+    to the disk before the move, the name after it. What killed processes left in the folder of
+    `path` is removed.
     """
-    beside = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")  # two processes, two names
-    try:
+    with _private_folder(path.parent) as folder:
+        beside = folder / path.name
         yield beside
         for part in (*beside.rglob("*"), beside):
             _flush(part)
         beside.replace(path)
         _flush(path.parent)
+
+
+@contextmanager
+def _private_folder(parent: Path) -> Iterator[Path]:
+    """Make a folder of an unpredictable name that only this user can enter; remove it at the end.
+
+    So nobody else can put a link where a file is about to be written.
+    """
+    remove_leftovers(parent)
+    folder = Path(mkdtemp(prefix=f"{PARTIAL}{_owner()}-", dir=parent))
+    _own_folders.add(folder)
+    try:
+        yield folder
     finally:
-        _remove(beside)
+        _remove(folder)
+        _own_folders.discard(folder)
+
+
+def remove_own_leftovers() -> None:
+    """Remove the incomplete files of this process, which is about to end."""
+    for folder in list(_own_folders):
+        with suppress(OSError):  # another thread may still write; the next process removes it
+            _remove(folder)
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Remove from a folder the incomplete files of processes that no longer run."""
+    for item in parent.glob(f"{PARTIAL}*"):
+        with suppress(OSError):  # another process removes it, or it is another user's
+            if _is_leftover(item):
+                _remove(item)
+
+
+def _owner() -> str:
+    return f"{_machine()}.{os.getpid()}.{_start_of(os.getpid()) or ''}"
+
+
+def _machine() -> str:
+    return re.sub(r"\W", "", platform.node())[:40]
+
+
+def _start_of(pid: int) -> str | None:
+    """Return when a process began, in clock ticks since the start of the system; None: unknown."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return fields[19]
+
+
+def _is_leftover(item: Path) -> bool:
+    owner = _OWNER.match(item.name)
+    if owner is None or owner[1] != _machine() or os.name == "nt":
+        return time.time() - item.lstat().st_mtime > _OLD_SECONDS
+    pid, start = int(owner[2]), owner[3]
+    if start:
+        return _start_of(pid) != start
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        pass
+    return False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -102,8 +173,7 @@ def _escaped(letter: str) -> str:
 @contextmanager
 def contents_aside(folder: Path) -> Iterator[Path]:
     """Yield a hidden folder in `folder`; its contents move up only if the block succeeds."""
-    with TemporaryDirectory(dir=folder, prefix=PARTIAL) as name:
-        beside = Path(name)
+    with _private_folder(folder) as beside:
         yield beside
         for part in beside.rglob("*"):
             _flush(part)
@@ -171,14 +241,12 @@ def _flush(path: Path) -> None:
 
 def discard(path: Path) -> None:
     """Remove a file or folder, if it exists; what a kill leaves of it has a hidden name."""
-    beside = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
-    with suppress(FileNotFoundError):
-        path.replace(beside)
-        _remove(beside)
+    with suppress(FileNotFoundError), _private_folder(path.parent) as folder:
+        path.replace(folder / path.name)
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -62,7 +62,7 @@ FULL = Recipe(
         ({"weight_decay": 1}, "from 0 up to, not including, 1. Received: weight_decay=1"),
         ({"aux_loss_weight": None}, "not including, 1. Received: aux_loss_weight=None"),
         ({"flip": 1}, "True or False. Received: flip=1"),
-        ({"seed": 2**32}, "Expected `seed` below 2^32"),
+        ({"seed": 2**32}, "to be at most 4,294,967,295. Received: seed=4294967296"),
         ({"micro_batches": 3}, "a divisor of batch_size, 64. Received: micro_batches=3"),
         ({"schedule": "staircase"}, "only the cosine schedule warms up. Received: warmup=0.1"),
         ({"decay_factor": 1.5}, "at most 1. Received: decay_factor=1.5"),

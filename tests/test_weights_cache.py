@@ -3,7 +3,9 @@
 import functools
 import hashlib
 import http.server
+import re
 import threading
+import urllib.request
 from dataclasses import replace
 
 import numpy as np
@@ -16,23 +18,35 @@ from keras_inception.cli import app
 from keras_inception.network import googlenet
 from keras_inception.network.build import build_network
 from keras_inception.spec.variants import VARIANTS
-from keras_inception.weights import cache
+from keras_inception.weights import cache, download
 from keras_inception.weights.manifest import MANIFEST, Digest, WeightsEntry, imagenet_entry
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves the files of a folder; a file named cut-* is truncated."""
+    """Serves the files of a folder; the first part of a name may ask for another answer.
+
+    cut-: a body shorter than announced; endless-: one of no announced length; large-: 300 MB
+    announced; silent-: no answer; slow-: a byte at a time.
+    """
 
     def log_message(self, *arguments):
         pass
 
     def do_GET(self):
         self.server.requests.append(self.path)
-        if "cut-" not in self.path:
+        kind = self.path.strip("/").partition("-")[0]
+        lengths = {"cut": "1000000", "endless": None, "large": "300000000", "slow": "1000000"}
+        if kind == "silent":
+            self.server.released.wait(20)
+            return None
+        if kind not in lengths:
             return super().do_GET()
         self.send_response(200)
-        self.send_header("Content-Length", "1000000")
+        if lengths[kind]:
+            self.send_header("Content-Length", lengths[kind])
         self.end_headers()
+        while kind == "slow" and not self.server.released.wait(0.05):
+            self.wfile.write(b"x")
         self.wfile.write(b"only this much")
 
 
@@ -43,9 +57,11 @@ def server(tmp_path, monkeypatch):
     handler = functools.partial(_Handler, directory=tmp_path / "web")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         running.requests = []
+        running.released = threading.Event()
         running.folder = tmp_path / "web"
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
+        running.released.set()
         running.shutdown()
 
 
@@ -82,12 +98,13 @@ def _cached() -> list[str]:
 def test_imagenet_weights_are_downloaded_and_converted_once(server, monkeypatch):
     arrays = _publish(server)
     monkeypatch.setattr(googlenet, "imagenet_entry", lambda variant: _entry(server))
-    for _ in range(2):
-        model = GoogLeNet(weights="imagenet", variant="nano")
+    with pytest.warns(UserWarning, match=r"its sha256 [0-9a-f]{64} is recorded in"):
+        models = [GoogLeNet(weights="imagenet", variant="nano") for _ in range(2)]
+    for model in models:
         for weight in model.weights:
             assert_array_equal(np.array(weight), arrays[weight.path])
     assert server.requests == ["/nano.weights.h5"]
-    assert _cached() == ["nano.weights.h5", "toy_10_v1.weights.h5"]
+    assert _cached() == ["nano.weights.h5", "nano.weights.h5.sha256", "toy_10_v1.weights.h5"]
     features = GoogLeNet(weights="imagenet", variant="nano", include_top=False, pooling="avg")
     assert features.output_shape == (None, 104)  # nano's 4b: 32 + 40 + 16 + 16
 
@@ -121,6 +138,71 @@ def test_a_download_that_fails_leaves_nothing_and_says_what_to_do(server, filena
     assert _cached() == []
 
 
+@pytest.mark.parametrize(
+    ("filename", "message"),
+    [
+        ("cut-it.weights.h5", "14 of 1,000,000 announced bytes"),
+        ("endless-it.weights.h5", "14 bytes, of which the server announced no length"),
+        ("large-it.weights.h5", "more than 200,000,000 bytes, which no set of weights has"),
+        ("silent-it.weights.h5", "no data for 0.5 seconds"),
+        ("slow-it.weights.h5", "after 0.5 seconds, too slow"),
+    ],
+)
+def test_a_body_that_is_not_whole_is_not_kept(server, monkeypatch, filename, message):
+    monkeypatch.setattr(download, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(download, "MOST_SECONDS", 0.5)
+    with pytest.raises(OSError, match=re.escape(message)):
+        cache.fetch(_entry(server, filename))
+    assert _cached() == []
+
+
+@pytest.mark.parametrize("filename", ["cut-it.weights.h5", "endless-it.weights.h5"])
+def test_a_body_whose_digest_fits_is_kept(server, filename):
+    body = b"only this much"
+    digest = Digest(algorithm="sha256", value=hashlib.sha256(body).hexdigest(), source="here")
+    assert cache.fetch(_entry(server, filename, digest=digest)).read_bytes() == body
+    wrong = Digest(algorithm="sha256", value="0" * 64, source="here")
+    (cache.cache_folder() / filename).unlink()
+    with pytest.raises(OSError, match=r"14 .*announced"):
+        cache.fetch(_entry(server, filename, digest=wrong))
+    assert _cached() == []
+
+
+def test_a_digest_is_recorded_at_the_first_use(server):
+    """Where no source publishes all of its digits; another file is refused from then on."""
+    _publish(server)
+    data = (server.folder / "nano.weights.h5").read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    entry = _entry(server, digest=Digest(algorithm="sha256", value=sha256[:8], source="its name"))
+    path = cache.fetch(entry)
+    assert _cached() == ["nano.weights.h5"]  # not before keys and shapes have been compared
+    with pytest.warns(UserWarning, match=f"sha256 {sha256} is recorded"):
+        cache.pin_digest(entry)
+    cache.pin_digest(entry)  # once
+    assert cache.fetch(entry) == path
+    path.write_bytes(data + b"more")
+    other = replace(entry, digest=None)
+    with pytest.raises(ValueError, match=rf"sha256 {sha256} \(source.*\.sha256\)\. Received"):
+        cache.fetch(other)
+    path.unlink()
+    (server.folder / "nano.weights.h5").write_bytes(data + b"more")
+    with pytest.raises(ValueError, match="was not kept"):
+        cache.fetch(other)
+    complete = replace(entry, digest=Digest(algorithm="sha256", value=sha256, source="here"))
+    (cache.cache_folder() / "nano.weights.h5.sha256").unlink()
+    cache.pin_digest(complete)
+    assert _cached() == []
+
+
+def test_a_redirect_from_https_to_http_is_refused():
+    request = urllib.request.Request("https://127.0.0.1/file")
+    redirects = download._Redirects()
+    with pytest.raises(OSError, match="from https to http://127"):
+        redirects.redirect_request(request, None, 302, "Found", {}, "http://127.0.0.1/file")
+    safe = redirects.redirect_request(request, None, 302, "Found", {}, "https://127.0.0.1/b")
+    assert safe.full_url == "https://127.0.0.1/b"
+
+
 def test_without_a_network(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(
@@ -140,7 +222,8 @@ def test_a_partial_download_is_not_used(server):
     folder.mkdir(parents=True)
     (folder / ".partial-1-nano.weights.h5").write_bytes(b"half")
     model = build_network(VARIANTS["nano"])
-    path = cache.imagenet_weights(_entry(server), None, build_network)
+    with pytest.warns(UserWarning, match="is recorded in"):
+        path = cache.imagenet_weights(_entry(server), None, build_network)
     model.load_weights(path)
     assert_array_equal(np.array(model.weights[0]), arrays[model.weights[0].path])
 
@@ -162,10 +245,10 @@ def test_every_set_of_the_manifest_fits_its_variant():
         assert entry.classes - spec.classes == (1 if entry.name == "slim" else 0)
         assert entry.url.endswith(entry.filename)
         assert (entry.top_1 is None) == (entry.accuracy_source == "not published")
-        if entry.digest:
-            full = {"sha1": 40, "sha256": 64}[entry.digest.algorithm]
-            assert len(entry.digest.value) in (8, full)
-            assert int(entry.digest.value, 16)
+        full = {"sha1": 40, "sha256": 64}[entry.digest.algorithm]
+        assert len(entry.digest.value) == (8 if entry.name == "torchvision" else full)
+        assert int(entry.digest.value, 16)
+        assert entry.url.startswith("http://" if entry.name == "bvlc" else "https://")
     assert imagenet_entry("paper").name == "bvlc"
     with pytest.raises(ValueError, match=r"paper, slim, torchvision.*variant='bn'"):
         imagenet_entry("bn")
@@ -177,7 +260,7 @@ def test_the_command_line_lists_every_set():
     for entry in MANIFEST:
         assert f"{entry.name}: {entry.url}\n" in result.output
     assert "405fc5acd08a3bb12de8ee5e23a96bec22f08204" in result.output
-    assert "checked by keys and shapes" in result.output
+    assert "sha256 1378be20 and more digits, recorded at the first use" in result.output
 
 
 def test_the_command_line_converts(tmp_path):
@@ -220,7 +303,8 @@ def test_verify_prints_the_top_5_of_three_photos(server, monkeypatch):
     good = _entry(server, "good.weights.h5", name="good", variant="paper")
     lost = _entry(server, "absent.weights.h5", name="lost")
     monkeypatch.setattr(manifest, "MANIFEST", (good, lost))
-    result = CliRunner().invoke(app, ["weights", "verify", "good"])
+    with pytest.warns(UserWarning, match="is recorded in"):
+        result = CliRunner().invoke(app, ["weights", "verify", "good"])
     assert result.exit_code == 0, result.output
     for photo in ("cat.jpg", "espresso.jpg", "rocket.jpg"):
         assert photo in result.output

@@ -10,8 +10,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 
+from keras_inception.bounded import shown
 from keras_inception.cost.budget import Budget
 from keras_inception.cost.layers import NetworkCost
+from keras_inception.spec.validation import (
+    from_fields,
+    is_finite,
+    json_document,
+    require_integers,
+    require_numbers,
+    unexpected,
+)
 
 SCHEMA_VERSION = 1
 
@@ -30,6 +39,13 @@ class LatencyModel:
     coefficients: dict[str, float]
     batch_size: int
     error: float
+
+    def __post_init__(self) -> None:
+        require_integers(self, "batch_size")
+        require_numbers(self, "error", positive=False)
+        numbers = self.coefficients.values() if isinstance(self.coefficients, dict) else [None]
+        if not all(is_finite(number) and number >= 0 for number in numbers):
+            raise unexpected(self, "coefficients", "an object of numbers of 0 or more")
 
     def milliseconds(self, cost: NetworkCost) -> float:
         """The predicted time of one image.
@@ -52,10 +68,12 @@ class LatencyModel:
 
     @classmethod
     def from_json(cls, text: str) -> LatencyModel:
-        """Read what `to_json` wrote."""
-        data = json.loads(text)
-        del data["schema_version"]
-        return cls(**data)
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: not JSON, or of another shape.
+        """
+        return from_fields(cls, json_document(text, "latency model", SCHEMA_VERSION))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +91,10 @@ class LatencyBudget:
     budget: Budget | None = None
 
     def __post_init__(self) -> None:
-        if not self.milliseconds > 0:
+        if not is_finite(self.milliseconds) or self.milliseconds <= 0:
             raise ValueError(
                 "Expected a positive number of milliseconds. "
-                f"Received: milliseconds={self.milliseconds!r}"
+                f"Received: milliseconds={shown(self.milliseconds)}"
             )
 
     def __str__(self) -> str:

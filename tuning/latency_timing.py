@@ -5,6 +5,7 @@ The model is fitted to some networks and its error measured on others.
 
 from __future__ import annotations
 
+import json
 import random
 import statistics
 import time
@@ -16,6 +17,7 @@ import numpy as np
 import scipy.optimize
 import tensorflow as tf
 
+from keras_inception.bounded import read_json
 from keras_inception.cost.budget import module_widths, with_module_widths
 from keras_inception.cost.layers import NetworkCost, network_cost
 from keras_inception.exporters.inference_graph import fold_batch_norm
@@ -99,7 +101,10 @@ def load_or_measure(file: Path, spec: NetworkSpec, *, batch_size: int = 1) -> La
         ValueError: the file's model is of another batch size.
     """
     if file.exists():
-        loaded = LatencyModel.from_json(file.read_text(encoding="utf-8"))
+        try:
+            loaded = LatencyModel.from_json(json.dumps(read_json(file, "latency model")))
+        except ValueError as error:
+            raise ValueError(f"{error} In {str(file)!r}.") from error
         if loaded.batch_size != batch_size:
             raise ValueError(
                 f"Expected a batch of {loaded.batch_size}, with which the times in {str(file)!r} "

@@ -17,8 +17,10 @@ from pathlib import Path
 import scipy.stats
 import tensorflow as tf
 
+from keras_inception.bounded import read_json
 from keras_inception.data.splits import ImageData
 from keras_inception.files import write_text
+from keras_inception.spec.validation import from_fields, require_tuple, tuple_of, unexpected
 from tuning.candidate import at_resolution, hold_out, subset, train_candidate
 from tuning.plan import PROXY_QUALITY_FILE, SearchPlan
 from tuning.space import Value
@@ -46,6 +48,13 @@ class ProxyQuality:
     full: tuple[float, ...]
     seeds: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        for label in ("noise", "spread", "rank_correlation"):
+            if not isinstance(getattr(self, label), int | float):  # may be NaN, of equal accuracies
+                raise unexpected(self, label, "a number")
+        for label in ("cheap", "full", "seeds"):
+            require_tuple(self, label, int, float)
+
     def save(self, folder: Path) -> None:
         """Write proxy_quality.json into a search's folder."""
         write_text(folder / PROXY_QUALITY_FILE, json.dumps(asdict(self), indent=2) + "\n")
@@ -56,10 +65,11 @@ class ProxyQuality:
         file = folder / PROXY_QUALITY_FILE
         if not file.exists():
             return None
-        data = json.loads(file.read_text(encoding="utf-8"))
-        for name in ("cheap", "full", "seeds"):
-            data[name] = tuple(data[name])
-        return cls(**data)
+        try:
+            data = read_json(file, "proxy quality")
+            return from_fields(cls, data, cheap=tuple_of(), full=tuple_of(), seeds=tuple_of())
+        except ValueError as error:
+            raise ValueError(f"{error} In {str(file)!r}.") from error
 
 
 def proxy_quality(

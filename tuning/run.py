@@ -24,6 +24,7 @@ from keras_inception.data.record import write_record
 from keras_inception.data.splits import ImageData
 from keras_inception.files import DATA_FILE, write_text
 from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.validation import derived_name
 from keras_inception.training.progress import TrainingInterruptedError
 from keras_inception.training.snapshot import require_same
 from keras_inception.training.strategy import Strategy, check_strategy
@@ -154,7 +155,7 @@ def _other_files(folder: Path) -> list[Path]:
 def best_spec(folder: str | os.PathLike[str]) -> NetworkSpec | None:
     """Return the best network of a search; None if no trial was completed."""
     best = best_first(read_trials(folder))
-    return replace(best[0].spec, name=f"{best[0].spec.name}_tuned") if best else None
+    return replace(best[0].spec, name=derived_name(best[0].spec.name, "_tuned")) if best else None
 
 
 def write_best_spec(folder: Path) -> None:

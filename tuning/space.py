@@ -19,7 +19,19 @@ from typing import Any
 from keras_inception.cost.budget import Budget, NetworkBound, fit_to_budget
 from keras_inception.spec.kernels import kernel_sizes
 from keras_inception.spec.network import NetworkSpec, StageSpec
-from keras_inception.spec.validation import Migrations, from_fields, json_document, tuple_of
+from keras_inception.spec.validation import (
+    Migrations,
+    from_fields,
+    json_document,
+    object_of,
+    optional,
+    require_flags,
+    require_instance,
+    require_integers,
+    require_numbers,
+    require_tuple,
+    tuple_of,
+)
 from keras_inception.spec.variants import BN, SMALL
 from tuning.latency import LatencyBudget, LatencyModel
 from tuning.projection import (
@@ -91,6 +103,11 @@ class Space:
     min_budget_share: float = 1.0
 
     def __post_init__(self) -> None:
+        require_instance(self, "base", NetworkSpec)
+        require_integers(self, "width_divisor")
+        require_flags(self, "depth", "stem")
+        require_tuple(self, "kernels", str)
+        require_numbers(self, "min_budget_share")
         for text in self.kernels:
             kernel_sizes(text)
         if not 0 < self.min_budget_share <= 1:
@@ -265,13 +282,11 @@ def _base_from(data: Any) -> NetworkSpec:
     return NetworkSpec.from_json(json.dumps(data))
 
 
-def _budget_from(data: dict[str, Any]) -> NetworkBound:
-    if "model" not in data:
-        return Budget(**data)
-    budget = data["budget"] and Budget(**data["budget"])
-    return LatencyBudget(
-        milliseconds=data["milliseconds"], model=LatencyModel(**data["model"]), budget=budget
-    )
+def _budget_from(data: Any) -> NetworkBound:
+    if isinstance(data, dict) and "model" in data:
+        model, budget = object_of(LatencyModel), optional(object_of(Budget))
+        return from_fields(LatencyBudget, data, model=model, budget=budget)
+    return from_fields(Budget, data)
 
 
 def _log2_ratio(name: str, largest: float) -> Dimension:

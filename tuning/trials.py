@@ -5,21 +5,25 @@ from __future__ import annotations
 import functools
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keras_inception.bounded import read_json
 from keras_inception.cost.layers import network_cost
 from keras_inception.files import SPEC_FILE
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
 from tuning.engine.control import TrialControl, point_of
+from tuning.engine.records import COMPLETED, trial_state
 from tuning.engine.trial_files import trial_files
 from tuning.space import Space, Value, current_document
 
 SEARCH_FILE = "search.json"
-COMPLETED = "COMPLETED"  # KerasTuner's status
+# What every completed trial reports.
+_NUMBERS = ("val_accuracy", "val_loss", "seconds")
 _RENAMED = {"against": "second_objective", "round_epochs": "halving_epochs"}
 
 
@@ -64,12 +68,12 @@ def read_search(folder: Path) -> dict[str, Any]:
         ValueError: no search.
     """
     try:
-        document = json.loads((folder / SEARCH_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return _migrated_search(read_json(folder / SEARCH_FILE, "search"))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
             f"Expected the folder of a search, which holds {SEARCH_FILE}. Received: {str(folder)!r}"
+            f" ({type(error).__name__}: {error})"
         ) from error
-    return _migrated_search(document)
 
 
 def _migrated_search(document: dict[str, Any]) -> dict[str, Any]:
@@ -79,8 +83,10 @@ def _migrated_search(document: dict[str, Any]) -> dict[str, Any]:
         recipe = Recipe.from_json(json.dumps(document["recipe"]))
         current["recipe"] = json.loads(recipe.to_json())
     if "search" in document:
-        search = document["search"]
+        search = dict(document["search"])
         current["search"] = {_RENAMED.get(key, key): value for key, value in search.items()}
+    if not isinstance(document.get("data", {}), dict):
+        raise TypeError("`data` is no object")
     return current
 
 
@@ -97,13 +103,18 @@ def read_trials(folder: str | os.PathLike[str]) -> list[SearchedTrial]:
 
 
 def _states(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """KerasTuner's JSON of each trial that can be read, with its file."""
+    """KerasTuner's JSON of each trial that can be read, with its file; a warning names others."""
     states = []
     for file in trial_files(folder):
         try:
-            states.append((file, json.loads(file.read_text(encoding="utf-8"))))
-        except ValueError:
-            continue  # the search sets it aside when it is resumed
+            state = trial_state(file)
+            missing = [name for name in _NUMBERS if name not in state["metrics"]["metrics"]]
+            if state["status"] == COMPLETED and missing:
+                raise ValueError(f"Expected a completed trial with {missing} in {str(file)!r}.")
+        except (OSError, ValueError) as error:  # the search sets it aside when it is resumed
+            warnings.warn(f"{file} is left out: {error}", stacklevel=3)
+            continue
+        states.append((file, state))
     return states
 
 
@@ -116,7 +127,13 @@ def _metrics(state: dict[str, Any]) -> dict[str, float]:
 def _trial(state: dict[str, Any], space: str, folder: Path) -> SearchedTrial:
     values = state["hyperparameters"]["values"]
     control, point = TrialControl.of(values), point_of(values)
-    spec = _stored_spec(folder) or _space(space).spec(point)
+    try:
+        spec = _stored_spec(folder) or _space(space).spec(point)
+    except (LookupError, TypeError, ArithmeticError, AttributeError) as error:
+        raise ValueError(
+            f"Expected a point of the search's space in {str(folder)!r}. Received: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     cost = network_cost(spec).total
     return SearchedTrial(
         number=int(state["trial_id"]),
@@ -143,7 +160,7 @@ def _stored_spec(folder: Path) -> NetworkSpec | None:
     if not file.exists():
         return None
     try:
-        return NetworkSpec.from_json(file.read_text(encoding="utf-8"))
+        return NetworkSpec.from_json(json.dumps(read_json(file, "spec")))
     except ValueError as error:
         raise ValueError(f"{error} In {str(file)!r}.") from error
 

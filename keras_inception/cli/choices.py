@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 
+from keras_inception.bounded import MOST_TEXT, parsed_json
 from keras_inception.cost.budget import Budget
 from keras_inception.cost.layers import network_cost
 from keras_inception.spec.network import NetworkSpec
@@ -60,8 +60,8 @@ def _recipe_changes(items: list[str]) -> dict[str, Any]:
                 f"Received: {item!r}"
             )
         try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
+            value = parsed_json(text, "value")
+        except ValueError:
             value = text
         changes[name] = tuple(value) if isinstance(value, list) else value
     return changes
@@ -74,7 +74,8 @@ def file_text(path: Path) -> str:
         ValueError: a file that is not there or not text.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:  # may be a pipe, as of <(command)
+            return file.read(MOST_TEXT + 1)  # one more is refused
     except OSError as error:
         reason = error.strerror
     except UnicodeDecodeError:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keras_inception.cli.choices import chosen_budget, chosen_recipe, chosen_spec, cost_line
-from keras_inception.cli.common import RUNS, console, print_error, usage_errors
+from keras_inception.cli.common import RUNS, console, ended_by_signals, print_error, usage_errors
 from keras_inception.cli.data import chosen_data, next_data, print_data, quoted
 from keras_inception.cli.display import TrainingDisplay
 from keras_inception.cli.options import (
@@ -55,6 +55,7 @@ Threshold = Annotated[
 ]
 
 
+@ended_by_signals()
 def design(
     variant: Variant = "small",
     spec_file: SpecFile = None,

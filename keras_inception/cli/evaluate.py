@@ -13,7 +13,12 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from keras_inception.cli.common import console, print_missing_pictures, usage_errors
+from keras_inception.cli.common import (
+    console,
+    ended_by_signals,
+    print_missing_pictures,
+    usage_errors,
+)
 from keras_inception.cli.data import chosen_data, print_left_out
 from keras_inception.cli.options import DataName, Strict
 from keras_inception.files import (
@@ -47,6 +52,7 @@ ResultFolder = Annotated[
 ]
 
 
+@ended_by_signals()
 def evaluate(
     models: Models,
     data_name: DataName = None,

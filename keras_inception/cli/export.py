@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from keras_inception.cli.common import console, usage_errors
+from keras_inception.cli.common import console, ended_by_signals, usage_errors
 from keras_inception.cli.data import print_left_out
 from keras_inception.cli.options import KerasModel
 from keras_inception.files import keras_file
@@ -46,6 +46,7 @@ Merge = Annotated[
 ]
 
 
+@ended_by_signals()
 def export(
     model: KerasModel,
     kinds: Formats = None,

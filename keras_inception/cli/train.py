@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import importlib
 import os
 import re
@@ -331,10 +332,11 @@ def _print_resume(folder: Path) -> None:
     from keras_inception.training.snapshot import Snapshots
 
     document = Snapshots(folder / SNAPSHOT_FOLDER).newest_document()
-    if document is None or (folder / METRICS_FILE).exists():  # a finished run
+    progress = document and document.get("progress")
+    finished = (folder / METRICS_FILE).exists()
+    if document is None or progress is None or finished:
         return
-    progress = document["progress"]
-    saved = datetime.fromtimestamp(document["saved_at"])
+    saved = datetime.fromtimestamp(document.get("saved_at", 0.0))
     console.print(
         f"Resuming [bold]{escape(str(folder))}[/] from step {progress['step']:,}, after epoch "
         f"{progress['epoch']}; saved {saved:%Y-%m-%d %H:%M:%S}."
@@ -377,7 +379,7 @@ def _runs_of(spec: NetworkSpec, data: ImageData) -> list[Path]:
     stamp = re.compile(r"-(\d{8}-\d{6})$")
     found = [
         (match[1], run)
-        for run in RUNS.glob(f"{spec.name}-*")
+        for run in RUNS.glob(f"{glob.escape(spec.name)}-*")
         if (match := stamp.search(run.name)) and recorded_fingerprint(run) == contents
     ]
     return [run for _, run in sorted(found)]

@@ -16,7 +16,7 @@ from keras_inception.cli.common import console, usage_errors
 from keras_inception.files import LABELS_FILE, aside, write_labels
 
 if TYPE_CHECKING:
-    from keras_inception.weights.manifest import WeightsEntry
+    from keras_inception.weights.manifest import Digest, WeightsEntry
 
 app = typer.Typer(
     cls=Group, help="Public weights: list, convert, verify.", rich_markup_mode="markdown"
@@ -37,9 +37,14 @@ def list_sets() -> None:
     console.print(table)
     for entry in MANIFEST:
         digest = entry.digest
-        check = f"{digest.algorithm} {digest.value}" if digest else "checked by keys and shapes"
+        check = _check(digest) if digest else "sha256 recorded at the first use"
         default = ', weights="imagenet" of its variant' if entry.default else ""
         console.print(f"{entry.name}: {entry.url}\n  {check}, licence {entry.licence}{default}")
+
+
+def _check(digest: Digest) -> str:
+    note = "" if digest.is_complete else " and more digits, recorded at the first use"
+    return f"{digest.algorithm} {digest.value}{note}"
 
 
 @app.command("convert", cls=Command)
@@ -136,9 +141,10 @@ def _verified(entry: WeightsEntry) -> Table:
     from keras_inception.network.googlenet import GoogLeNet
     from keras_inception.network.imagenet import class_names
     from keras_inception.runtimes.keras_model import keras_network
-    from keras_inception.weights.cache import fetch
+    from keras_inception.weights.cache import fetch, pin_digest
 
     model = GoogLeNet(weights=fetch(entry))
+    pin_digest(entry)
     classes = model.output_shape[-1]
     # inception5h has an order of its own.
     labels = class_names(classes) or tuple(f"class {index}" for index in range(classes))

@@ -16,6 +16,8 @@ from keras_inception.spec.network import ConvSpec, ModuleSpec, NetworkSpec
 from keras_inception.spec.validation import is_integer, require_integers
 
 _BISECTIONS = 24
+# Multiply-adds exceed 32 bits: the naive network has 12 thousand million.
+_MOST = 2**63 - 1
 
 
 class NetworkBound(Protocol):
@@ -47,7 +49,7 @@ class Budget:
         bounds = [label for label in ("macs", "params") if getattr(self, label) is not None]
         if not bounds:
             raise ValueError("Expected a bound on `macs`, `params` or both. Received: neither.")
-        require_integers(self, *bounds)
+        require_integers(self, *bounds, most=_MOST)
 
     def holds(self, cost: Cost) -> bool:
         """Return whether `cost` is within every bound."""

@@ -99,10 +99,10 @@ class NetworkCost:
         return self._by([layer.stage for layer in self.layers])
 
     def _by(self, keys: Sequence[str]) -> dict[str, Cost]:
-        return {
-            key: Cost.of(layer for layer, own in zip(self.layers, keys, strict=True) if own == key)
-            for key in dict.fromkeys(keys)
-        }
+        layers: dict[str, list[LayerCost]] = {}
+        for layer, key in zip(self.layers, keys, strict=True):
+            layers.setdefault(key, []).append(layer)
+        return {key: Cost.of(own) for key, own in layers.items()}
 
 
 def network_cost(

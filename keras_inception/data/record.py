@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from keras_inception.bounded import read_json, shown
 from keras_inception.data.splits import ImageData
 from keras_inception.files import (
     DATA_FILE,
@@ -96,15 +97,17 @@ def recorded_fingerprint(folder: Path) -> str | None:
 def _recorded(folder: Path, key: str) -> str | None:
     file = folder / DATA_FILE
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))[key]
+        found = read_json(file, "record of data")[key]
+        if not isinstance(found, str):
+            raise TypeError(f"{key!r} is {shown(found)}, no text")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(
             f"Expected a record of data, as `train` and `tune` write it. Received: {str(file)!r} "
             f"({type(error).__name__}: {error}). Give --data."
         ) from error
-    return str(found)
+    return found
 
 
 def data_option(source: str) -> str:

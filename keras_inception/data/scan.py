@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import keras
 import PIL
 
+from keras_inception.bounded import LEAST_BYTES, Allowance, bytes_on_disk, read_gzip
 from keras_inception.data.splits import PIXELS, ImageFile
 from keras_inception.files import aside
 from keras_inception.images.decode import ImageError, ImageInfo, decoding, probe
@@ -25,6 +25,8 @@ _THREADS = 16
 _DIGITS = 16
 # Raised when `ImageFile` or what is read as an image changes.
 _VERSION = 1
+# Paths and digests as JSON shrink to a quarter.
+_MOST_EXPANSION = 20
 
 
 class Place(NamedTuple):
@@ -84,17 +86,31 @@ def load_scan(path: Path | None) -> Scanned:
     if path is None:
         return {}
     try:
-        with gzip.open(path, "rt", encoding="ascii") as file:
-            document = json.load(file)
+        allowance = Allowance(path, max(LEAST_BYTES, _MOST_EXPANSION * bytes_on_disk(path)))
+        document = json.loads(read_gzip(path, allowance).decode("ascii"))
         if document["rules"] != _rules():
             return {}
         scanned: Scanned = {}
         for *place, result in document["images"]:
             key = Place(*place)
-            scanned[key] = result if isinstance(result, str) else ImageFile(*key[:3], *result)
-    except (OSError, EOFError, ValueError, TypeError, KeyError, zlib.error):
+            known = result if isinstance(result, str) else ImageFile(*key[:3], *result)
+            _require_types(known if isinstance(known, tuple) else key)
+            scanned[key] = known
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return {}
     return scanned
+
+
+def _require_types(row: tuple[Any, ...]) -> None:
+    """Refuse a row whose values are not of the types that its fields have.
+
+    Raises:
+        TypeError: another type.
+    """
+    kinds = {"str": str, "int": int, "bool": bool}
+    for (name, kind), value in zip(type(row).__annotations__.items(), row, strict=True):
+        if type(value) is not kinds[str(kind)]:
+            raise TypeError(name)
 
 
 def _rules() -> list[Any]:

@@ -21,6 +21,7 @@ from keras_inception.design.measurement import (
 from keras_inception.design.proposal import propose, proposed_module
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
+from keras_inception.spec.validation import derived_name
 from keras_inception.training.run import train
 
 _BATCH_SIZE = 128
@@ -116,7 +117,7 @@ def truncated(spec: NetworkSpec, module: str) -> NetworkSpec:
     )
     return replace(
         spec,
-        name=f"{spec.name}_to_{module}",
+        name=derived_name(spec.name, f"_to_{module}"),
         stages=stages,
         aux=tuple(aux for aux in spec.aux if aux.after in kept),
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from keras_inception.cost.budget import Budget, fit_to_budget
 from keras_inception.design.measurement import ModuleMeasurement
 from keras_inception.spec.network import BranchSpec, ModuleSpec, NetworkSpec
+from keras_inception.spec.validation import derived_name
 
 
 def proposed_module(
@@ -63,5 +64,5 @@ def propose(
         item.module: proposed_module(modules[item.module], item, width_divisor=width_divisor)
         for item in measurements
     }
-    proposal = replace(spec.map_modules(changed), name=f"{spec.name}_designed")
+    proposal = replace(spec.map_modules(changed), name=derived_name(spec.name, "_designed"))
     return fit_to_budget(proposal, budget, width_divisor=width_divisor)

@@ -14,6 +14,7 @@ import numpy as np
 from keras_inception.files import keras_file
 from keras_inception.images.conventions import model_preprocessing, preprocess_input
 from keras_inception.network.nested import flat_classifier
+from keras_inception.weights.keras_file import check_model
 
 Scores = Callable[[np.ndarray], np.ndarray]
 
@@ -88,12 +89,13 @@ def load_keras(path: str | os.PathLike[str]) -> keras.Model:
 
 
 def load_any_keras(path: Path) -> keras.Model:
-    """Load any model of a `.keras` file.
+    """Load any model of a `.keras` file, checked before Keras reads it.
 
     Raises:
-        ValueError: if Keras cannot load it.
+        ValueError: if Keras cannot load it, or it holds what `model.save` does not write.
     """
     try:
+        check_model(path)
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds of errors for a damaged file
         raise ValueError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from keras_inception.bounded import shown
 from keras_inception.spec.validation import (
     from_fields,
     require_choice,
@@ -112,7 +113,7 @@ def stem_layer_from(data: Any) -> Any:
     kind = data.get("kind") if isinstance(data, dict) else None
     if not isinstance(kind, str) or kind not in _STEM_KINDS:
         raise ValueError(
-            f'Expected an object whose "kind" is one of {[*_STEM_KINDS]}. Received: {data!r}'
+            f'Expected an object whose "kind" is one of {[*_STEM_KINDS]}. Received: {shown(data)}'
         )
     return from_fields(_STEM_KINDS[kind], {k: value for k, value in data.items() if k != "kind"})
 
@@ -138,6 +139,7 @@ class AuxSpec:
 
     def __post_init__(self) -> None:
         require_layer_name(self)
+        require_layer_name(self, "after")
         require_choice(self, "pool", AuxPool)
         require_integers(self, "pool_size", "pool_stride", "filters", "units")
         require_rates(self, "dropout_rate")

@@ -8,10 +8,12 @@ Source: "Going Deeper with Convolutions" (arXiv 1409.4842), section 4. Standard 
 from __future__ import annotations
 
 import string
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from keras_inception.bounded import shown
 from keras_inception.spec.validation import (
     from_fields,
     object_of,
@@ -94,20 +96,22 @@ class ModuleSpec:
                 "filters_1x1=0, spatial=(), filters_pool_proj=0"
             )
         kernel_sizes = [branch.kernel_size for branch in self.spatial]
-        if any(kernel_sizes.count(size) > len(string.ascii_lowercase) for size in kernel_sizes):
+        if max(Counter(kernel_sizes).values(), default=0) > len(string.ascii_lowercase):
             raise ValueError(
                 f"Expected at most 26 branches of one kernel size in module {self.name!r}, one per "
-                f"letter. Received: kernel sizes {kernel_sizes}"
+                f"letter. Received: kernel sizes {shown(kernel_sizes)}"
             )
 
     @property
     def spatial_names(self) -> tuple[str, ...]:
         """Names of the spatial branches: "3x3", "5x5"; a repeated kernel gets "3x3_b", "3x3_c"."""
         names: list[str] = []
+        repeats: Counter[int] = Counter()
         for branch in self.spatial:
             size = f"{branch.kernel_size}x{branch.kernel_size}"
-            repeats = sum(name.startswith(size) for name in names)
-            names.append(size if not repeats else f"{size}_{string.ascii_lowercase[repeats]}")
+            count = repeats[branch.kernel_size]
+            names.append(f"{size}_{string.ascii_lowercase[count]}" if count else size)
+            repeats[branch.kernel_size] += 1
         return tuple(names)
 
     def branches(self, input_filters: int) -> tuple[Branch, ...]:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from keras_inception.bounded import shown
 from keras_inception.spec.layers import (
     AuxPool,
     AuxSpec,
@@ -30,12 +31,14 @@ from keras_inception.spec.layers import (
 )
 from keras_inception.spec.module import Branch, BranchConv, BranchSpec, ModuleSpec, module_from
 from keras_inception.spec.validation import (
+    MOST,
     Migrations,
     from_fields,
     is_integer,
     json_document,
     object_of,
     optional,
+    repeated,
     require_choice,
     require_instance_or_none,
     require_integers,
@@ -165,29 +168,29 @@ class NetworkSpec:
         names += [stage.downsample.name for stage in self.stages if stage.downsample]
         names += [aux.name for aux in self.aux]
         stage_names = [stage.name for stage in self.stages]
-        repeated = _repeated([*names, *_RESERVED_NAMES, self.input_name]) + _repeated(stage_names)
-        if repeated:
+        again = repeated([*names, *_RESERVED_NAMES, self.input_name]) + repeated(stage_names)
+        if again:
             raise ValueError(
                 "Expected different names, and none of the network's own "
-                f"({', '.join(_RESERVED_NAMES)}). Received more than once: {repeated}"
+                f"({', '.join(_RESERVED_NAMES)}). Received more than once: {shown(again)}"
             )
-        for module_name in module_names:
-            parts = [name for name in names if name.startswith(f"{module_name}_")]
-            if parts:
+        modules = set(module_names)
+        for name in names:
+            for prefix in modules.intersection(_prefixes(name)):
                 raise ValueError(
-                    f"Expected no name with the prefix {module_name + '_'!r}, which is that of "
-                    f"the layers of module {module_name!r}. Received: {parts}"
+                    f"Expected no name with the prefix {prefix + '_'!r}, which is that of "
+                    f"the layers of module {prefix!r}. Received: {[name]}"
                 )
 
     def _check_aux(self) -> None:
-        module_names = [module.name for module in self.modules]
+        module_names = {module.name: None for module in self.modules}
         for aux in self.aux:
             if aux.after not in module_names:
                 raise ValueError(
                     f"Expected auxiliary classifier {aux.name!r} after one of the modules "
-                    f"{module_names}. Received: after={aux.after!r}"
+                    f"{shown([*module_names])}. Received: after={aux.after!r}"
                 )
-        crowded = _repeated([aux.after for aux in self.aux])
+        crowded = repeated([aux.after for aux in self.aux])
         if crowded:
             raise ValueError(
                 "Expected at most one auxiliary classifier after a module. Received more than "
@@ -273,8 +276,11 @@ def _stage_from(data: Any) -> StageSpec:
 
 
 def _is_size(value: Any) -> bool:
-    return is_integer(value) and value > 0
+    return is_integer(value) and 0 < value <= MOST
 
 
-def _repeated(names: list[Any]) -> list[Any]:
-    return sorted({name for name in names if names.count(name) > 1})
+def _prefixes(name: str) -> Iterator[str]:
+    """Yield what is before each underscore of a name."""
+    for place, letter in enumerate(name):
+        if letter == "_":
+            yield name[:place]

@@ -12,6 +12,7 @@ from typing import Literal
 from keras_inception.spec.validation import (
     Migrations,
     from_fields,
+    is_finite,
     json_document,
     require_choice,
     require_flags,
@@ -119,9 +120,8 @@ class Recipe:
         require_choice(self, "average", Average)
         require_choice(self, "precision", Precision)
         require_integers(self, "epochs", "batch_size", "micro_batches", "decay_epochs")
-        require_integers(self, "shift", "seed", "patience", least=0)
-        if self.seed >= 2**32:
-            raise ValueError(f"Expected `seed` below 2^32. Received: seed={self.seed}")
+        require_integers(self, "shift", "patience", least=0)
+        require_integers(self, "seed", least=0, most=2**32 - 1)
         require_numbers(self, "base_learning_rate")
         require_rates(self, "warmup", "momentum", "label_smoothing", "weight_decay")
         require_rates(self, "aux_loss_weight", "average_momentum", "average_start")
@@ -148,7 +148,7 @@ class Recipe:
             raise unexpected(self, "clip_norm", "0 or more")
         weights = self.class_weights
         positive = isinstance(weights, tuple) and all(
-            isinstance(weight, int | float) and 0 <= weight < float("inf") for weight in weights
+            is_finite(weight) and weight >= 0 for weight in weights
         )
         if weights != "balanced" and (not positive or (weights and not any(weights))):
             raise unexpected(

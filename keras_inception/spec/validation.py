@@ -7,24 +7,31 @@ Standard library only.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, get_args
+
+from keras_inception.bounded import parsed_json, shown
 
 Data = TypeVar("Data")
 # By schema version, from its fields to those of the next version.
 Migrations = Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]
 
 
+# Sizes of arrays are 32-bit integers in the libraries that compute with them.
+MOST = 2**31 - 1
+_MOST_LETTERS = 100
+
+
 def unexpected(owner: object, label: str, expected: str) -> ValueError:
     """Return the error for a field of a data class: expected and received value."""
     name = getattr(owner, "name", None)
-    what = type(owner).__name__ if name is None else f"{type(owner).__name__} {name!r}"
+    what = type(owner).__name__ if name is None else f"{type(owner).__name__} {shown(name)}"
     return ValueError(
         f"Expected `{label}` of {what} to be {expected}. "
-        f"Received: {label}={getattr(owner, label)!r}"
+        f"Received: {label}={shown(getattr(owner, label))}"
     )
 
 
@@ -33,10 +40,12 @@ def is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def require_integers(owner: object, *labels: str, least: int = 1) -> None:
-    """Require each field to be an integer of at least `least`."""
+def require_integers(owner: object, *labels: str, least: int = 1, most: int = MOST) -> None:
+    """Require each field to be an integer from `least` to `most`."""
     for label in labels:
         value = getattr(owner, label)
+        if is_integer(value) and value > most:
+            raise unexpected(owner, label, f"at most {most:,}")
         if not is_integer(value) or value < least:
             kind = "a positive integer" if least == 1 else f"an integer of {least} or more"
             raise unexpected(owner, label, kind)
@@ -46,7 +55,7 @@ def require_numbers(owner: object, *labels: str, positive: bool = True) -> None:
     """Require each field to be a finite number, above 0 unless `positive` is False."""
     for label in labels:
         value = getattr(owner, label)
-        if not _is_finite(value) or (positive and value <= 0):
+        if not is_finite(value) or (positive and value <= 0):
             raise unexpected(owner, label, f"a {'positive ' * positive}finite number")
 
 
@@ -54,7 +63,7 @@ def require_rates(owner: object, *labels: str) -> None:
     """Require each field to be a number from 0 up to, not including, 1."""
     for label in labels:
         value = getattr(owner, label)
-        if not (_is_finite(value) and 0 <= value < 1):
+        if not (is_finite(value) and 0 <= value < 1):
             raise unexpected(owner, label, "a number from 0 up to, not including, 1")
 
 
@@ -86,6 +95,7 @@ def require_layer_name(owner: object, label: str = "name") -> None:
             label,
             "ASCII letters, digits and underscores, since Keras layers are named after it",
         )
+    _require_short(owner, label)
 
 
 def require_title(owner: object, label: str = "name") -> None:
@@ -95,6 +105,19 @@ def require_title(owner: object, label: str = "name") -> None:
         raise unexpected(
             owner, label, "text without slashes, since models and folders are named after it"
         )
+    if not name.isprintable():
+        raise unexpected(owner, label, "text without control characters")
+    _require_short(owner, label)
+
+
+def _require_short(owner: object, label: str) -> None:
+    if len(getattr(owner, label)) > _MOST_LETTERS:
+        raise unexpected(owner, label, f"at most {_MOST_LETTERS} characters")
+
+
+def derived_name(name: str, ending: str) -> str:
+    """Return a name with an ending, cut before it where it would be too long."""
+    return name[: _MOST_LETTERS - len(ending)] + ending
 
 
 def require_tuple(owner: object, label: str, *kinds: type) -> None:
@@ -103,6 +126,12 @@ def require_tuple(owner: object, label: str, *kinds: type) -> None:
     if not isinstance(value, tuple) or not all(isinstance(item, kinds) for item in value):
         names = " or ".join(kind.__name__ for kind in kinds)
         raise unexpected(owner, label, f"a tuple of {names}")
+
+
+def require_instance(owner: object, label: str, kind: type) -> None:
+    """Require the field to be an instance of `kind`."""
+    if not isinstance(getattr(owner, label), kind):
+        raise unexpected(owner, label, f"a {kind.__name__}")
 
 
 def require_instance_or_none(owner: object, label: str, kind: type) -> None:
@@ -126,12 +155,7 @@ def json_document(
     Raises:
         ValueError: not JSON, not an object, or a version that this release cannot read.
     """
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"Expected the JSON of a {what}. Received text that is not: {error}"
-        ) from error
+    data = parsed_json(text, what)
     if not isinstance(data, dict) or "schema_version" not in data:
         raise ValueError(
             f'Expected the JSON of a {what}, an object with "schema_version" among its keys. '
@@ -143,6 +167,11 @@ def json_document(
     return data
 
 
+def repeated(names: Iterable[Any]) -> list[Any]:
+    """Return the names that occur more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
 def _readable_version(version: Any, what: str, newest: int) -> int:
     if is_integer(version) and 1 <= version <= newest:
         return version
@@ -150,7 +179,7 @@ def _readable_version(version: Any, what: str, newest: int) -> int:
     remedy = "Install a newer keras-inception" if is_newer else "Write it again with `to_json`"
     raise ValueError(
         f"Expected a {what} with schema_version {'1' if newest == 1 else f'1 to {newest}'}. "
-        f"Received: schema_version={version!r}. {remedy}."
+        f"Received: schema_version={shown(version)}. {remedy}."
     )
 
 
@@ -193,7 +222,9 @@ def tuple_of(read: Callable[[Any], Any] | None = None) -> Callable[[Any], Any]:
 def require_keys(cls: type, data: Any) -> None:
     """Require an object of a data class's fields; those with defaults may be missing."""
     if not isinstance(data, dict):
-        raise ValueError(f"Expected an object of the keys of {cls.__name__}. Received: {data!r}")
+        raise ValueError(
+            f"Expected an object of the keys of {cls.__name__}. Received: {shown(data)}"
+        )
     known = [item for item in fields(cls) if item.init]
     needed = {item.name for item in known if item.default is MISSING}
     missing = sorted(needed - set(data))
@@ -201,9 +232,15 @@ def require_keys(cls: type, data: Any) -> None:
     if missing or unknown:
         raise ValueError(
             f"Expected the keys of {cls.__name__}. Received: missing keys {missing}, "
-            f"unknown keys {unknown}"
+            f"unknown keys {shown(unknown)}"
         )
 
 
-def _is_finite(value: object) -> bool:
-    return (is_integer(value) or isinstance(value, float)) and math.isfinite(value)  # type: ignore[arg-type]
+def is_finite(value: object) -> bool:
+    """Return whether `value` is a number other than infinity and NaN that a float can hold."""
+    if not (is_integer(value) or isinstance(value, float)):
+        return False
+    try:
+        return math.isfinite(value)  # type: ignore[arg-type]
+    except OverflowError:
+        return False

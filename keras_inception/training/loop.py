@@ -89,7 +89,10 @@ class TrainingLoop:
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from the snapshot."""
         self.trainer.restore(snapshot.arrays)
-        self.progress = Progress(**snapshot.document["progress"])
+        progress = snapshot.document.get("progress")
+        if progress is None:
+            raise ValueError("Expected a snapshot of a training. Received: one without `progress`.")
+        self.progress = Progress(**progress)
 
     def run(self, signals: StopSignals) -> None:
         """Train to the end, or until a signal comes.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_inception.bounded import read_json
 from keras_inception.cost.layers import network_cost
 from keras_inception.data.record import identity as data_identity
 from keras_inception.data.record import write_record
@@ -28,11 +28,11 @@ from keras_inception.files import (
     LABELS_FILE,
     METRICS_FILE,
     MODEL_FILE,
-    PARTIAL,
     RECIPE_FILE,
     SNAPSHOT_FOLDER,
     SPEC_FILE,
     make_writable,
+    remove_leftovers,
     require_empty,
     write_labels,
     write_text,
@@ -42,8 +42,10 @@ from keras_inception.keras_compat import without_tensorflow
 from keras_inception.locks import only_run_in
 from keras_inception.network.build import build_network
 from keras_inception.network.endpoints import freeze_until
+from keras_inception.runtimes.keras_model import load_any_keras
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
+from keras_inception.spec.validation import is_finite
 from keras_inception.training.fine_tune import initialize
 from keras_inception.training.finish import clear, finish_run
 from keras_inception.training.loop import TrainingLoop
@@ -193,7 +195,7 @@ def _new_or_restored_loop(
     identity = _identity(spec, data, recipe, init)
     snapshot = snapshots.newest(set_aside=chief)
     if snapshot is not None:
-        require_same(snapshot.document["identity"], identity, "run", folder)
+        require_same(snapshot.document.get("identity", {}), identity, "run", folder)
     with without_tensorflow():
         keras.utils.set_random_seed(recipe.seed)
     report("building the network")
@@ -233,12 +235,23 @@ def _finished(
     snapshot = Snapshots(folder / SNAPSHOT_FOLDER).newest(set_aside=False)
     if snapshot is not None:
         identity = _identity(spec, data, recipe, init)
-        require_same(snapshot.document["identity"], identity, "run", folder)
-    metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-    model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
+        require_same(snapshot.document.get("identity", {}), identity, "run", folder)
+    metrics = _read_metrics(folder / METRICS_FILE)
+    model = load_any_keras(folder / MODEL_FILE)
     if chief:
         clear(folder)
     return TrainResult(model, folder, metrics)
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    metrics = read_json(path, "record of a run")
+    numbers = ("top_1", "top_5", "seconds")
+    if not isinstance(metrics, dict) or not all(is_finite(metrics.get(key)) for key in numbers):
+        raise ValueError(
+            f"Expected the metrics of a run, with {', '.join(numbers)}. Received: {str(path)!r} of "
+            "another shape. Choose another folder."
+        )
+    return metrics
 
 
 def prepare_run(
@@ -297,8 +310,8 @@ def _begin_folder(folder: Path, spec: NetworkSpec, data: ImageData, recipe: Reci
     """The texts of a run; a run that goes on keeps what it has."""
     snapshots = folder / SNAPSHOT_FOLDER
     snapshots.mkdir(exist_ok=True)
-    for leftover in (*folder.glob(f"{PARTIAL}*"), *snapshots.glob(f"{PARTIAL}*")):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    remove_leftovers(folder)
+    remove_leftovers(snapshots)
     if any(snapshots.iterdir()):
         return
     write_text(folder / SPEC_FILE, spec.to_json())

@@ -23,6 +23,7 @@ class StopSignals:
     than the main one, nothing changes. A signal that is ignored (nohup) stays ignored.
 
     Args:
+        numbers: the signals, those three by default.
         acknowledge: called with the count of signals so far, in a thread of its own: at once, while
             the main thread may compile for minutes in C++.
 
@@ -30,8 +31,13 @@ class StopSignals:
         received: the first signal.
     """
 
-    def __init__(self, acknowledge: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self,
+        acknowledge: Callable[[int], None] | None = None,
+        numbers: tuple[int, ...] = _SIGNALS,
+    ) -> None:
         self.received: int | None = None
+        self._numbers = numbers
         self._acknowledge = acknowledge
         self._before: dict[int, Any] = {}
         self._watch: _Watch | None = None
@@ -44,7 +50,7 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is not threading.main_thread():
             return self
-        for number in _SIGNALS:
+        for number in self._numbers:
             if signal.getsignal(number) != signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._request)
         if self._acknowledge:

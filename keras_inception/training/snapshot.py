@@ -16,10 +16,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_inception.bounded import (
+    LEAST_BYTES,
+    Allowance,
+    bytes_on_disk,
+    check_zip,
+    parsed_json,
+)
 from keras_inception.files import aside
+from keras_inception.spec.validation import is_finite
 
 KEPT = 2
 _DOCUMENT = "document"
+# Of the year 9999, the last that Python's dates have.
+_LAST_SECOND = 253_000_000_000
+_PROGRESS: dict[str, Any] = {
+    "step": int,
+    "epoch": int,
+    "sums": dict,
+    "history": dict,
+    "seconds": int | float,
+    "finished": bool,
+}
 
 
 class Snapshot(NamedTuple):
@@ -102,9 +120,9 @@ class Snapshots:
         """The numbers of the newest snapshot that can be read, without its arrays."""
         for path in reversed(self._files()):
             try:
+                _check_size(path)
                 with np.load(path) as arrays:
-                    document: dict[str, Any] = json.loads(arrays[_DOCUMENT].item())
-                    return document
+                    return _document(arrays, path)
             except Exception:  # NumPy and zipfile raise anything on damaged bytes
                 continue
         return None
@@ -114,13 +132,55 @@ class Snapshots:
 
 
 def _read(path: Path) -> Snapshot:
+    _check_size(path)
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
     with np.load(path) as arrays:
-        document = json.loads(arrays[_DOCUMENT].item())
+        document = _document(arrays, path)
         names = [name for name in arrays.files if name != _DOCUMENT]
         return Snapshot(document, {name: arrays[name] for name in names})
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a snapshot that unpacks to more than it has: NumPy compresses nothing here."""
+    check_zip(path, Allowance(path, max(LEAST_BYTES, 2 * bytes_on_disk(path))))
+
+
+def _document(arrays: Any, path: Path) -> dict[str, Any]:
+    """The numbers of a snapshot, in which those that are read later have their types.
+
+    Raises:
+        ValueError: of another shape.
+    """
+    document = parsed_json(str(arrays[_DOCUMENT].item()), "snapshot")
+    if not (
+        isinstance(document, dict)
+        and _is_progress(document.get("progress"))
+        and is_finite(document.get("saved_at", 0.0))
+        and 0 <= document.get("saved_at", 0.0) < _LAST_SECOND
+        and isinstance(document.get("identity", {}), dict)
+    ):
+        raise ValueError(f"Expected a snapshot's numbers. Received: others, in {str(path)!r}.")
+    return document
+
+
+def _is_progress(progress: Any) -> bool:
+    """Whether a value has the fields of `Progress`, or is None: a snapshot of something else."""
+    if progress is None:
+        return True
+    if not isinstance(progress, dict) or progress.keys() != _PROGRESS.keys():
+        return False
+    rows = progress["history"]
+    return all(isinstance(progress[key], kind) for key, kind in _PROGRESS.items()) and all(
+        isinstance(value, int | float)
+        for row in (progress["sums"].values(), *(rows.values() if _has_lists(rows) else [[None]]))
+        for value in row
+    )
+
+
+def _has_lists(rows: Any) -> bool:
+    return isinstance(rows, dict) and all(isinstance(row, list) for row in rows.values())
 
 
 def require_same(old: dict[str, Any], new: dict[str, Any], what: str, folder: Path) -> None:

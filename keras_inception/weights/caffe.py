@@ -6,6 +6,7 @@ of the fields: caffe.proto. Layer names: models/bvlc_googlenet/train_val.prototx
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,19 @@ from typing import Any
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
+from keras_inception.bounded import read_file
 from keras_inception.spec.network import LRNSpec, NetworkSpec
 from keras_inception.spec.variants import PAPER
 from keras_inception.weights.source import (
     Arrays,
     Source,
+    allowance,
     check_lrn,
     pair_units,
     with_classes,
     with_heads_of,
 )
+from keras_inception.weights.wire import check_message
 
 _PACKAGE = "keras_inception.caffe"
 # message: {field: (number, type, "repeated" or "packed", default)}; a capital letter is a message.
@@ -63,18 +67,18 @@ _PARTS = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
 _BLOBS = ("weights", "bias")
 
 
-def read(path: Path) -> Arrays:
+def read(path: Path, spec: NetworkSpec | None = None) -> Arrays:
     """All blobs, as "LAYER:weights" and "LAYER:bias".
 
     Raises:
         ValueError: if it is not a Caffe network, or a blob's size and shape differ.
     """
-    return _arrays(_parse(path), path)
+    return _arrays(_parse(path, spec), path)
 
 
 def source(path: Path, spec: NetworkSpec | None) -> Source:
     """Read a network for a spec, by default `paper`."""
-    net = _parse(path)
+    net = _parse(path, spec)
     arrays = _arrays(net, path)
     spec = spec or with_classes(PAPER, arrays, "loss3/classifier:bias", 0)
     if lrn := [layer for layer in _layers(net) if layer.HasField("lrn_param")]:
@@ -99,10 +103,12 @@ def name_map(spec: NetworkSpec) -> dict[str, str]:
     }
 
 
-def _parse(path: Path) -> Any:
+def _parse(path: Path, spec: NetworkSpec | None) -> Any:
+    data = read_file(path, allowance(path, spec))
     net = _net_class()()
+    check_message(data, net.DESCRIPTOR, allowance(path, spec), "a .caffemodel")
     try:
-        net.ParseFromString(path.read_bytes())
+        net.ParseFromString(data)
     except message.DecodeError as error:
         raise ValueError(f"Expected a .caffemodel. Received: {str(path)!r} ({error})") from error
     if not _layers(net):
@@ -130,12 +136,13 @@ def _arrays(net: Any, path: Path) -> Arrays:
 
 
 def _array(blob: Any, name: str, path: Path) -> np.ndarray:
-    numbers = np.asarray(blob.data or blob.double_data, np.float32)
+    values = blob.data or blob.double_data
+    numbers = np.fromiter(values, np.float32, len(values))
     legacy = (blob.num, blob.channels, blob.height, blob.width)
     shape = tuple(blob.shape.dim) if blob.HasField("shape") else legacy
-    if int(np.prod(shape)) != numbers.size:
+    if math.prod(shape) != numbers.size:
         raise ValueError(
-            f"Expected {int(np.prod(shape))} numbers of {name!r}, for its shape {shape}. "
+            f"Expected {math.prod(shape)} numbers of {name!r}, for its shape {shape}. "
             f"Received: {numbers.size} in {str(path)!r}."
         )
     if not blob.HasField("shape"):  # always four numbers there, for any rank

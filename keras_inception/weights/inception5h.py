@@ -5,20 +5,22 @@ The graph is parsed as a protobuf message and never run. Node names are those of
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
+from keras_inception.bounded import read_file, read_zip
 from keras_inception.spec.network import LRNSpec, NetworkSpec
 from keras_inception.spec.variants import INCEPTION5H
 from keras_inception.weights.source import (
     Arrays,
     Source,
+    allowance,
     check_lrn,
     pair_units,
     with_classes,
     with_heads_of,
 )
+from keras_inception.weights.wire import check_message
 
 _MEMBER = "tensorflow_inception_graph.pb"
 _PARTS = (
@@ -31,19 +33,19 @@ _PARTS = (
 )
 
 
-def read(path: Path) -> Arrays:
+def read(path: Path, spec: NetworkSpec | None = None) -> Arrays:
     """Return all floating-point constants of rank 1 or more.
 
     Raises:
         ValueError: not a frozen graph.
     """
-    return _arrays(_parse(path))
+    return _arrays(_parse(path, spec), path, spec)
 
 
 def source(path: Path, spec: NetworkSpec | None) -> Source:
     """Read a graph for a spec, by default `inception5h`; its own LRN nodes must agree with it."""
-    graph = _parse(path)
-    arrays = _arrays(graph)
+    graph = _parse(path, spec)
+    arrays = _arrays(graph, path, spec)
     spec = spec or with_classes(INCEPTION5H, arrays, "softmax2_b", 0)
     check_lrn(path, spec, [_lrn(node) for node in graph.node if node.op == "LRN"])
     names = with_heads_of(arrays, name_map(spec), spec)
@@ -71,19 +73,19 @@ def name_map(spec: NetworkSpec) -> dict[str, str]:
     }
 
 
-def _parse(path: Path) -> Any:
+def _parse(path: Path, spec: NetworkSpec | None) -> Any:
     import tensorflow as tf
     from google.protobuf import message
 
     graph = tf.compat.v1.GraphDef()
+    if path.suffix.lower() == ".zip":
+        (data,) = read_zip(path, allowance(path, spec), _MEMBER)
+    else:
+        data = read_file(path, allowance(path, spec))
+    check_message(data, graph.DESCRIPTOR, allowance(path, spec), "a frozen graph")
     try:
-        if path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                data = archive.read(_MEMBER)
-        else:
-            data = path.read_bytes()
         graph.ParseFromString(data)
-    except (message.DecodeError, zipfile.BadZipFile, KeyError) as error:
+    except message.DecodeError as error:
         raise ValueError(
             f"Expected a frozen graph, or a zip that holds {_MEMBER!r}. "
             f"Received: {str(path)!r} ({error})"
@@ -91,13 +93,15 @@ def _parse(path: Path) -> Any:
     return graph
 
 
-def _arrays(graph: Any) -> Arrays:
+def _arrays(graph: Any, path: Path, spec: NetworkSpec | None) -> Arrays:
     import tensorflow as tf
 
-    arrays = {}
+    arrays, allowed = {}, allowance(path, spec)
     for node in graph.node:
         tensor = node.attr["value"].tensor if node.op == "Const" else None
         if tensor is not None and tensor.tensor_shape.dim and tensor.dtype == tf.float32:
+            shape = [dim.size for dim in tensor.tensor_shape.dim]
+            allowed.take_array(node.name, shape, 4)  # one value may stand for all of an array
             arrays[node.name] = tf.make_ndarray(tensor)
     return arrays
 

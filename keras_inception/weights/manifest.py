@@ -17,6 +17,14 @@ class Digest:
     value: str
     source: str
 
+    @property
+    def is_complete(self) -> bool:
+        """Return whether all digits are known."""
+        return len(self.value) == _DIGITS[self.algorithm]
+
+
+_DIGITS = {"sha1": 40, "sha256": 64}
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsEntry:
@@ -26,7 +34,8 @@ class WeightsEntry:
         name: for the command line and the cache.
         variant: the network it is for, with its pixel convention and class count.
         url, filename: of the published file.
-        digest: None if no public source states one; only keys and shapes are checked then.
+        digest: None if no public source states one. The sha256 of the first file whose keys and
+            shapes fit is then recorded in the cache, and also where only some digits are known.
         pixels: the convention of the network's pixels, as in `NetworkSpec`.
         classes: of the published file.
         licence: of the weights, as their source states it.
@@ -63,6 +72,7 @@ MANIFEST: tuple[WeightsEntry, ...] = (
     WeightsEntry(
         name="bvlc",
         variant="paper",
+        # BVLC gives an http address; the digest is what counts.
         url="http://dl.caffe.berkeleyvision.org/bvlc_googlenet.caffemodel",
         filename="bvlc_googlenet.caffemodel",
         digest=Digest(
@@ -98,9 +108,20 @@ MANIFEST: tuple[WeightsEntry, ...] = (
     WeightsEntry(
         name="slim",
         variant="slim",
-        url="http://download.tensorflow.org/models/inception_v1_2016_08_28.tar.gz",
+        # The bucket of http://download.tensorflow.org, over https.
+        url=(
+            "https://storage.googleapis.com/download.tensorflow.org/models/"
+            "inception_v1_2016_08_28.tar.gz"
+        ),
         filename="inception_v1_2016_08_28.tar.gz",
-        digest=None,
+        digest=Digest(
+            algorithm="sha256",
+            value="7a620c430fcaba8f8f716241f5148c4c47c035cce4e49ef02cfbe6cd1adf96a6",
+            source=(
+                "https://github.com/openvinotoolkit/open_model_zoo/blob/master/models/public/"
+                "googlenet-v1-tf/model.yml"
+            ),
+        ),
         pixels="tf",
         classes=1001,
         class_index=1,
@@ -128,7 +149,11 @@ MANIFEST: tuple[WeightsEntry, ...] = (
         variant="inception5h",
         url="https://storage.googleapis.com/download.tensorflow.org/models/inception5h.zip",
         filename="inception5h.zip",
-        digest=None,
+        digest=Digest(
+            algorithm="sha256",
+            value="d13569f6a98159de37e92e9c8ec4dae8f674fbf475f69fe6199b514f756d4364",
+            source="https://github.com/tensorflow/tensorflow/blob/v1.4.0/WORKSPACE",
+        ),
         pixels="inception5h",
         classes=1008,
         class_index=None,

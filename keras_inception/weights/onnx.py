@@ -25,14 +25,14 @@ from keras_inception.weights.onnx_graph import Graph, attribute, geometry, parse
 from keras_inception.weights.source import Arrays, Source, check_lrn
 
 
-def read(path: Path) -> Arrays:
+def read(path: Path, spec: NetworkSpec | None = None) -> Arrays:
     """Return all floating-point initializers and constants of rank 1 or more by name.
 
     Raises:
         MissingPackageError: onnx is not installed.
         ValueError: not an ONNX model.
     """
-    graph = Graph(path, parse(path))
+    graph = Graph(path, parse(path, spec), spec)
     return {
         name: array
         for name, array in graph.constants.items()
@@ -42,7 +42,7 @@ def read(path: Path) -> Arrays:
 
 def source(path: Path, spec: NetworkSpec | None) -> Source:
     """Read a graph for a spec, by default `paper`, or `paper_floor` if its pools round down."""
-    walk = _Walk(Graph(path, parse(path)), spec or PAPER)
+    walk = _Walk(Graph(path, parse(path, spec), spec), spec or PAPER)
     names = walk.run()
     if spec is None:
         spec = {"ceil": PAPER, "valid": PAPER_FLOOR}[walk.rounding]
@@ -194,7 +194,9 @@ class _Walk:
         pool = self.graph.producer(mean, "AveragePool", where=name)
         window = attribute(pool, "kernel_shape")
         padded = self.graph.producer(pool.input[0], "Pad", "Unsqueeze", "Mul", where=name)
-        while padded.op_type != "Mul":
+        for _ in self.graph.proto.node:  # a cycle would have no end
+            if padded.op_type == "Mul":
+                break
             padded = self.graph.producer(padded.input[0], "Pad", "Unsqueeze", "Mul", where=name)
         if set(padded.input) != {div.input[0]} or sorted(window)[:-1] != [1] * (len(window) - 1):
             raise self._unlike("local response normalization", div)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import io
-import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 
+from keras_inception.bounded import read_file, shown
 from keras_inception.spec.network import INPUT_NAME_PREFIX, NetworkSpec
 from keras_inception.spec.pixels import CONVENTIONS, PREPROCESSING_PREFIX
+from keras_inception.weights.hdf5 import check_hdf5
+from keras_inception.weights.keras_file import checked_keras_file, own_allowance
 from keras_inception.weights.source import Arrays, Source
 
-_CONFIG = "config.json"  # in a .keras file
-_MEMBER = "model.weights.h5"  # likewise
 _KERNEL = ("kernel", "bias")
 _BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
@@ -28,18 +27,24 @@ def read(path: Path) -> Arrays:
         ValueError: if it is not a file of Keras 3, or its layers have no names.
     """
     try:
-        if path.suffix.lower() == ".keras":
-            with zipfile.ZipFile(path) as archive:
-                data = io.BytesIO(archive.read(_MEMBER))
-            with h5py.File(data) as file:
-                return _arrays(file, path)
-        with h5py.File(path) as file:
-            return _arrays(file, path)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        content = _checked(path)
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"Expected a `.weights.h5` or `.keras` file of Keras 3. Received: {str(path)!r} "
             f"({error})"
         ) from error
+    with h5py.File(content) as file:
+        return _arrays(file, path)
+
+
+def _checked(path: Path) -> BinaryIO:
+    """Return the HDF5 file, checked and in memory, so that nothing else is read afterwards."""
+    if path.suffix.lower() == ".keras":
+        return checked_keras_file(path)[1]
+    content = io.BytesIO(read_file(path, own_allowance(path)))
+    check_hdf5(content, own_allowance(path))
+    content.seek(0)
+    return content
 
 
 def source(path: Path, spec: NetworkSpec | None) -> Source:
@@ -58,9 +63,8 @@ def pixel_convention(path: Path) -> str | None:
     if path.suffix.lower() != ".keras":
         return None
     try:
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read(_CONFIG))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        config, _ = checked_keras_file(path)
+    except OSError as error:
         raise ValueError(
             f"Expected a `.keras` file of Keras 3. Received: {str(path)!r} ({error})"
         ) from error
@@ -86,9 +90,15 @@ def _names(config: Any) -> Iterator[str]:
 
 def _arrays(file: h5py.File, path: Path) -> Arrays:
     arrays = {}
-    for group in file["layers"].values():
-        variables = group.get("vars")
-        if variables is None or not len(variables):
+    layers = file.get("layers")
+    if not isinstance(layers, h5py.Group):
+        raise ValueError(
+            "Expected a `.weights.h5` or `.keras` file of Keras 3, with a group `layers`. "
+            f"Received: {str(path)!r}"
+        )
+    for group in layers.values():
+        variables = group.get("vars") if isinstance(group, h5py.Group) else None
+        if not isinstance(variables, h5py.Group) or not len(variables):
             continue
         layer = variables.attrs.get("name")
         if layer is None:
@@ -96,12 +106,18 @@ def _arrays(file: h5py.File, path: Path) -> Arrays:
                 f"Expected layers with names in {str(path)!r}. Received: one without, as Keras "
                 "before 3.12 wrote them. Load it with that Keras and save it with this one."
             )
-        labels = _BATCH_NORM[-len(variables) :] if layer.endswith("_bn") else _KERNEL
+        labels = _BATCH_NORM[-len(variables) :] if str(layer).endswith("_bn") else _KERNEL
         if len(variables) > len(labels):
             raise ValueError(
                 f"Expected at most {len(labels)} weights in layer {layer!r}. "
                 f"Received: {len(variables)} in {str(path)!r}."
             )
         for index in range(len(variables)):
-            arrays[f"{layer}/{labels[index]}"] = variables[str(index)][()]
+            array = variables[str(index)]
+            if not isinstance(layer, str) or not isinstance(array, h5py.Dataset):
+                raise ValueError(
+                    f"Expected arrays in layer {shown(layer)}. Received: a group, or a name that "
+                    f"is no text, in {str(path)!r}."
+                )
+            arrays[f"{layer}/{labels[index]}"] = array[()]
     return arrays

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
+from keras_inception.bounded import shown
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.weights import caffe, inception5h, onnx, own, slim, torchvision
 from keras_inception.weights.source import Source
@@ -33,9 +34,17 @@ def read_source(path: Path, spec: NetworkSpec | None = None, classes: int | None
             f"Expected a file of weights. Received: {str(path)!r}, which is not there."
         )
     reader = _reader(path)
-    if reader is slim:
-        return slim.source(path, spec, classes)
-    return reader.source(path, spec)
+    try:
+        if reader is slim:
+            return slim.source(path, spec, classes)
+        return reader.source(path, spec)
+    except (ValueError, ImportError):
+        raise
+    except Exception as error:  # a file may lack anything that its format always has
+        raise ValueError(
+            f"Expected a whole file of weights. Received: {str(path)!r}, which lacks parts that "
+            f"its format always has ({type(error).__name__}: {shown(str(error))})."
+        ) from error
 
 
 def pixel_conventions(path: Path) -> tuple[str, ...]:

@@ -6,15 +6,15 @@ files. Both are read without a session. Names: tf_slim/nets/inception_v1.py.
 
 from __future__ import annotations
 
+import glob
 import re
-import shutil
-import tarfile
 import tempfile
 from pathlib import Path
 
+from keras_inception.bounded import require_file, shown, tar_files
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import SLIM
-from keras_inception.weights.source import Arrays, Source, pair_units, with_classes
+from keras_inception.weights.source import Arrays, Source, allowance, pair_units, with_classes
 
 _SCOPE = "InceptionV1/"
 _LOGITS = f"{_SCOPE}Logits/Conv2d_0c_1x1"
@@ -38,35 +38,25 @@ _TRAINING_STATE = re.compile(
 )
 
 
-def read(path: Path) -> Arrays:
+def read(path: Path, spec: NetworkSpec | None = None) -> Arrays:
     """Return all variables of the network in a checkpoint, without the training state.
 
     Raises:
         ValueError: if there is no checkpoint, more than one, or a damaged one.
     """
     if not path.name.endswith((".tar.gz", ".tgz", ".tar")):
-        return _read_checkpoint(_prefix(path))
-    with tempfile.TemporaryDirectory() as folder:
+        return _read_checkpoint(_prefix(path), spec)
+    with tempfile.TemporaryDirectory() as folder:  # TensorFlow reads checkpoints from files only
         try:
-            with tarfile.open(path) as archive:
-                _unpack(archive, Path(folder))
-        except (tarfile.TarError, EOFError, OSError) as error:
+            for name, content in tar_files(path, allowance(path, spec)):
+                file = Path(folder, name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+        except OSError as error:
             raise ValueError(
                 f"Expected a tarball of a TF-Slim checkpoint. Received: {str(path)!r} ({error})"
             ) from error
-        return _read_checkpoint(_prefix(Path(folder)))
-
-
-def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
-    """Unpack only regular files inside the folder (Python 3.11.4 has `filter="data"` for this)."""
-    for member in archive:
-        content = archive.extractfile(member) if member.isfile() else None
-        if content is not None:
-            parts = (part for part in Path(member.name).parts if part not in ("/", ".."))
-            file = folder.joinpath(*parts)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("wb") as copy:
-                shutil.copyfileobj(content, copy)
+        return _read_checkpoint(_prefix(Path(folder)), spec)
 
 
 def source(path: Path, spec: NetworkSpec | None, classes: int | None) -> Source:
@@ -74,7 +64,7 @@ def source(path: Path, spec: NetworkSpec | None, classes: int | None) -> Source:
 
     The background, row 0 of 1001 classes, is dropped unless `classes` is 1001.
     """
-    arrays = read(path)
+    arrays = read(path, spec)
     if classes != _BACKGROUND_CLASSES:
         for name in (f"{_LOGITS}/weights", f"{_LOGITS}/biases"):
             if name in arrays and arrays[name].shape[-1] == _BACKGROUND_CLASSES:
@@ -105,13 +95,27 @@ def name_map(spec: NetworkSpec) -> dict[str, str]:
     return names
 
 
-def _read_checkpoint(prefix: Path) -> Arrays:
+def _read_checkpoint(prefix: Path, spec: NetworkSpec | None) -> Arrays:
     import tensorflow as tf
 
+    files = [prefix, *prefix.parent.glob(f"{glob.escape(prefix.name)}.*")]
+    for file in files:  # a pipe among the parts of a checkpoint would never end
+        if file.exists():
+            require_file(file)
+            allowance(prefix, spec).take(file.name, file.stat().st_size)
     try:
         reader = tf.train.load_checkpoint(str(prefix))
-        names = sorted(reader.get_variable_to_shape_map())
-        return {name: reader.get_tensor(name) for name in names if not _TRAINING_STATE.match(name)}
+        shapes, types = (
+            reader.get_variable_to_shape_map(),
+            reader.get_variable_to_dtype_map(),
+        )
+        names = [name for name in sorted(shapes) if not _TRAINING_STATE.match(name)]
+        allowed = allowance(prefix, spec)
+        for name in names:
+            if not types[name].is_floating:
+                raise ValueError(f"{shown(name)} is of {types[name].name}, not of numbers")
+            allowed.take_array(name, shapes[name], types[name].size)
+        return {name: reader.get_tensor(name) for name in names}
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"Expected a TF-Slim checkpoint. Received: {str(prefix)!r} ({error})"

@@ -8,11 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_inception.bounded import LEAST_BYTES, Allowance
+from keras_inception.cost.layers import network_cost
 from keras_inception.spec.network import ConvSpec, LRNSpec, NetworkSpec
 
 Arrays = dict[str, np.ndarray]
 # Largest relative rounding error of an LRN constant stored as float32.
 _FLOAT32 = 1e-6
+# For a network of any size, whose parameters then do not depend on it.
+_ANY_SIZE = 1024
+# Bytes for each parameter: a checkpoint also holds an optimizer's slots and averages.
+_COPIES = 4 * 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +39,21 @@ class Source:
     arrays: Arrays
     names: Mapping[str, str]
     channels_first: bool
+
+
+def allowance(path: Path, spec: NetworkSpec | None = None) -> Allowance:
+    """Return what the reader of a file may unpack or allocate, by the size of the network.
+
+    Args:
+        path: of the file.
+        spec: the network; None: any of the public sets, the largest of which has 54 MB.
+    """
+    if spec is None:
+        return Allowance(path)
+    height, width, channels = spec.input_shape
+    sized = replace(spec, input_shape=(height or _ANY_SIZE, width or _ANY_SIZE, channels))
+    total = network_cost(sized, auxiliary=bool(spec.aux)).total
+    return Allowance(path, max(LEAST_BYTES, _COPIES * (total.params + total.non_trainable)))
 
 
 def converted(source: Source) -> Arrays:

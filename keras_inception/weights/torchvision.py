@@ -9,13 +9,25 @@ Names: torchvision/models/googlenet.py.
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from keras_inception.bounded import check_zip, read_file, read_zip
 from keras_inception.packages import explained_imports
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import TORCHVISION
-from keras_inception.weights.source import Arrays, Source, pair_units, with_classes, with_heads_of
+from keras_inception.weights.source import (
+    Arrays,
+    Source,
+    allowance,
+    pair_units,
+    with_classes,
+    with_heads_of,
+)
 
 _PARTS = ("branch1", "branch2.0", "branch2.1", "branch3.0", "branch3.1", "branch4.1")
 _BATCH_NORM = {
@@ -24,10 +36,17 @@ _BATCH_NORM = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
+# torch's older format has five pickles before the tensors; the first two are these numbers.
+_PICKLES = 5
+_PROTOCOL = b"\x80"  # the first operation of a pickle
+_MAGIC = (0x1950A86A20F9469CFC6C, 1001)
+# A state dict has some ten thousand operations, and names a tensor's elements once.
+_MOST_OPERATIONS = 1_000_000
+_ITEM_SIZE = 4
 _COUNTER = ".num_batches_tracked"  # number of training steps; not used in inference
 
 
-def read(path: Path) -> Arrays:
+def read(path: Path, spec: NetworkSpec | None = None) -> Arrays:
     """Return all arrays of a state dict, without the batch counters.
 
     Raises:
@@ -35,13 +54,13 @@ def read(path: Path) -> Arrays:
         ValueError: if it is not a state dict, or contains more than tensors.
     """
     read = _read_safetensors if path.suffix.lower() == ".safetensors" else _read_torch
-    tensors = read(path)
+    tensors = read(path, spec)
     return {name: array for name, array in tensors.items() if not name.endswith(_COUNTER)}
 
 
 def source(path: Path, spec: NetworkSpec | None) -> Source:
     """Read a state dict for a spec, by default `torchvision`."""
-    arrays = read(path)
+    arrays = read(path, spec)
     spec = spec or with_classes(TORCHVISION, arrays, "fc.bias", 0)
     names = with_heads_of(arrays, name_map(spec), spec)
     return Source(path=path, spec=spec, arrays=arrays, names=names, channels_first=True)
@@ -71,9 +90,10 @@ def name_map(spec: NetworkSpec) -> dict[str, str]:
     return names
 
 
-def _read_torch(path: Path) -> Arrays:
+def _read_torch(path: Path, spec: NetworkSpec | None) -> Arrays:
     with explained_imports():
         import torch
+    _check_torch(path, spec)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
@@ -86,16 +106,64 @@ def _read_torch(path: Path) -> Arrays:
             f"Expected a state dict: names and tensors alone. Received: {kind} in {str(path)!r}. "
             "Save `model.state_dict()` of the network."
         )
-    return {name: tensor.numpy() for name, tensor in state.items()}
+    allowed = allowance(path, spec)
+    for name, tensor in state.items():
+        # One number may stand for all of an array, by strides of 0.
+        allowed.take_array(str(name), tensor.shape, tensor.element_size())
+    try:
+        return {str(name): tensor.detach().numpy() for name, tensor in state.items()}
+    except (RuntimeError, TypeError) as error:  # sparse, quantized, bfloat16 or without storage
+        raise ValueError(
+            f"Expected a state dict of ordinary tensors. Received: {str(path)!r} ({error})"
+        ) from error
 
 
-def _read_safetensors(path: Path) -> Arrays:
+def _check_torch(path: Path, spec: NetworkSpec | None) -> None:
+    """Bound what torch allocates for a file: zipped as its members say, or by the pickles' numbers.
+
+    Raises:
+        ValueError: no regular file, or larger than weights are.
+    """
+    data = read_file(path, allowance(path, spec))
+    if data.startswith(b"PK"):
+        names = check_zip(path, allowance(path, spec))
+        pickles = [name for name in names if name.lower().endswith("data.pkl")]
+        content = read_zip(path, allowance(path, spec), *pickles)
+    else:
+        content = [data]
+    for pickled in content:
+        arguments = _arguments(pickled, path)
+        numbers = sum(abs(number) for number in arguments if isinstance(number, int))
+        allowance(path, spec).take("sizes of tensors", numbers * _ITEM_SIZE)
+
+
+def _arguments(data: bytes, path: Path) -> Iterator[Any]:
+    """Yield the arguments of the operations in the pickles of a file, without running them."""
+    stream, count = io.BytesIO(data), 0
+    try:
+        for _ in range(_PICKLES):
+            for _, argument, _ in pickletools.genops(stream):
+                count += 1
+                if count > _MOST_OPERATIONS:
+                    raise ValueError(f"over {_MOST_OPERATIONS:,} operations")
+                if argument not in _MAGIC:
+                    yield argument
+            if data[stream.tell() : stream.tell() + 1] != _PROTOCOL:
+                break
+    except (ValueError, EOFError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"Expected a state dict of tensors. Received: {str(path)!r} ({error})"
+        ) from error
+
+
+def _read_safetensors(path: Path, spec: NetworkSpec | None) -> Arrays:
     with explained_imports():
         import safetensors
         import safetensors.numpy
+    data = read_file(path, allowance(path, spec))
     try:
-        return safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
+        return safetensors.numpy.load(data)
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"Expected a file of safetensors. Received: {str(path)!r} ({error})"
         ) from error

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import keras_tuner
@@ -20,12 +22,17 @@ from tuning.engine.control import TrialControl, point_of
 from tuning.engine.halving import Halving
 from tuning.engine.keras_tuner_compat import OracleHooks, synchronized
 from tuning.engine.leases import LEASE_SECONDS, Cause, Leases, ProcessReport
+from tuning.engine.records import oracle_state, read_or_set_aside
 from tuning.engine.results import Bounds, check_point, check_results, check_space
-from tuning.engine.trial_files import TrialFiles, read_json
+from tuning.engine.trial_files import TrialFiles
 from tuning.space import Value
 
 MAX_CONSECUTIVE_FAILURES = 8
 STOP: dict[str, Any] = {"status": TrialStatus.STOPPED, "values": None}
+_UNREADABLE = (
+    "trial.json could not be read, and is set aside as trial.unreadable: whether this trial was "
+    "completed, and with what result, is not known"
+)
 _ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 # What a worker may report; KerasTuner turns INVALID into FAILED.
 _ENDINGS = (*_ENDED, TrialStatus.INVALID)
@@ -331,18 +338,38 @@ class SearchOracle(OracleHooks):
         """Resume from the folder; workers that outlived the chief keep their trials."""
         for trial_id, state in self.files.read_trials():
             self.trials[trial_id] = self._loaded(trial_id, state)
-        if (state := read_json(self.state_file)) is not None:
-            self.set_state(state)
+        state = read_or_set_aside(Path(self.state_file), oracle_state)
+        if state is not None:
+            self._restore(state)
         self._reconcile()
         self.leases.restart(self.ongoing_trials)
         self._resumed_after = len(self.end_order)  # earlier failures do not end it again
 
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Set a state; nothing of one that KerasTuner refuses: the trials' files say more."""
+        space = self.hyperparameters
+        for key in ("start_order", "end_order", "retry_queue"):
+            state[key] = [trial_id for trial_id in state[key] if trial_id in self.trials]
+        hashes, tried = state["id_to_hash"], state["tried_so_far"]
+        state["id_to_hash"] = {key: value for key, value in hashes.items() if value in tried}
+        ongoing = state["ongoing_trials"]
+        state["ongoing_trials"] = {t: key for t, key in ongoing.items() if key in self.trials}
+        try:
+            self.set_state(state)
+        except Exception as error:  # KerasTuner's, for parts of another shape
+            warnings.warn(f"{self.state_file} is not used ({error!r}).", stacklevel=2)
+            self.hyperparameters = space
+            self.ongoing_trials = {}
+
     def _loaded(self, trial_id: str, state: dict[str, Any] | None) -> Trial:
-        if state is not None:
-            trial = Trial.from_state(state)
-        else:
+        trial = None
+        try:
+            trial = None if state is None else Trial.from_state(state)
+        except Exception as error:  # KerasTuner's, for hyperparameters of another shape
+            self.files.set_aside(trial_id, error)
+        if trial is None:
             trial = Trial(keras_tuner.HyperParameters(), trial_id, TrialStatus.FAILED)
-            trial.message = "trial.json could not be read"
+            trial.message = _UNREADABLE
             self.save_trial(trial)
         network = self.files.read_network(trial_id)
         if network or trial.hyperparameters.values:

@@ -7,15 +7,14 @@ writes in place; a file that it left half written is set aside when it is read.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from keras_inception.files import SPEC_FILE, write_text
+from tuning.engine.records import TRIAL_PREFIX, read_or_set_aside, set_aside, trial_state
 
 TRIAL_FILE = "trial.json"
-_TRIAL_PREFIX = "trial_"
 
 
 class TrialFiles:
@@ -31,7 +30,11 @@ class TrialFiles:
     def read_trials(self) -> Iterator[tuple[str, dict[str, Any] | None]]:
         """Each trial's id and state, in order; None: it could not be read and is set aside."""
         for file in trial_files(self._folder):
-            yield file.parent.name.removeprefix(_TRIAL_PREFIX), read_json(file)
+            yield file.parent.name.removeprefix(TRIAL_PREFIX), read_or_set_aside(file, trial_state)
+
+    def set_aside(self, trial_id: str, error: Exception) -> None:
+        """Rename the state of a trial that cannot be used, with a warning."""
+        set_aside(self._folder_of(trial_id) / TRIAL_FILE, error)
 
     def write_network(self, trial_id: str, text: str) -> None:
         """Write the network that a trial stands for."""
@@ -39,27 +42,15 @@ class TrialFiles:
 
     def read_network(self, trial_id: str) -> str | None:
         """What `write_network` wrote; None: nothing."""
-        file = self._folder / f"{_TRIAL_PREFIX}{trial_id}" / SPEC_FILE
+        file = self._folder / f"{TRIAL_PREFIX}{trial_id}" / SPEC_FILE
         return file.read_text(encoding="utf-8") if file.exists() else None
 
     def _folder_of(self, trial_id: str) -> Path:
-        folder = self._folder / f"{_TRIAL_PREFIX}{trial_id}"
+        folder = self._folder / f"{TRIAL_PREFIX}{trial_id}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
 
 def trial_files(folder: Path) -> list[Path]:
     """The trial.json of each trial of a search, in the order of their ids."""
-    return sorted(folder.glob(f"{_TRIAL_PREFIX}*/{TRIAL_FILE}"))
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """What a JSON file holds; None: no file, or no JSON, which is set aside with a warning."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        warnings.warn(f"{path} cannot be read ({error}) and is set aside.", stacklevel=2)
-        path.replace(path.with_suffix(".unreadable"))
-        return None
+    return sorted(folder.glob(f"{TRIAL_PREFIX}*/{TRIAL_FILE}"))

@@ -1,0 +1,230 @@
+"""Crafted files: each is refused in one line, in little memory, time and disk.
+
+`hostile_files.py` writes them and reads them in a process with limits, once for all tests.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hostile_files import SECRET
+
+from keras_inception import GoogLeNet
+from keras_inception.bounded import Allowance
+from keras_inception.network.build import build_network
+from keras_inception.spec.variants import VARIANTS
+from keras_inception.weights.readers import read_source
+from keras_inception.weights.source import allowance
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+# By file, what the refusal names.
+REFUSED = {
+    "external.weights.h5": "stored outside of the file",
+    "virtual.weights.h5": "stored outside of the file",
+    "soft-link.weights.h5": "but SoftLink",
+    "external-link.weights.h5": "but ExternalLink",
+    "cycle.weights.h5": "a second link to the same object",
+    "second-link.weights.h5": "a second link to the same object",
+    "unallocated.weights.h5": "announced, but not stored",
+    "compressed.weights.h5": "of 3,200,000,000 bytes",
+    "one-chunk.weights.h5": "'a chunk of /layers/conv2d/vars/1' of 3,200,000,000 bytes",
+    "together.weights.h5": "at most 200,000,000 bytes",
+    "strings.weights.h5": "not numbers",
+    "pairs.weights.h5": "not numbers",
+    "group.weights.h5": "Expected arrays in layer 'conv1_conv'. Received: a group",
+    "name-array.weights.h5": "a name that is no text",
+    "layers-array.weights.h5": "with a group `layers`",
+    "vars-array.weights.h5": "which does not hold them",
+    "text.weights.h5": "Expected a `.weights.h5` or `.keras` file",
+    "pipe.weights.h5": "a pipe, device or socket",
+    "zeros.weights.h5": "a pipe, device or socket",
+    "pipe.keras": "a pipe, device or socket",
+    "directory.keras": "a folder",
+    "member-bomb.keras": "at most 200,000,000 bytes",
+    "other-bomb.keras": "at most 200,000,000 bytes",
+    "config-bomb.keras": "at most 200,000,000 bytes",
+    "many-members.keras": "at most 10,000 members",
+    "deep.keras": "nested too deep",
+    "nested.keras": "nested at most 100 deep",
+    "list.keras": "the configuration of a model",
+    "long-number.keras": "Expected the JSON of a `.keras` file",
+    "bzip2.keras": "compression method 12",
+    "outside.keras": "a name outside of the archive",
+    "linked.keras": "but ExternalLink",
+    "member-link.keras": "is a link",
+    "twice.keras": "3 members, 2 names",
+    "overlap.keras": "overlaps another one",
+    "encrypted.keras": "is encrypted",
+    "layers.caffemodel": "at most 200,000 fields",
+    "blobs.caffemodel": "at most 200,000 fields",
+    "group.caffemodel": "wire type 3",
+    "text.caffemodel": "Expected a .caffemodel. Received",
+    "hole.caffemodel": "at most 200,000,000 bytes",
+    "large.pb": "at most 200,000,000 bytes",
+    "together.pb": "at most 200,000,000 bytes",
+    "negative.pb": "0 or more elements",
+    "axes.pb": "at most 32 axes",
+    "nodes.pb": "at most 200,000 fields",
+    "bomb.zip": "at most 200,000,000 bytes",
+    "other.zip": "Expected a zip that holds tensorflow_inception_graph.pb",
+    "cycle.onnx": "Expected Softmax or Gemm or MatMul or Add",
+    "self.onnx": "Expected Softmax or Gemm or MatMul or Add",
+    "no-output.onnx": "lacks parts that its format always has",
+    "bare-Softmax.onnx": "lacks parts that its format always has",
+    "bare-Identity.onnx": "lacks parts that its format always has",
+    "bare-Gemm.onnx": "lacks parts that its format always has",
+    "bare-Add.onnx": "lacks parts that its format always has",
+    "bare-If.onnx": "lacks parts that its format always has",
+    "add-itself.onnx": "lacks parts that its format always has",
+    "bare-constant.onnx": "Expected Softmax or Gemm or MatMul or Add",
+    "large-tensor.onnx": "at most 200,000,000 bytes",
+    "negative-tensor.onnx": "0 or more elements",
+    "word-tensor.onnx": "Expected Softmax or Gemm or MatMul or Add",
+    "external-passwd.onnx": "with tensors in '/etc/passwd'",
+    "external-beside.onnx": "with tensors in 'secret.bin'",
+    "external-up.onnx": "with tensors in '../x'",
+    "nodes.onnx": "at most 200,000 fields",
+    "text.onnx": "Expected an ONNX model. Received",
+    "sparse.tar": "Expected a tar of ordinary files",
+    "sparse.tar.gz": "Expected a tar of ordinary files",
+    "bomb.tar.gz": "at most 200,000,000 bytes",
+    "link.tar": "Expected a tar of ordinary files",
+    "hard-link.tar": "Expected a tar of ordinary files",
+    "pipe.tar": "Expected a tar of ordinary files",
+    "members.tar": "at most 1,000 members",
+    "negative.tar": "Expected a tar of ordinary files",
+    "headers.tar": "Expected a tar. Received",
+    "text.tar.gz": "Expected a tar. Received",
+    "text.ckpt": "Expected a TF-Slim checkpoint",
+    "empty-folder": "Expected one checkpoint",
+    "piped": "a pipe, device or socket",
+    "words": "is of string, not of numbers",
+    "older.pth": "'sizes of tensors' of 640,000,000,",
+    "operations.pth": "over 1,000,000 operations",
+    "text.pth": "Expected a state dict of tensors",
+    "tar.pth": "Expected a state dict of tensors",
+    "bomb.pth": "at most 200,000,000 bytes",
+    "lie.safetensors": "Expected a file of safetensors",
+    "bf16.safetensors": "Expected a file of safetensors",
+    "long.safetensors": "Expected a file of safetensors",
+}
+OF_TORCH = {
+    "expanded.pth": "'fc.bias' of 6,400,000,000 bytes",
+    "sparse.pth": "at most 200,000,000 bytes",
+    "meta.pth": "Expected a state dict of ordinary tensors",
+    "bfloat16.pth": "Expected a state dict of ordinary tensors",
+    "no-tensors.pth": "Expected a state dict: names and tensors alone",
+}
+# Models that the reader of weights does not build.
+LOADED = {
+    "many-units.keras": "'predictions_logits/kernel' of 12,000,000,000 bytes",
+    "large-input.keras": "of shape (1, 100000, 100000, 3)",
+    "loop.keras": "loops or disconnected nodes",
+    "input-alone.keras": "output_shape=(8, 8, 3)",
+    "empty-config.keras": "Expected a model. Received: dict",
+    "member-bomb.keras": "at most 200,000,000 bytes",
+    "other-bomb.keras": "at most 200,000,000 bytes",
+    "linked.keras": "but ExternalLink",
+    "member-link.keras": "is a link",
+    "overlap.keras": "overlaps another one",
+    "deep.keras": "nested too deep",
+    "pipe.keras": "or a .keras file",
+}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list]:
+    """The exit code and the output for each file."""
+    folder = tmp_path_factory.mktemp("hostile")
+    script = Path(__file__).with_name("hostile_files.py")
+    result = subprocess.run([sys.executable, script, folder], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]  # below 0: a limit ended it
+    assert not (folder / "to.weights.h5").exists()
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_crafted_file_is_refused_in_one_line(answers, name):
+    code, output = answers[name]
+    assert code == 2, output
+    assert output.startswith("Error: Expected ")
+    assert output.count("\n") == 1
+    assert REFUSED[name] in output
+    assert SECRET[:20] not in output
+
+
+@pytest.mark.torch
+@pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed")
+@pytest.mark.parametrize("name", OF_TORCH)
+def test_a_crafted_state_dict_of_torch_is_refused(answers, name):
+    code, output = answers[name]
+    assert (code, output.count("\n")) == (2, 1), output
+    assert OF_TORCH[name] in output
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_a_crafted_model_is_refused_before_it_is_loaded(answers, name):
+    code, message = answers[f"predict {name}"]
+    assert code == 2
+    assert LOADED[name] in message
+
+
+def test_every_file_that_is_written_is_tested(answers):
+    tested = {*REFUSED, *LOADED, *(OF_TORCH if HAS_TORCH else {})}
+    assert {name.removeprefix("predict ") for name in answers} == tested
+
+
+def test_the_allowance_is_that_of_the_network():
+    path = Path("file.caffemodel")
+    assert allowance(path).size == 200_000_000
+    assert allowance(path, VARIANTS["paper"]).size == 13_378_280 * 16  # facts of the paper's
+    assert allowance(path, VARIANTS["nano"]).size == 200_000_000
+
+
+def test_an_allowance_is_used_up():
+    allowed = Allowance(Path("x"), 100)
+    allowed.take_array("a", (5, 5), 4)
+    allowed.take("nothing", 0)
+    with pytest.raises(ValueError, match=r"'b' of 1 bytes, with 0 left"):
+        allowed.take("b", 1)
+    with pytest.raises(ValueError, match="0 or more elements"):
+        allowed.take_array("c", (-1,), 0)
+
+
+def test_a_network_larger_than_the_public_ones_is_read_from_our_own_file(tmp_path, monkeypatch):
+    from keras_inception.weights import keras_file
+
+    monkeypatch.setattr(keras_file, "LEAST_BYTES", 1000)  # nano's weights have 160 kB
+    path = tmp_path / "nano.weights.h5"
+    build_network(VARIANTS["nano"]).save_weights(path)
+    assert len(read_source(path).arrays) > 50
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("more", (10_000_000,), "u1", chunks=(1000,), compression="gzip")[:1] = 1
+    with pytest.raises(ValueError, match="'/more' of 10,000,000 bytes"):
+        read_source(path)
+
+
+def test_compressed_arrays_are_read(tmp_path):
+    """As h5repack writes them."""
+    plain, packed = tmp_path / "plain.weights.h5", tmp_path / "packed.weights.h5"
+    build_network(VARIANTS["nano"]).save_weights(plain)
+    with h5py.File(plain) as source, h5py.File(packed, "w") as target:
+
+        def copy(name, item):
+            if isinstance(item, h5py.Dataset):
+                target.create_dataset(name, data=item[()], compression="gzip", chunks=True)
+            else:
+                target.require_group(name).attrs.update(item.attrs)
+
+        source.visititems(copy)
+    for left, right in zip(
+        GoogLeNet(weights=plain, variant="nano").get_weights(),
+        GoogLeNet(weights=packed, variant="nano").get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(left, right)
