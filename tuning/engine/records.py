@@ -104,6 +104,9 @@ def oracle_state(path: Path) -> dict[str, Any]:
         raise _other_shape(path)
     if not all(isinstance(text, str) for text in state["tried_so_far"]):
         raise _other_shape(path)
+    processes = _member({"processes": {}} | state, "processes", dict, path)
+    if not all(isinstance(process, str) for process in processes.values()):
+        raise _other_shape(path)
     for key in ("trial_start", "trial_number"):
         _member(state["display"], key, dict, path)
     return state
