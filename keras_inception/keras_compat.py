@@ -25,16 +25,33 @@ class Call(NamedTuple):
     outputs: list[Any]
 
 
-def calls(function: keras.Function) -> Iterator[Call]:
+def calls(function: keras.Function, inputs: list[Any] | None = None) -> Iterator[Call]:
     """The calls of a functional model in the order of computation; a shared layer's are several.
 
-    Reads `Function._nodes_by_depth` (keras/src/ops/function.py), as Keras's own `summary` does
-    (keras/src/utils/summary_utils.py). The public `Function.operations` lists a shared layer once
-    and has no tensors.
+    Args:
+        function: the model.
+        inputs: Keras tensors in the place of the model's own; the calls then have the shapes that
+            follow from theirs.
+
+    Reads `Function._nodes_by_depth` and its nodes (keras/src/ops/function.py), as Keras's own
+    `summary` does (keras/src/utils/summary_utils.py). The public `Function.operations` lists a
+    shared layer once and has no tensors.
     """
+    own = function.inputs
+    tensors = {id(tensor): given for tensor, given in zip(own, inputs or own, strict=True)}
     for depth in sorted(function._nodes_by_depth, reverse=True):
         for node in function._nodes_by_depth[depth]:
-            yield Call(node.operation, node.input_tensors, node.output_tensors)
+            outputs = node.output_tensors
+            if inputs is not None and not node.is_input:
+                args, kwargs = node.arguments.fill_in(tensors)
+                outputs = keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
+            for tensor, output in zip(node.output_tensors, outputs, strict=True):
+                tensors.setdefault(id(tensor), output)
+            yield Call(
+                node.operation,
+                [tensors[id(tensor)] for tensor in node.input_tensors],
+                [tensors[id(tensor)] for tensor in node.output_tensors],
+            )
 
 
 def name_in_keras_ops(operation: Any) -> str | None:

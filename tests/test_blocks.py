@@ -265,7 +265,7 @@ def test_head_by_hand(activation):
     logits = classifier(model, "predictions_logits", x.mean(axis=(0, 1)))
     expected = reference.softmax(logits) if activation else logits
     assert_allclose(predict(model, x), expected, rtol=1e-4)
-    assert model.get_layer("dropout").rate == 0.2
+    assert model.get_layer("predictions_dropout").rate == 0.2
 
 
 # --- input --------------------------------------------------------------------------------------

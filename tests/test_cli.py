@@ -112,9 +112,9 @@ def test_invalid_output_folders(tmp_path):
 
 
 def test_variant_too_large_for_the_sample(tmp_path):
-    # 28 pixels are smaller than the paper's total stride of 32.
+    # 28 pixels leave nothing after the paper's pools.
     result = run("train", "--variant", "bn", "--out", tmp_path / "run")
-    assert_mistake(result, "at least 32x32", "(28, 28, 1)", 'variant="small"')
+    assert_mistake(result, "at least 31x31", "(28, 28, 1)", 'variant="small"')
     assert not (tmp_path / "run").exists()
 
 

@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import keras
 import numpy as np
@@ -38,7 +39,10 @@ def run_python(code, *arguments):
 def test_signature_is_that_of_keras_applications():
     ours = list(inspect.signature(GoogLeNet).parameters.values())
     theirs = list(inspect.signature(keras.applications.VGG16).parameters.values())
-    assert [(p.name, p.default) for p in ours[:7]] == [(p.name, p.default) for p in theirs[:7]]
+    defaults = {p.name: p.default for p in theirs[:7]}
+    assert defaults["classes"] == 1000
+    # The number of the variant: 1000, or what its own images have.
+    assert [(p.name, p.default) for p in ours[:7]] == list((defaults | {"classes": None}).items())
     assert (ours[7].name, theirs[7].name) == ("name", "name")
     assert ours[7].default == "googlenet"
     assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in ours[:8])
@@ -82,11 +86,41 @@ def test_without_the_top_any_size_and_both_poolings():
         assert_allclose(predict(pooled, images(1, 40, 24, 3)), expected, rtol=1e-5)
 
 
-def test_the_smallest_paper_input_is_its_total_stride():
-    model = GoogLeNet(include_top=False, weights=None, input_shape=(32, 32, 1))
-    assert model.output_shape == (None, 1, 1, 1024)
-    with pytest.raises(ValueError, match=r"at least 32x32 .*Received: input_shape=\(31, 32, 1\)"):
-        GoogLeNet(include_top=False, weights=None, input_shape=(31, 32, 1))
+# conv1 halves and rounds up, pools of 3 by 2 leave ceil((n - 3) / 2) + 1, torchvision's last one of
+# 2 by 2 ceil(n / 2). Paper: 31, 16, 8, 4, 2, 1. torchvision: 15, 8, 4, 2, 1, 1. TF-Slim's pools are
+# "same": its stride of 32.
+@pytest.mark.parametrize(("variant", "size"), [("paper", 31), ("torchvision", 15), ("slim", 32)])
+def test_the_smallest_inputs(variant, size):
+    build = partial(GoogLeNet, include_top=False, weights=None, variant=variant)
+    model = build(input_shape=(size, size, 3))
+    assert predict(model, images(1, size, size, 3)).shape == (1, 1, 1, 1024)
+    with pytest.raises(ValueError, match=rf"at least {size}x{size} .*Received: input_shape="):
+        build(input_shape=(size - 1, 40, 3))
+
+
+def test_the_top_takes_images_of_any_size():
+    fixed = GoogLeNet(weights=None, spec=tiny_spec(), input_shape=(40, 48, 3))
+    open_size = GoogLeNet(weights=None, spec=tiny_spec(), input_shape=(None, None, 3))
+    open_size.set_weights(fixed.get_weights())
+    pixels = images(2, 40, 48, 3)
+    assert_allclose(predict(open_size, pixels), predict(fixed, pixels), rtol=1e-5)
+
+
+def test_default_classes_are_the_spec_s_and_a_given_number_counts():
+    sizes = [GoogLeNet(weights=None, variant="nano").output_shape[-1]]
+    sizes += [
+        GoogLeNet(weights=None, variant="nano", classes=n).output_shape[-1] for n in (1000, 3)
+    ]
+    assert sizes == [10, 1000, 3]
+
+
+def test_a_layer_of_the_user_s_with_keras_s_own_name_does_not_clash():
+    keras.utils.clear_session(free_memory=False)
+    model = GoogLeNet(weights=None, spec=tiny_spec())
+    x = keras.layers.Dropout(0.5)(model.get_layer("avg_pool").output)
+    assert x is not None
+    both = keras.Model(model.input, [model.output, x])
+    assert len({layer.name for layer in both.layers}) == len(both.layers)
 
 
 def test_input_shape_channels_first(channels_first):
@@ -229,10 +263,13 @@ REFUSALS = {
     ),
     "no spec": ({"spec": "tiny"}, r"to be a NetworkSpec .*Received: str"),
     "classes": ({"classes": 0, "spec": TINY}, r"`classes`.*Received: classes=0"),
-    "small": ({"input_shape": (28, 28, 3)}, r"at least 32x32 pixels.*\(28, 28, 3\).*small"),
+    "small": ({"input_shape": (28, 28, 3)}, r"at least 31x31 pixels.*\(28, 28, 3\).*small"),
     "two numbers": ({"input_shape": (32, 32)}, r"three numbers.*Received: input_shape=\(32, 32\)"),
     "one number": ({"input_shape": 32}, r"three numbers.*Received: input_shape=32"),
-    "open size": ({"input_shape": (None, None, 3)}, r"fixed `input_shape`.*include_top=False"),
+    "open size": (
+        {"input_shape": (None, None, 3), "auxiliary": True},
+        r"a fixed input size for the auxiliary",
+    ),
     "pooling": ({"pooling": "avg"}, r"include_top=False.*pooling='avg'"),
     "array": ({"input_tensor": images()}, r"Keras tensor.*Received: ndarray"),
     "two shapes": (

@@ -310,3 +310,46 @@ def test_subclassed_models_are_refused_alone_and_returned_when_nested() -> None:
         model_cost(keras.Sequential([layers.Dense(3)]))
     (uncounted,) = _cost((4,), Subclassed()).uncounted
     assert uncounted.kind == "Subclassed"
+
+
+# --- LoRA and unknown sizes ---
+
+
+def test_lora_adds_the_product_of_its_factors() -> None:
+    inputs = keras.Input((9, 9, 4))
+    x = layers.Conv2D(6, 3, name="conv")(inputs)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(5, name="dense")(x))
+    assert model_cost(model).macs == 49 * 9 * 4 * 6 + 6 * 5
+    model.get_layer("conv").enable_lora(2)
+    model.get_layer("dense").enable_lora(3)
+    by_name = {layer.name: layer.macs for layer in model_cost(model).layers}
+    # (3 x 3 x 4 by 2) times (2 by 6), and (6 by 3) times (3 by 5).
+    assert by_name["conv"] == 49 * 9 * 4 * 6 + 36 * 2 * 6
+    assert by_name["dense"] == 6 * 5 + 6 * 3 * 5
+
+
+def test_a_model_of_unknown_size_is_counted_for_a_given_one() -> None:
+    spec = replace(tiny_spec(norm="lrn"), input_shape=(None, None, 3))
+    model = build_network(spec)
+    assert model_cost(model).uncounted  # convolutions without positions
+    nested = keras.Sequential([keras.Input((None, None, 3)), layers.Rescaling(2.0), model])
+    expected = network_cost(replace(spec, input_shape=(40, 56, 3))).total.macs
+    for counted in (model, nested):
+        cost = model_cost(counted, input_shape=(40, 56, 3))
+        assert (cost.macs, cost.uncounted) == (expected, ())
+    assert model.get_layer("conv1").output.shape == (None, None, None, 4)  # unchanged
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (40, 40, 1), (32, 40, 3)])
+def test_sizes_that_the_model_does_not_take(shape: tuple[int, ...]) -> None:
+    model = keras.Sequential([keras.Input((40, None, 3)), layers.Conv2D(2, 3)])
+    with pytest.raises(ValueError, match=r"input_shape=.*inputs of shape \[\(40, None, 3\)\]"):
+        model_cost(model, input_shape=shape)
+
+
+def test_attention_and_recurrent_layers_are_returned_uncounted() -> None:
+    inputs = keras.Input((6, 4))
+    x = layers.MultiHeadAttention(2, 3, name="attention")(inputs, inputs)
+    cost = model_cost(keras.Model(inputs, layers.LSTM(3, name="lstm")(x)))
+    assert {layer.name for layer in cost.uncounted} == {"attention", "lstm"}

@@ -1,5 +1,7 @@
 """The functional model: endpoints and their shapes, feature extraction, freezing, the outputs."""
 
+import json
+import warnings
 from dataclasses import replace
 
 import keras
@@ -10,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_inception import endpoints, feature_extractor, freeze_until, inference_model
 from keras_inception.network.build import build_network
-from keras_inception.spec.network import ConvSpec, StageSpec
+from keras_inception.spec.network import ConvSpec, PoolSpec, StageSpec
 from keras_inception.spec.variants import VARIANTS
 
 # Table 1: grid, then filters of 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection.
@@ -56,7 +58,6 @@ OTHERS = {
     "5b_pool": (7, 7, 832),
     "5b": (7, 7, 1024),
     "avg_pool": (1024,),
-    "dropout": (1024,),
     "predictions": (1000,),
     "aux_1_pool": (4, 4, 512),
     "aux_1_proj": (4, 4, 128),
@@ -357,7 +358,7 @@ def test_name_defaults_to_the_specs():
             r"auxiliary=True only.*Received: include_top=False",
         ),
         (tiny_spec(), {"auxiliary": True}, r"Received: 'tiny_for_tests'.*auxiliary=False"),
-        (tiny_spec(size=7), {}, r"at least 8x8 .*Received: input_shape=\(7, 7, 3\)"),
+        (tiny_spec(size=6), {}, r"at least 7x7 .*Received: input_shape=\(6, 6, 3\)"),
         (tiny_spec(size=16, aux=True), {"auxiliary": True}, r"at least 5x5.*Received: 4x4"),
         (
             tiny_spec(size=None, aux=True),
@@ -369,3 +370,86 @@ def test_name_defaults_to_the_specs():
 def test_arguments_that_exclude_each_other(spec, arguments, message):
     with pytest.raises(ValueError, match=message):
         build_network(spec, **arguments)
+
+
+# --- Names of other sources ---
+
+# Per source, as `get_graph_node_names` of torchvision and the scopes of TF-Slim print them.
+FULL_NAMES = {
+    "inception4a.branch1": "4a_1x1",
+    "inception4a.branch2.0.conv": "4a_3x3_reduce_conv",
+    "inception4a.branch2.1": "4a_3x3",
+    "inception4a.branch2.1.bn": "4a_3x3_bn",
+    "inception4a.branch3.0.relu": "4a_3x3_b_reduce",
+    "inception4a.branch3.1.relu": "4a_3x3_b",
+    "inception4a.branch4.0": "4a_pool",
+    "inception4a.branch4.1": "4a_pool_proj",
+    "inception4a.branch4": "4a_pool_proj",
+    "inception4a.cat": "4a",
+    "conv1.relu": "conv1",
+    "conv2.conv": "conv2_reduce_conv",
+    "conv2.relu": "conv2_reduce",
+    "conv2": "conv2",
+    "conv3.relu": "conv2",
+    "dropout": "predictions_dropout",
+    "aux1": "aux_1",
+    "aux2.conv.relu": "aux_2_proj",
+    "aux1.fc1": "aux_1_dense",
+    "InceptionV1/Mixed_4b": "4a",
+    "InceptionV1/Mixed_4b/Branch_0": "4a_1x1",
+    "InceptionV1/Mixed_4b/Branch_0/Conv2d_0a_1x1": "4a_1x1",
+    "InceptionV1/InceptionV1/Mixed_4b/Branch_1/Conv2d_0a_1x1/Relu": "4a_3x3_reduce",
+    "InceptionV1/Mixed_4b/Branch_1": "4a_3x3",
+    "InceptionV1/Mixed_4b/Branch_1/Conv2d_0b_3x3": "4a_3x3",
+    "Mixed_5b/Branch_2/Conv2d_0a_3x3": "5a_3x3_b",  # the one odd scope
+    "Mixed_4b/Branch_3/MaxPool_0a_3x3": "4a_pool",
+    "InceptionV1/Mixed_4b/Branch_3": "4a_pool_proj",
+    "InceptionV1/Conv2d_2b_1x1": "conv2_reduce",
+    "InceptionV1/Mixed_4b/concat:0": "4a",
+}
+
+
+def test_full_names_of_torchvision_and_slim():
+    model = build_network(VARIANTS["torchvision"], auxiliary=True)
+    found = feature_extractor(model, list(FULL_NAMES))
+    for name, own in FULL_NAMES.items():
+        assert found.output[name] is model.get_layer(own).output, name
+
+
+def test_the_branch_of_5x5_has_another_name():
+    model = build_network(tiny_spec())
+    names = ["inception3a.branch3.0", "Mixed_3b/Branch_2"]
+    found = feature_extractor(model, names).output
+    expected = [model.get_layer(name).output for name in ("3a_5x5_reduce", "3a_5x5")]
+    assert [found[name] for name in names] == expected
+    one_kernel = build_network(tiny_spec(kernels=(3,)))
+    with pytest.raises(ValueError, match=r"Received: 'inception3a.branch3'"):
+        feature_extractor(one_kernel, ["inception3a.branch3"])
+
+
+# --- Unknown sizes ---
+
+
+def test_networks_of_unknown_size_are_saved_in_every_format_of_keras(tmp_path):
+    model = build_network(tiny_spec(size=None), include_top=False, pooling="avg")
+    pixels = np.random.default_rng(0).normal(size=(2, 40, 43, 3))
+    expected = predict(model, pixels)
+    text = model.to_json()
+    json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
+    rebuilt = keras.models.model_from_json(text)
+    rebuilt.set_weights(model.get_weights())
+    assert_array_equal(predict(rebuilt, pixels), expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras calls the format legacy
+        model.save(tmp_path / "model.h5")
+    loaded = keras.saving.load_model(tmp_path / "model.h5", compile=False)
+    assert_array_equal(predict(loaded, pixels), expected)
+
+
+def test_padding_before_the_first_activation_never_wins_the_maximum():
+    pool = PoolSpec(name="pool1", padding="ceil")
+    spec = replace(tiny_spec(size=None), stem=(pool, *tiny_spec().stem[2:]))
+    model = build_network(spec, include_top=False)
+    pooled = keras.Model(model.input, model.get_layer("pool1").output)
+    pixels = -1 - np.random.default_rng(0).random((1, 8, 8, 3))
+    assert predict(pooled, pixels).max() <= -1

@@ -55,9 +55,9 @@ def convert(
         str | None, typer.Option(help="The network; default the one that the file holds.")
     ] = None,
     classes: Annotated[
-        int,
-        typer.Option(help="1000: the file's own; 1001 keeps the background of TF-Slim's."),
-    ] = 1000,
+        int | None,
+        typer.Option(help="Default the file's own; 1001 keeps the background of TF-Slim's."),
+    ] = None,
     auxiliary: Annotated[
         bool, typer.Option("--auxiliary", help="Keep the auxiliary classifiers.")
     ] = False,

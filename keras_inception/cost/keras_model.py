@@ -78,18 +78,24 @@ class ModelCost:
         return sum(layer.macs for layer in self.layers)
 
 
-def model_cost(model: keras.Model) -> ModelCost:
+def model_cost(
+    model: keras.Model, *, input_shape: tuple[int | None, ...] | None = None
+) -> ModelCost:
     """Count the multiply-adds of a functional or Sequential model for one image.
 
     Args:
-        model: built, with known sizes in every dimension but the batch.
+        model: built.
+        input_shape: without the batch, for a model of one input of unknown size; default the
+            model's own.
 
     Returns:
         Every call with its multiply-adds, and every call that could not be counted: custom
-        layers, recurrent and attention layers, most `keras.ops` calls, unknown sizes.
+        layers, recurrent and attention layers, most `keras.ops` calls, unknown sizes. A layer with
+        LoRA has the product of its two factors beside its own.
 
     Raises:
-        ValueError: a subclassed model, whose calls cannot be listed.
+        ValueError: a subclassed model, whose calls cannot be listed, or an `input_shape` that the
+            model does not take.
     """
     if isinstance(model, keras.Sequential) and model.built:
         model = _functional(model)
@@ -100,20 +106,35 @@ def model_cost(model: keras.Model) -> ModelCost:
         )
     counted: list[CountedLayer] = []
     uncounted: list[UncountedLayer] = []
-    _walk(model, "", counted, uncounted)
+    inputs = None if input_shape is None else [_input(model, input_shape)]
+    _walk(model, inputs, "", counted, uncounted)
     return ModelCost(tuple(counted), tuple(uncounted))
+
+
+def _input(model: keras.Function, shape: tuple[int | None, ...]) -> Any:
+    """A Keras tensor of the size that the model is counted for."""
+    own = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    fits = len(own) == 1 and len(own[0]) == len(shape)
+    if not fits or any(a is not None and a != b for a, b in zip(own[0], shape, strict=True)):
+        raise ValueError(
+            "Expected `input_shape` without the batch, of a model with one input. Received: "
+            f"input_shape={shape!r}, inputs of shape {own}"
+        )
+    return keras.KerasTensor((None, *shape), model.inputs[0].dtype, name="model_cost_input")
 
 
 def _walk(
     model: keras.Function,
+    given: list[Any] | None,
     prefix: str,
     counted: list[CountedLayer],
     uncounted: list[UncountedLayer],
 ) -> None:
-    for operation, inputs, outputs in calls(model):
+    for operation, inputs, outputs in calls(model, given):
         name, kind = prefix + operation.name, type(operation).__name__
         if isinstance(operation, keras.Function | keras.Sequential):
-            _walk(_functional(operation), f"{name}/", counted, uncounted)
+            inner = None if given is None else inputs
+            _walk(_functional(operation), inner, f"{name}/", counted, uncounted)
             continue
         input_shape = tuple(inputs[0].shape) if inputs else ()
         output_shape = tuple(outputs[0].shape)
@@ -121,7 +142,7 @@ def _walk(
         if macs is None:
             uncounted.append(UncountedLayer(name, kind, reason))
         else:
-            counted.append(CountedLayer(name, kind, output_shape, macs))
+            counted.append(CountedLayer(name, kind, output_shape, macs + _lora_macs(operation)))
 
 
 def _functional(model: keras.Function | keras.Sequential) -> keras.Function:
@@ -154,6 +175,15 @@ def _macs(
     except TypeError:
         return None, f"unknown sizes: input {input_shape}, output {output_shape}"
     return None, "no rule for this kind of layer"
+
+
+def _lora_macs(operation: Any) -> int:
+    """The product of the two factors that a layer with `enable_lora` adds to its kernel."""
+    if not getattr(operation, "lora_enabled", False):
+        return 0
+    name = "embeddings" if type(operation) is layers.Embedding else "kernel"
+    first, second = (getattr(operation, f"lora_{name}_{letter}") for letter in "ab")
+    return math.prod(first.shape) * second.shape[-1]
 
 
 def _is_own_norm(operation: Any) -> bool:

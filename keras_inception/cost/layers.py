@@ -116,7 +116,7 @@ def network_cost(
         include_top: count the head (global pool and classifier).
 
     Raises:
-        ValueError: the input height or width is None or smaller than the network's stride.
+        ValueError: the input height or width is None or smaller than `spec.min_size`.
     """
     height, width, _ = spec.input_shape
     if height is None or width is None:
@@ -124,9 +124,9 @@ def network_cost(
             "Expected a fixed input size to count multiply-adds. Received: "
             f"input_shape={spec.input_shape}. Use dataclasses.replace(spec, input_shape=...)."
         )
-    if min(height, width) < spec.total_stride:
+    if min(height, width) < spec.min_size:
         raise ValueError(
-            f"Expected an input of at least {spec.total_stride}x{spec.total_stride} pixels for "
+            f"Expected an input of at least {spec.min_size}x{spec.min_size} pixels for "
             f"{spec.name!r}. Received: input_shape={spec.input_shape}. "
             'For 28 to 64 pixels there is variant="small".'
         )

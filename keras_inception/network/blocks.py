@@ -107,16 +107,22 @@ def conv_unit(
     return layers.ReLU(name=name)(x)
 
 
-def max_pool(x: Any, pool: PoolSpec) -> Any:
-    """Apply a max pool with the padding of the spec; padding never affects the maximum."""
-    x, padding = _ceil_padding(x, pool) if pool.padding == "ceil" else (x, pool.padding)
+def max_pool(x: Any, pool: PoolSpec, *, signed: bool = True) -> Any:
+    """Apply a max pool with the padding of the spec; padding never affects the maximum.
+
+    `signed`: x may be negative, as before the first ReLU.
+    """
+    ceil = pool.padding == "ceil"
+    x, padding = _ceil_padding(x, pool, signed) if ceil else (x, pool.padding)
     return layers.MaxPooling2D(pool.size, pool.stride, padding=padding, name=pool.name)(x)
 
 
 def stem(x: Any, spec: NetworkSpec) -> Any:
     """Apply every layer before the first module."""
+    signed = True  # pixels
     for layer in spec.stem:
         if isinstance(layer, ConvSpec):
+            signed = False
             x = conv_unit(
                 x,
                 spec,
@@ -127,7 +133,7 @@ def stem(x: Any, spec: NetworkSpec) -> Any:
                 padding=layer.padding,
             )
         elif isinstance(layer, PoolSpec):
-            x = max_pool(x, layer)
+            x = max_pool(x, layer, signed=signed)
         elif isinstance(layer, LRNSpec):
             x = LocalResponseNormalization(
                 window_size=layer.window_size,
@@ -190,7 +196,7 @@ def auxiliary_classifier(x: Any, spec: NetworkSpec, aux: AuxSpec, activation: st
 def head(x: Any, spec: NetworkSpec, activation: str | None) -> Any:
     """Apply global average pool, dropout, classifier: N x h x w x C -> N x classes."""
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    x = layers.Dropout(spec.dropout_rate, name="dropout")(x)
+    x = layers.Dropout(spec.dropout_rate, name="predictions_dropout")(x)
     return _classifier(x, spec, "predictions", activation)
 
 
@@ -202,7 +208,7 @@ def _classifier(x: Any, spec: NetworkSpec, name: str, activation: str | None) ->
     return layers.Activation(activation or "linear", dtype="float32", name=name)(x)
 
 
-def _ceil_padding(x: Any, pool: PoolSpec) -> tuple[Any, str]:
+def _ceil_padding(x: Any, pool: PoolSpec, signed: bool) -> tuple[Any, str]:
     """Return Caffe's padding: only at the bottom and right, so that every pixel is covered."""
     axes = _spatial_axes()
     missing = [None if x.shape[axis] is None else _missing(x.shape[axis], pool) for axis in axes]
@@ -212,10 +218,13 @@ def _ceil_padding(x: Any, pool: PoolSpec) -> tuple[Any, str]:
         # Both pad a single missing pixel at the bottom and right. For a larger window "same" would
         # pad more, and give more positions.
         return x, "same"
+    # For an unknown size, padding by stride - 1 and rounding down is the same as rounding up.
+    ends = [(0, pool.stride - 1 if amount is None else amount) for amount in missing]
+    if not signed:  # zeros never exceed the maximum, and a layer is saved in every format
+        return layers.ZeroPadding2D(tuple(ends), name=f"{pool.name}_pad")(x), "valid"
     padding = [(0, 0)] * 4
-    for axis, amount in zip(axes, missing, strict=True):
-        # For an unknown size, padding by stride - 1 and rounding down is the same as rounding up.
-        padding[axis] = (0, pool.stride - 1 if amount is None else amount)
+    for axis, end in zip(axes, ends, strict=True):
+        padding[axis] = end
     return ops.pad(x, padding, constant_values=float("-inf")), "valid"
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import keras
 
 from keras_inception.network import blocks
-from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.network import ConvSpec, NetworkSpec
 
 Pooling = Literal["avg", "max"]
 
@@ -43,7 +43,7 @@ def build_network(
         format and dtype policy that are set globally. Classifier outputs are float32.
 
     Raises:
-        ValueError: if the input is smaller than the spec's total stride or too small for the
+        ValueError: if the input is smaller than `spec.min_size` or too small for the
             auxiliary classifiers, or arguments exclude each other.
     """
     _check(spec, include_top, auxiliary, pooling)
@@ -51,10 +51,12 @@ def build_network(
     outputs: dict[str, Any] = {}
     heads = {aux.after: aux for aux in spec.aux} if auxiliary else {}
     x = blocks.preprocessing(inputs, spec) if include_preprocessing else inputs
+    signed = not any(isinstance(layer, ConvSpec) for layer in spec.stem)  # until the first ReLU
     x = blocks.stem(x, spec)
     for stage in spec.stages:
         if stage.downsample:
-            x = blocks.max_pool(x, stage.downsample)
+            x = blocks.max_pool(x, stage.downsample, signed=signed)
+        signed = False
         for module in stage.modules:
             x = blocks.inception_module(x, spec, module)
             if aux := heads.get(module.name):
@@ -96,10 +98,10 @@ def _check(spec: NetworkSpec, include_top: bool, auxiliary: bool, pooling: Pooli
             "Use auxiliary=False, or add `AuxSpec`s to the spec."
         )
     sizes = spec.input_shape[:2]
-    if any(size is not None and size < spec.total_stride for size in sizes):
+    if any(size is not None and size < spec.min_size for size in sizes):
         raise ValueError(
-            f"Expected an input of at least {spec.total_stride}x{spec.total_stride} pixels, the "
-            f"total stride of {spec.name!r}. Received: input_shape={spec.input_shape}. "
+            f"Expected an input of at least {spec.min_size}x{spec.min_size} pixels for "
+            f"{spec.name!r}. Received: input_shape={spec.input_shape}. "
             'For 28 to 64 pixels there is variant="small".'
         )
     if auxiliary and None in sizes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import keras
 
+from keras_inception.network.endpoint_names import endpoint_name
 from keras_inception.network.nested import inner_network
 
 
@@ -31,7 +31,10 @@ def feature_extractor(model: keras.Model, names: Sequence[str]) -> keras.Model:
     Args:
         model: a network of this package, built or loaded.
         names: the paper's names ("3a", "3a_3x3_reduce", "pool3"), TF-Slim's ("Mixed_3b",
-            "Conv2d_1a_7x7") or torchvision's ("inception3a", "maxpool3").
+            "InceptionV1/Mixed_3b/Branch_1", "Conv2d_1a_7x7") or torchvision's ("inception3a",
+            "inception3a.branch2.1", "maxpool3"). "conv2" is the paper's 3x3 convolution, which
+            torchvision calls conv3; "conv2.relu" is torchvision's conv2, the paper's
+            conv2_reduce.
 
     Returns:
         A model whose output is a dict {name as given: N x h x w x C}.
@@ -46,7 +49,7 @@ def feature_extractor(model: keras.Model, names: Sequence[str]) -> keras.Model:
     known = {layer.name for layer in model.layers}
     outputs = {}
     for name in names:
-        own = endpoint_name(name)
+        own = endpoint_name(name, known)
         if own not in known:
             raise ValueError(
                 f"Expected endpoints among {', '.join(endpoints(model))}, or TF-Slim's or "
@@ -54,41 +57,6 @@ def feature_extractor(model: keras.Model, names: Sequence[str]) -> keras.Model:
             )
         outputs[name] = model.get_layer(own).output
     return keras.Model(model.input, outputs, name=f"{model.name}_features")
-
-
-# The stem and the pools under the names of TF-Slim (tf_slim/nets/inception_v1.py) and of
-# torchvision (models/googlenet.py).
-_STEM_ALIASES = {
-    "Conv2d_1a_7x7": "conv1",
-    "MaxPool_2a_3x3": "pool1",
-    "Conv2d_2b_1x1": "conv2_reduce",
-    "Conv2d_2c_3x3": "conv2",
-    "MaxPool_3a_3x3": "pool2",
-    "MaxPool_4a_3x3": "pool3",
-    "MaxPool_5a_2x2": "pool4",
-    "AvgPool_0a_7x7": "avg_pool",
-    "Logits": "predictions_logits",
-    "Predictions": "predictions",
-    "maxpool1": "pool1",
-    "maxpool2": "pool2",
-    "maxpool3": "pool3",
-    "maxpool4": "pool4",
-    "avgpool": "avg_pool",
-    "fc": "predictions_logits",
-}
-
-
-def endpoint_name(name: str) -> str:
-    """Translate an endpoint's name in the paper, TF-Slim or torchvision to this package's name.
-
-    torchvision's conv2 and conv3 are the paper's conv2_reduce and conv2. "conv2" is also a name of
-    the paper and keeps the paper's meaning, so only "conv3" is translated.
-    """
-    if slim := re.fullmatch(r"Mixed_(\d)([b-z])", name):
-        return slim[1] + chr(ord(slim[2]) - 1)  # in TF-Slim "a" is the pool before the modules
-    if torchvision := re.fullmatch(r"inception_?(\d[a-z])", name):
-        return torchvision[1]
-    return {"conv3": "conv2", **_STEM_ALIASES}.get(name, name)
 
 
 def freeze_until(model: keras.Model, endpoint: str) -> None:
@@ -106,8 +74,8 @@ def freeze_until(model: keras.Model, endpoint: str) -> None:
     Raises:
         ValueError: an endpoint that the model does not have.
     """
-    own = endpoint_name(endpoint)
     whole, model = model, inner_network(model) or model
+    own = endpoint_name(endpoint, {layer.name for layer in model.layers})
     up_to = feature_extractor(model, [endpoint]).layers
     # A module of a single branch ends with Identity.
     is_module = isinstance(model.get_layer(own), keras.layers.Concatenate | keras.layers.Identity)

@@ -18,8 +18,6 @@ from keras_inception.weights.manifest import imagenet_entry
 from keras_inception.weights.readers import pixel_conventions, read_source
 from keras_inception.weights.source import Source, converted
 
-_DEFAULT_CLASSES = 1000
-
 
 def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applications
     include_top: bool = True,
@@ -27,7 +25,7 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
     input_tensor: Any = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: Pooling | None = None,
-    classes: int = _DEFAULT_CLASSES,
+    classes: int | None = None,
     classifier_activation: str | None = "softmax",
     name: str = "googlenet",
     *,
@@ -51,12 +49,13 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
         input_tensor: a Keras tensor to start from.
         input_shape: (height, width, channels), in the order of the data format. Default the
             spec's own with the top, and any size without it. Without pretrained weights any
-            size from the network's total stride (32 for the paper's) and any number of
-            channels is possible.
+            size from the network's `spec.min_size` (31 for the paper's, 15 for torchvision's) and
+            any number of channels is possible. A height and width of None take images of any
+            size, with the top too, but not with auxiliary classifiers.
         pooling: None, "avg" or "max", only without the top.
-        classes: number of classes. The default, 1000, means the number of the spec where that is
-            given or differs: 1008 for "inception5h", 10 for "medium", "small", "tiny" and "nano".
-            1001 with "slim" keeps the background of its weights as class 0.
+        classes: number of classes. Default the spec's: 1000, but 1008 for "inception5h", and 10
+            for "medium", "small", "tiny" and "nano". 1001 with "slim" keeps the background of
+            its weights as class 0.
         classifier_activation: activation of the classifier; None returns logits.
         name: of the model.
         variant: one of `keras_inception.VARIANTS`; default the network of a public file, and
@@ -80,7 +79,7 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
         OSError: if the public weights are not in the cache and cannot be downloaded.
     """
     network, source = _network_and_file(weights, variant, spec, classes)
-    if classes != _DEFAULT_CLASSES:
+    if classes is not None:
         network = replace(network, classes=classes)
     shape = _input_shape(network, input_shape, input_tensor, include_top)
     network = replace(network, input_shape=shape)
@@ -105,14 +104,13 @@ def _network_and_file(
     weights: str | os.PathLike[str] | None,
     variant: str | None,
     spec: NetworkSpec | None,
-    classes: int,
+    classes: int | None,
 ) -> tuple[NetworkSpec, Source | None]:
     """Return the network to build, and the file to load if `weights` is a path."""
     network = None if variant is None and spec is None else _network_spec(variant, spec)
     source = None
     if weights is not None and weights != "imagenet":
-        wanted = None if classes == _DEFAULT_CLASSES else classes
-        source = read_source(Path(weights), network, wanted)
+        source = read_source(Path(weights), network, classes)
         network = network or source.spec
     network = network or _network_spec(None, None)
     if source is not None:
@@ -177,12 +175,6 @@ def _input_shape(
         raise ValueError(
             "Expected `input_shape` of three numbers, without the batch. "
             f"Received: input_shape={input_shape!r}"
-        )
-    if include_top and None in tuple(input_shape):
-        raise ValueError(
-            "Expected a fixed `input_shape` with include_top=True. "
-            f"Received: input_shape={tuple(input_shape)}. Give all three numbers, or use "
-            'include_top=False with pooling="avg".'
         )
     return (*input_shape[1:], input_shape[0]) if first else tuple(input_shape)
 

@@ -81,7 +81,7 @@ Initializer = Literal["caffe_xavier", "he"]
 # The input's name says the pixel convention, so that it travels inside every saved model.
 INPUT_NAME_PREFIX = "pixels_"
 # The network's own layers and outputs, and the groups and stages in which `cost` sums.
-_RESERVED_NAMES = ("main", "stem", "head", "avg_pool", "max_pool", "dropout", "predictions")
+_RESERVED_NAMES = ("main", "stem", "head", "avg_pool", "max_pool", "predictions")
 _RESERVED_STAGES = ("stem", "aux", "head")
 
 
@@ -219,11 +219,29 @@ class NetworkSpec:
 
     @property
     def total_stride(self) -> int:
-        """Input pixels per position of the last grid; also the smallest input height and width."""
+        """Input pixels per position of the last grid."""
         stride = 1
         for layer in self._pools_and_convolutions():
             stride *= layer.stride
         return stride
+
+    @property
+    def min_size(self) -> int:
+        """The smallest input height and width.
+
+        The total stride; fewer pixels if all pools round up, as Caffe's and torchvision's: then the
+        fewest that leave one position of the last grid.
+        """
+        layers = list(self._pools_and_convolutions())
+        if any(isinstance(layer, PoolSpec) and layer.padding != "ceil" for layer in layers):
+            return self.total_stride
+
+        def positions(size: int) -> int:
+            for layer in layers:
+                size = layer.output_size(size) if size > 0 else 0
+            return size
+
+        return next(size for size in range(1, self.total_stride + 1) if positions(size) > 0)
 
     @property
     def input_name(self) -> str:
