@@ -244,9 +244,10 @@ def search_arm(name: str, have: Setting, ledger: Ledger, folder: Path, specs: Pa
         oracle=arm.oracle,
         max_trials=have.trials,
         data_fraction=have.fraction,
+        finalists=0,  # `search_goal.py` has searches with finalists
     )
     claim(folder, plan.identity(have.data))
-    tuner = RecordedTuner(plan, trial_data(have), folder)
+    tuner = RecordedTuner(plan, have.data, folder)
     tuner.ledger, tuner.arm = ledger, name
     tuner.search()
     if (found := best_spec(folder)) is not None:

@@ -40,15 +40,16 @@ logging.getLogger("tensorflow").setLevel(logging.ERROR)
 # %% [markdown]
 # ## The space
 #
-# The search starts from `tiny` and allows half of its multiply-adds. Hyperparameters are log2
-# ratios: 1 doubles a width. All zeros give the network itself, scaled to the budget.
+# The search starts from `tiny` and allows half of its multiply-adds. Hyperparameters are
+# ratios of widths, shares of branches (0 removes one) and numbers of modules. Where all ratios and
+# shares are 1, the point is the network itself, scaled to the budget.
 
 # %%
 budget = Budget(macs=network_cost(VARIANTS["tiny"]).total.macs // 2)
 space = Space(base=VARIANTS["tiny"], budget=budget, width_divisor=4)
 print(f"at most {budget.macs:,} multiply-adds")
 for dimension in space.dimensions:
-    print(f"{dimension.name:16} {dimension.low:+.1f} to {dimension.high:+.1f}")
+    print(f"{dimension.name:24} {dimension.low:.2f} to {dimension.high:.2f}")
 
 neutral = space.spec({dimension.name: dimension.neutral for dimension in space.dimensions})
 print(f"the neutral point: {network_cost(neutral).total.macs:,} multiply-adds")

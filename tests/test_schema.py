@@ -8,6 +8,7 @@ a function in MIGRATIONS and a document here.
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -161,6 +162,10 @@ def test_recipe_of_version_1() -> None:
 @pytest.mark.parametrize("version", [1, 2])  # version 1 had "step" and "least_share"
 def test_space_of_version(version: int) -> None:
     assert Space.from_json(_text("space", version)) == SPACE
+
+
+def test_space_of_version_3_has_pools() -> None:
+    assert Space.from_json(_text("space", 3)) == replace(SPACE, pools=True)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,24 @@ from keras_inception.spec.variants import NANO
 from keras_inception.training.progress import TrainingDivergedError
 from tuning.latency import LatencyModel
 
-QUICK = ("tune", "--variant", "nano", "--set", "epochs=1", "--oracle", "random", "--out")
+QUICK = (
+    "tune",
+    "--variant",
+    "nano",
+    "--set",
+    "epochs=1",
+    "--oracle",
+    "random",
+    "--finalists",
+    "0",
+    "--out",
+)
+
+
+@pytest.fixture(autouse=True)
+def few_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count of floors and distinct networks draws few points."""
+    monkeypatch.setattr("tuning.base.POINTS", 5)
 
 
 def test_mistakes(tmp_path: Path) -> None:
@@ -54,7 +71,9 @@ def test_a_search_its_report_and_another_budget(
     out = tmp_path / "search"
     result = run(*QUICK, out, "--trials", 3)
     assert result.exit_code == 0, result.output
-    assert "3 trials by random over 9 hyperparameters" in result.output
+    assert "3 trials by random over 14 hyperparameters" in result.output
+    assert "Of 5 random points 5 have a width at its floor (" in result.output
+    assert "Warning: most points lie on a floor" in result.output
     assert len(trained) == 3
     best = max(trained, key=lambda spec: spec.modules[0].filters_pool_proj)
     written = NetworkSpec.from_json((out / "best_spec.json").read_text())
@@ -144,8 +163,8 @@ def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.M
     )
     other = tmp_path / "other"
     assert_mistake(
-        run(*QUICK, other, "--budget-ms", 0.5, *batched),
-        "Received: 0.5 ms an image in batches of 64.",
+        run(*QUICK, other, "--budget-ms", 0.05, *batched),
+        "Received: 0.05 ms an image in batches of 64.",
     )
     assert measured == [1, 64]
     assert_mistake(run(*QUICK, other, *batched), "Received: --budget-batch-size 64 alone")

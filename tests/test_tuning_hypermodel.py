@@ -128,9 +128,82 @@ def test_a_callback_that_sets_the_rate_takes_the_schedules_place() -> None:
     assert rates.seen == pytest.approx([0.5] * 4 + [0.25] * 4)
 
 
-def test_an_endless_data_set_without_steps_is_refused() -> None:
-    with pytest.raises(ValueError, match="Expected steps_per_epoch"):
-        fitted_rates(dataset().repeat())
+class Endless(keras.utils.PyDataset):
+    """The same batch for ever."""
+
+    num_batches = None
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return IMAGES[:8], LABELS[:8]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [dataset().repeat(), Endless(), endless(), iter(dataset())],
+    ids=["repeated", "PyDataset", "generator", "iterator"],
+)
+def test_data_without_an_end_need_steps(data: Any) -> None:
+    with pytest.raises(ValueError, match=r"steps_per_epoch with such data\. Received: a "):
+        fitted_rates(data)
+
+
+def test_an_endless_py_dataset_with_steps() -> None:
+    expected = [cosine(step) for step in range(8)]
+    assert fitted_rates(Endless(), steps_per_epoch=4) == pytest.approx(expected, abs=1e-7)
+
+
+def test_two_inputs_class_weights_and_callbacks_as_in_fit() -> None:
+    """A subclass adds an input behind the network, and an optimizer that keeps its own rate."""
+
+    class WithSize(InceptionHyperModel):
+        def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+            model, size = super().build(hp), keras.Input((1,), name="size")
+            joined = keras.layers.Concatenate()([model.output, size])
+            scores = keras.layers.Dense(3, activation="softmax")(joined)
+            both = keras.Model([model.input, size], scores)
+            both.compile(keras.optimizers.SGD(0.25), model.loss, metrics=["accuracy"])
+            return both
+
+    tuned = WithSize(
+        budget=Budget(macs=3 * COST.macs),
+        input_shape=(12, 12, 1),
+        classes=3,
+        recipe=RECIPE,
+        base=BASE,
+        width_divisor=1,
+    )
+    hp, rates = keras_tuner.HyperParameters(), Rates()
+    model, sizes = tuned.build(hp), np.ones((32, 1), "float32")
+    weights = {0: 1.0, 1: 2.0, 2: 0.0}
+    history = tuned.fit(hp, model, [IMAGES, sizes], LABELS, class_weight=weights, callbacks=[rates])
+    assert rates.seen == [0.25] * 8
+    assert history.history["macs"] == [network_cost(tuned.spec(hp)).total.macs] * 2
+
+
+def test_stock_grid_search_moves_several_dimensions(tmp_path: Path) -> None:
+    """Ratios have the values 1/2, 1 and 2 and shares 0, 1 and 2: thirty trials move four."""
+    hp = keras_tuner.HyperParameters()
+    hypermodel().spec(hp)
+    assert {item.name: list(item.values) for item in hp.space} == {
+        "stem/width_ratio": [0.5, 1.0, 2.0],
+        "stage_3/depth": [1, 2],
+        "stage_3/reduce_3x3_ratio": [0.5, 1.0, 2.0],
+        "stage_3/share_1x1": [0.0, 1.0, 2.0],
+        "stage_3/share_pool": [0.0, 1.0, 2.0],
+    }
+    score = keras_tuner.Objective("score", "max")
+    oracle = keras_tuner.oracles.GridSearchOracle(score, max_trials=30, hyperparameters=hp, seed=1)
+    oracle.verbose = 0
+    oracle._set_project_dir(str(tmp_path), "grid")
+    moved = set()
+    for _ in range(30):
+        trial = oracle.create_trial("one")
+        values = trial.hyperparameters.values
+        moved |= {item.name for item in hp.space if values[item.name] != item.default}
+        oracle.update_trial(trial.trial_id, {"score": 1.0})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+    assert len(moved) == 4
 
 
 def test_what_fit_cannot_do_is_refused_at_once() -> None:
@@ -174,15 +247,21 @@ def test_label_smoothing_by_hand() -> None:
     [
         {},
         {"optimizer": keras.optimizers.SGD(0.125)},
-        {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]},
+        {"loss": "sparse_categorical_crossentropy"},
+        {"metrics": ["accuracy"]},
     ],
-    ids=["recipe", "optimizer", "loss and metrics"],
+    ids=["recipe", "optimizer", "loss", "metrics"],
 )
 def test_a_stock_tuner_with_arguments_of_its_own(tmp_path: Path, overrides: Any) -> None:
-    rates = Rates()
+    seen: list[float] = []
+
+    class Noted(keras.callbacks.Callback):  # KerasTuner copies callbacks
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            seen.append(float(self.model.optimizer.learning_rate))
+
     tuner = keras_tuner.RandomSearch(
         hypermodel(),
-        "val_loss",
+        "val_accuracy",
         max_trials=1,
         seed=1,
         directory=tmp_path,
@@ -190,12 +269,16 @@ def test_a_stock_tuner_with_arguments_of_its_own(tmp_path: Path, overrides: Any)
         **overrides,
     )
     unknown = dataset().unbatch().filter(lambda image, label: True).batch(8)
-    tuner.search(unknown, validation_data=(IMAGES, LABELS), verbose=0, callbacks=[rates])
+    tuner.search(unknown, validation_data=(IMAGES, LABELS), verbose=0, callbacks=[Noted()])
+    own = "optimizer" in overrides
+    expected = [0.125] * 8 if own else [cosine(2)] * 4 + [cosine(step) for step in range(4, 8)]
+    assert seen == pytest.approx(expected, rel=1e-4)
     best = tuner.get_best_models(1)[0]
     scores = best.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
+    assert set(scores) == {"loss", "accuracy"}
     assert np.isfinite(scores["loss"])
-    if "optimizer" in overrides:
-        assert float(best.optimizer.learning_rate) == 0.125  # its own, and no schedule
+    again = tuner.hypermodel.build(tuner.get_best_hyperparameters()[0])
+    again.fit(IMAGES, LABELS, batch_size=8, verbose=0)
 
 
 def test_stock_hyperband_continues_the_schedule(tmp_path: Path) -> None:

@@ -42,10 +42,7 @@ def networks(count: int) -> list[NetworkCost]:
         space = Space(
             base=SMALL, budget=Budget(macs=draw.randint(4, 20) * 10**6), width_divisor=4, depth=True
         )
-        values = {
-            item.name: draw.randint(int(item.low), int(item.high)) for item in space.dimensions
-        }
-        found.append(network_cost(space.spec(values)))
+        found.append(network_cost(space.spec(space.random_point(draw))))
     return found
 
 

@@ -63,7 +63,10 @@ def folder(tmp_path: Path) -> Path:
 def test_trials_round_trip(folder: Path) -> None:
     trials = read_trials(folder)
     assert [trial.number for trial in trials] == list(range(TRIALS))
-    assert trials[3].values == {"stage_4/width": -0.5, "budget/share": -0.75}
+    assert trials[3].values == {
+        "stage_4/width_ratio": 2**-0.5,
+        "budget/fraction": 2**-0.75,
+    }  # their names and units were others
     assert trials[3].spec == SPACE.spec(trials[3].values)
     best = best_first(trials)
     assert len(best) == 10
@@ -85,8 +88,8 @@ def test_progress_of_a_running_search(folder: Path) -> None:
 
 def test_importance_finds_the_hyperparameter_behind_the_accuracy(folder: Path) -> None:
     weights = importance(read_trials(folder), SPACE.dimensions)
-    assert next(iter(weights)) == "stage_4/width"
-    assert weights["stage_4/width"] > 0.8
+    assert next(iter(weights)) == "stage_4/width_ratio"
+    assert weights["stage_4/width_ratio"] > 0.8
     assert sum(weights.values()) == pytest.approx(1)
     assert importance(read_trials(folder)[:5], SPACE.dimensions) == {}
 
@@ -120,7 +123,7 @@ def test_files_of_a_report(folder: Path) -> None:
     with (folder / "leaderboard.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["trial"] for row in rows[:2]] == ["7", "4"]
-    assert rows[0]["stage_4/width"] == "0.5"
+    assert float(rows[0]["stage_4/width_ratio"]) == pytest.approx(2**0.5)
     spec = NetworkSpec.from_json((folder / "best_spec.json").read_text())
     assert spec == replace(
         SPACE.spec({"stage_4/width": 0.5, "budget/share": -0.75}), name="small_tuned"

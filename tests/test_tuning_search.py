@@ -46,6 +46,7 @@ COST = network_cost(BASE).total
 def plan(**changes: Any) -> SearchPlan:
     space = Space(base=BASE, budget=Budget(macs=3 * COST.macs), width_divisor=1)
     fields = {"recipe": replace(RECIPE, epochs=1), "oracle": "random", "max_trials": 3}
+    fields |= {"finalists": 0}
     return SearchPlan(space=space, **fields | changes)
 
 

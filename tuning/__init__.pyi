@@ -1,3 +1,6 @@
+from .base import base_network as base_network
+from .base import base_with_room as base_with_room
+from .base import coverage as coverage
 from .candidate import TrialResult as TrialResult
 from .candidate import hold_out as hold_out
 from .candidate import subset as subset
@@ -14,7 +17,6 @@ from .run import best_spec as best_spec
 from .run import claim as claim
 from .run import search as search
 from .space import Space as Space
-from .space import base_network as base_network
 from .trials import best_first as best_first
 from .trials import pareto_front as pareto_front
 from .trials import read_trials as read_trials

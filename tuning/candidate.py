@@ -34,7 +34,9 @@ class TrialResult:
         accuracy, loss: top-1 share and cross-entropy in nats, on the held-out images.
         training_seconds: of the steps, without the compilation in the first one.
         evaluation_seconds: of the evaluations after each epoch.
-        seconds: in total, with building and compiling.
+        seconds: of everything, building and compiling too.
+        curve: accuracies after each epoch.
+        stopped: whether it ended before its last epoch, as `after_epoch` asked.
     """
 
     accuracy: float
@@ -42,6 +44,8 @@ class TrialResult:
     training_seconds: float
     evaluation_seconds: float
     seconds: float
+    curve: tuple[float, ...] = ()
+    stopped: bool = False
 
 
 def hold_out(data: ImageData, share: float, seed: int = 0) -> ImageData:
@@ -100,6 +104,7 @@ def train_candidate(
     start_from: Path | None = None,
     strategy: Strategy = None,
     after_step: Callable[[], None] = lambda: None,
+    after_epoch: Callable[[list[float]], bool] = lambda curve: False,
 ) -> TrialResult:
     """Train up to an epoch of the recipe and evaluate.
 
@@ -112,6 +117,8 @@ def train_candidate(
             machine), training starts from the beginning.
         strategy: of `make_strategy`; None: one device.
         after_step: called after every step, and after every batch of the evaluation.
+        after_epoch: called after every epoch but the last with the accuracies so far; True stops
+            the training.
 
     Raises:
         TrainingDivergedError: a loss or a weight is not finite.
@@ -123,7 +130,7 @@ def train_candidate(
     trainer = make_trainer(
         spec, with_class_weights(recipe, data), strategy, total_steps=total_steps
     )
-    clock = _Clock(epochs, after_step)
+    clock = _Clock(epochs, after_step, after_epoch)
     snapshots = Snapshots((folder or Path()) / STATE_FOLDER, every_minutes=None)
     loop = TrainingLoop(
         trainer, data, folder=None, snapshots=snapshots, identity={}, callbacks=[clock]
@@ -132,6 +139,7 @@ def train_candidate(
         snapshot = Snapshots(start_from / STATE_FOLDER).newest(set_aside=False)
         if snapshot is not None:
             loop.restore(snapshot)
+    clock.curve = [*loop.progress.history.get("val_accuracy", [])]
     with StopSignals() as signals:
         loop.run(signals)
     progress = loop.progress
@@ -144,6 +152,8 @@ def train_candidate(
         training_seconds=clock.training_seconds,
         evaluation_seconds=clock.evaluation_seconds,
         seconds=time.monotonic() - started,
+        curve=tuple(clock.curve),
+        stopped=progress.epoch < epochs,
     )
 
 
@@ -158,8 +168,15 @@ def _reset_keras(seed: int) -> None:
 class _Clock(keras.callbacks.Callback):
     """Stops the training after some epochs, and times its parts."""
 
-    def __init__(self, epochs: int, after_step: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        epochs: int,
+        after_step: Callable[[], None],
+        after_epoch: Callable[[list[float]], bool],
+    ) -> None:
         super().__init__()
+        self.curve: list[float] = []
+        self._after_epoch = after_epoch
         self._epochs = epochs
         self._after_step = after_step
         self._steps: list[float] = []
@@ -186,5 +203,6 @@ class _Clock(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.evaluation_seconds += time.monotonic() - self._ended
-        if epoch + 1 >= self._epochs:
+        self.curve.append(float((logs or {})["val_accuracy"]))
+        if epoch + 1 >= self._epochs or self._after_epoch(self.curve):
             self.model.stop_training = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -14,8 +15,9 @@ from keras_inception.network.build import build_network
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import QUICK, Recipe
 from keras_inception.training.optimizer import make_optimizer
+from tuning.base import base_network, base_with_room, usual_divisor
 from tuning.rate_schedule import RecipeSchedule
-from tuning.space import Space, base_network
+from tuning.space import Space
 
 # Callbacks that set the learning rate, in the place of the recipe's schedule.
 _RATE_CALLBACKS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
@@ -39,8 +41,11 @@ class InceptionHyperModel(keras_tuner.HyperModel):
         classes: of the labels.
         recipe: how to train; without averages, micro-batches and half precision, which Keras's
             `fit` does not have.
-        base: the network at the neutral point; None: `small` up to 64 pixels, `bn` above.
-        width_divisor, depth, kernels, stem: as for `Space`.
+        base: the network at the neutral point, before it is fitted to the budget; None: the
+            network of `base_with_room` in the form of `small` up to 64 pixels, of `bn` above.
+        width_divisor: as for `Space`; None: the largest that leaves the base room, and with a given
+            base 4 below 20 million multiply-adds, otherwise 8.
+        depth, kernels, stem, pools: as for `Space`.
 
     Raises:
         ValueError: a recipe that `fit` cannot follow, or values that `Space` refuses.
@@ -54,28 +59,33 @@ class InceptionHyperModel(keras_tuner.HyperModel):
         classes: int,
         recipe: Recipe = QUICK,
         base: NetworkSpec | None = None,
-        width_divisor: int = 8,
-        depth: bool = False,
+        width_divisor: int | None = None,
+        depth: bool = True,
         kernels: tuple[str, ...] = (),
-        stem: bool = False,
+        stem: bool = True,
+        pools: bool = False,
     ) -> None:
         super().__init__()
         _require_plain(recipe)
         self.recipe = recipe
+        form = base_network(input_shape, classes, base)
+        if base is None:
+            form, width_divisor = base_with_room(form, budget, width_divisor)
         self.space = Space(
-            base=base_network(input_shape, classes, base),
+            base=form,
             budget=budget,
-            width_divisor=width_divisor,
+            width_divisor=width_divisor or usual_divisor(form),
             depth=depth,
             kernels=kernels,
             stem=stem,
+            pools=pools,
         )
         # The optimizers of the recipe; a tuner may replace them by its own.
         self._optimizers: weakref.WeakSet[keras.optimizers.Optimizer] = weakref.WeakSet()
 
     def spec(self, hp: keras_tuner.HyperParameters) -> NetworkSpec:
-        """The network of a trial's hyperparameters."""
-        return self.space.spec(self.space.declare(hp))
+        """The network of a trial's hyperparameters, whose ratios and shares are on a grid."""
+        return self.space.spec(self.space.declare(hp, grid=True))
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """The network, compiled by the recipe at its constant learning rate.
@@ -112,8 +122,9 @@ class InceptionHyperModel(keras_tuner.HyperModel):
         """Fit by the recipe.
 
         Its schedule covers the recipe's epochs, or `epochs` if they are more, and is continued
-        after `initial_epoch`. Without a known number of steps, the first epoch has one rate. A
-        callback that sets the learning rate, or the tuner's own optimizer, replaces it.
+        after `initial_epoch`: give the recipe as many epochs as Hyperband's `max_epochs`. Without a
+        known number of steps, the first epoch has one rate, that of its middle. A
+        callback that sets the learning rate, or an optimizer of the tuner's, takes its place.
 
         Args:
             hp, model: of the trial; the model is that of `build`.
@@ -127,7 +138,7 @@ class InceptionHyperModel(keras_tuner.HyperModel):
             The history; each epoch also has the network's "macs" and "params".
 
         Raises:
-            ValueError: an infinite data set without `steps_per_epoch`.
+            ValueError: infinite data, or a generator, without `steps_per_epoch`.
         """
         _require_end(x, kwargs.get("steps_per_epoch"))
         last = epochs or self.recipe.epochs
@@ -137,14 +148,14 @@ class InceptionHyperModel(keras_tuner.HyperModel):
             callbacks.append(RecipeSchedule(self.recipe, max(last, self.recipe.epochs)))
         if _are_arrays(x):
             kwargs["batch_size"] = batch_size or self.recipe.batch_size
-        elif not isinstance(x, keras.utils.PyDataset):
+        elif getattr(x, "num_batches", None) is None:
             kwargs.setdefault("shuffle", False)  # Keras shuffles no other data, and warns
         if self.recipe.class_weights:
             kwargs.setdefault("class_weight", dict(enumerate(self.recipe.class_weights)))
         options = {"verbose": 0, **kwargs}
         history = model.fit(x, y, epochs=last, callbacks=callbacks, **options)
         cost = network_cost(self.spec(hp)).total
-        count = len(history.history["loss"])
+        count = len(history.epoch)
         history.history |= {"macs": [cost.macs] * count, "params": [cost.params] * count}
         return history
 
@@ -190,12 +201,18 @@ def _require_plain(recipe: Recipe) -> None:
 
 
 def _require_end(data: Any, steps_per_epoch: int | None) -> None:
-    endless = hasattr(data, "cardinality") and int(data.cardinality()) == _INFINITE
-    if endless and steps_per_epoch is None:
-        raise ValueError(
-            "Expected steps_per_epoch with a data set that repeats for ever. "
-            "Received: steps_per_epoch=None"
-        )
+    """Refuse data whose epoch does not end, and an iterator, which the first epoch would use up."""
+    if steps_per_epoch is not None:
+        return
+    if isinstance(data, Iterator):
+        received = "a generator, which later epochs and trials would find at its end"
+    elif isinstance(data, keras.utils.PyDataset) and data.num_batches is None:
+        received = "a PyDataset with num_batches=None"
+    elif hasattr(data, "cardinality") and int(data.cardinality()) == _INFINITE:
+        received = "a data set that repeats for ever"
+    else:
+        return
+    raise ValueError(f"Expected steps_per_epoch with such data. Received: {received}")
 
 
 def _are_arrays(data: Any) -> bool:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import keras_tuner
 
 from keras_inception.data.record import identity as data_identity
 from keras_inception.data.splits import ImageData
 from keras_inception.spec.recipe import Recipe
+from tuning.engine.finals import Finals
 from tuning.engine.oracle import SearchOracle
 from tuning.engine.oracles import Kind, make_oracle
+from tuning.engine.pruning import Pruning
 from tuning.space import Space, Value
 
 # What may be measured before a search, in its folder.
@@ -37,7 +39,9 @@ VALIDATION_SHARE = 1 / 6
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
-    """What is searched, and how. All but the number of trials must be the same on resume.
+    """What is searched, and how.
+
+    All but the numbers of trials, finalists and seeds must be the same on resume.
 
     Attributes:
         space: of the networks.
@@ -50,6 +54,12 @@ class SearchPlan:
         resolution: height and width in pixels to train on; None: the space's.
         data_fraction: of the training images, above 0, up to 1.
         validation_share: of the training images, held out to evaluate the trials.
+        pruning: stops a trial whose accuracy after an epoch falls behind that of others:
+            "median" or "halving", by Optuna's pruners, or "none". Not with a second objective:
+            cheap networks would fall behind.
+        finalists: the best networks, which are trained fully at the end, on all training images
+            but the held-out ones; 0: none.
+        seeds: trainings of each finalist, by the seeds after the recipe's.
         seed: of the proposals and of the choice of held-out images, 1 or more.
     """
 
@@ -62,6 +72,9 @@ class SearchPlan:
     resolution: int | None = None
     data_fraction: float = 1.0
     validation_share: float = VALIDATION_SHARE
+    pruning: Pruning = "none"
+    finalists: int = 5
+    seeds: int = 2
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -75,6 +88,21 @@ class SearchPlan:
                 "Expected max_trials and seed of 1 or more. "
                 f"Received: max_trials={self.max_trials!r}, seed={self.seed!r}"
             )
+        if self.pruning not in get_args(Pruning):
+            raise ValueError(
+                f"Expected pruning among {', '.join(get_args(Pruning))}. "
+                f"Received: pruning={self.pruning!r}"
+            )
+        if self.pruning != "none" and self.second_objective:
+            raise ValueError(
+                "Expected no pruning with a second objective, whose cheap networks fall behind. "
+                f"Received: pruning={self.pruning!r}"
+            )
+        if self.finalists < 0 or self.seeds < 1:
+            raise ValueError(
+                "Expected finalists of 0 or more, and seeds of 1 or more. "
+                f"Received: finalists={self.finalists!r}, seeds={self.seeds!r}"
+            )
         if self.halving_epochs and self.halving_epochs[-1] > self.recipe.epochs:
             raise ValueError(
                 f"Expected rounds of at most the recipe's {self.recipe.epochs} epochs. "
@@ -84,8 +112,13 @@ class SearchPlan:
 
     @property
     def trial_count(self) -> int:
-        """Trials of all rounds, if none fails."""
+        """Trials of all rounds, and trainings of the finalists, if none fails."""
         return self.make_oracle().trial_count or self.max_trials
+
+    @property
+    def search_trial_count(self) -> int:
+        """Trials of all rounds, if none fails."""
+        return replace(self, finalists=0).trial_count
 
     @property
     def is_proxy(self) -> bool:
@@ -116,6 +149,21 @@ class SearchPlan:
             seed=self.seed,
             network_of=self.network_of,
             bounds=BOUNDS,
+            finals=self.finals,
+        )
+
+    @property
+    def finals(self) -> Finals | None:
+        """The last stage; None: there is none."""
+        first = self.recipe.seed + 1  # the trials had the recipe's
+        return (
+            Finals(
+                finalists=self.finalists,
+                seeds=tuple(range(first, first + self.seeds)),
+                epochs=self.recipe.epochs,
+            )
+            if self.finalists
+            else None
         )
 
     def network_of(self, values: dict[str, Value]) -> str:
@@ -132,6 +180,7 @@ class SearchPlan:
             "data_fraction": self.data_fraction,
             "validation_share": self.validation_share,
             "seed": self.seed,
+            "pruning": self.pruning,
         }
         return {
             "space": json.loads(self.space.to_json()),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,23 +20,28 @@ from typing import Any
 import keras_tuner
 from keras_tuner.engine.trial import Trial
 
+from keras_inception.bounded import read_json
 from keras_inception.cost.layers import network_cost
 from keras_inception.data.record import write_record
 from keras_inception.data.splits import ImageData
 from keras_inception.files import DATA_FILE, write_text
 from keras_inception.spec.network import NetworkSpec
-from keras_inception.spec.validation import derived_name
+from keras_inception.spec.validation import derived_name, is_finite
 from keras_inception.training.progress import TrainingInterruptedError
 from keras_inception.training.snapshot import require_same
 from keras_inception.training.strategy import Strategy, check_strategy
 from tuning.candidate import TrialResult, at_resolution, hold_out, subset, train_candidate
 from tuning.engine.control import TrialControl
+from tuning.engine.pruning import STOPPED_EPOCH, is_behind
 from tuning.engine.service import RETRY_SECONDS
 from tuning.engine.tuner import SearchTuner, is_worker
 from tuning.plan import LATENCY_FILE, PROXY_QUALITY_FILE, SearchPlan
 from tuning.trials import SEARCH_FILE, best_first, read_search, read_trials
+from tuning.verdict import VERDICT_FILE, read_verdict
 
 BEST_SPEC_FILE = "best_spec.json"
+# In the folder of a trial: its accuracies after each epoch.
+CURVE_FILE = "curve.json"
 
 
 class SearchInterruptedError(keras_tuner.errors.FatalError):
@@ -62,7 +68,7 @@ def search(
     """Run a search in a folder, or this process's part of it; resume the one that is there.
 
     The folder holds `search.json`, KerasTuner's `oracle.json`, a folder for each trial with
-    `trial.json` and the network's `spec.json`, and at the end `best_spec.json`.
+    `trial.json` and the network's `spec.json`, and at the end `best_spec.json` and `verdict.json`.
     `trials.read_trials` reads it, `report.page.write_report` shows it.
 
     Args:
@@ -92,7 +98,7 @@ def search(
             write_record(folder, data)
     tuner = NetworkTuner(
         plan,
-        trial_data(plan, data),
+        data,
         folder,
         strategy=strategy,
         search_id=search_id(identity),
@@ -109,12 +115,6 @@ def search_id(identity: dict[str, Any]) -> str:
     """A digest of a search's identity, by which workers know the chief's search."""
     text = json.dumps(identity, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def trial_data(plan: SearchPlan, data: ImageData) -> ImageData:
-    """What trials train on and are evaluated on: training images alone."""
-    held_out = hold_out(data, plan.validation_share, plan.seed)
-    return subset(held_out, plan.data_fraction, plan.seed)
 
 
 def claim(folder: Path, identity: dict[str, Any]) -> None:
@@ -153,15 +153,34 @@ def _other_files(folder: Path) -> list[Path]:
 
 
 def best_spec(folder: str | os.PathLike[str]) -> NetworkSpec | None:
-    """Return the best network of a search; None if no trial was completed."""
-    best = best_first(read_trials(folder))
-    return replace(best[0].spec, name=derived_name(best[0].spec.name, "_tuned")) if best else None
+    """The best network of a search: the best finalist, by the mean over its seeds.
+
+    Without finalists it is the network of the best trial; None: no trial was completed.
+    """
+    if (found := read_verdict(folder)) is not None:
+        best = found.finalists[0].spec
+    elif trials := best_first(read_trials(folder)):
+        best = trials[0].spec
+    else:
+        return None
+    return replace(best, name=derived_name(best.name, "_tuned"))
 
 
 def write_best_spec(folder: Path) -> None:
-    """Write best_spec.json, if a trial was completed."""
+    """Write best_spec.json, if a trial was completed, and verdict.json, if finalists were."""
     if (best := best_spec(folder)) is not None:
         write_text(folder / BEST_SPEC_FILE, best.to_json())
+    if (found := read_verdict(folder)) is not None:
+        write_text(folder / VERDICT_FILE, found.to_json())
+
+
+def read_curves(folder: Path) -> list[list[float]]:
+    """The learning curves of the trials that have ended in the folder of a search."""
+    curves = [read_json(file, "curve") for file in sorted(folder.glob(f"trial_*/{CURVE_FILE}"))]
+    for curve in curves:
+        if not (isinstance(curve, list) and curve and all(map(is_finite, curve))):
+            raise ValueError(f"Expected the accuracies of a trial. Received: {curve!r}")
+    return curves
 
 
 class NetworkTuner(SearchTuner):
@@ -169,7 +188,7 @@ class NetworkTuner(SearchTuner):
 
     Args:
         plan: of the search.
-        data: of `trial_data`.
+        data: as for `search`.
         folder: of the search.
         strategy: for each training; None: one device.
         settings: of `SearchTuner`.
@@ -186,7 +205,9 @@ class NetworkTuner(SearchTuner):
     ) -> None:
         super().__init__(plan.make_oracle(), folder, **settings)
         self._plan = plan
-        self._data = data
+        # Training images alone: those of finalists, and those of the other trials.
+        self._final_data = hold_out(data, plan.validation_share, plan.seed)
+        self._data = subset(self._final_data, plan.data_fraction, plan.seed)
         self._strategy = strategy
 
     def run_trial(self, trial: Trial, *fit_args: Any, **fit_kwargs: Any) -> dict[str, float]:
@@ -194,7 +215,9 @@ class NetworkTuner(SearchTuner):
         spec = NetworkSpec.from_json(str(self.network_of(trial)))
         result = self._train(trial, spec)
         cost = network_cost(spec).total
-        return {
+        self._keep_curve(trial, result.curve)
+        stopped = {STOPPED_EPOCH: float(len(result.curve))} if result.stopped else {}
+        return stopped | {
             "val_accuracy": result.accuracy,
             "val_loss": result.loss,
             "macs": float(cost.macs),
@@ -206,26 +229,42 @@ class NetworkTuner(SearchTuner):
 
     def _train(self, trial: Trial, spec: NetworkSpec) -> TrialResult:
         control = TrialControl.of(trial.hyperparameters.values)
-        parent = control.parent
+        parent, is_final = control.parent, control.finalist is not None
+        recipe = self._plan.recipe
         try:
             return train_candidate(
-                at_resolution(spec, self._plan.resolution),
-                self._data,
-                self._plan.recipe,
-                epochs=control.epochs or self._plan.recipe.epochs,
+                spec if is_final else at_resolution(spec, self._plan.resolution),
+                self._final_data if is_final else self._data,
+                recipe if control.seed is None else replace(recipe, seed=control.seed),
+                epochs=control.epochs or recipe.epochs,
                 folder=self._folder_of(trial.trial_id) if self._may_continue(control) else None,
                 start_from=None if parent is None else self._folder_of(parent),
                 strategy=self._strategy,
                 after_step=lambda: self.heartbeat(trial),
+                after_epoch=lambda curve: not is_final and self._is_behind(curve),
             )
         except TrainingInterruptedError as error:
             raise SearchInterruptedError(str(error), by_hand=error.by_hand) from error
+
+    def _is_behind(self, curve: list[float]) -> bool:
+        """Whether a trial falls behind those that have ended, by the curves in this folder."""
+        if self._plan.pruning == "none":
+            return False
+        return is_behind(self._plan.pruning, curve, read_curves(Path(self.project_dir)))
+
+    def _keep_curve(self, trial: Trial, curve: Sequence[float]) -> None:
+        if TrialControl.of(trial.hyperparameters.values).finalist is None and curve:
+            folder = self._folder_of(trial.trial_id)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / CURVE_FILE, json.dumps(curve))
 
     def _may_continue(self, control: TrialControl) -> bool:
         """Whether the training may be continued by a trial of a later round.
 
         Hyperband's rounds are its own: any trial may be.
         """
+        if control.finalist is not None:
+            return False
         last_round = len(self._plan.halving_epochs) - 1
         return self._plan.oracle == "hyperband" or (control.round or 0) < last_round
 

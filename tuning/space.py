@@ -2,10 +2,11 @@
 
 A point changes the widths of a network relative to each other; `fit_to_budget` then brings all of
 them under the budget with one common scale and spends what rounding left. So no candidate costs
-more than it may, and the neutral point, all zeros, is the network itself.
+more than it may, and the neutral point, where all ratios and shares are 1, is the network itself.
 
-Hyperparameters are log2 ratios (base-2 logarithms of factors: 1 doubles), numbers of modules, and
-sets of kernel sizes as text such as "3,5". Builds nothing.
+Hyperparameters are ratios on a logarithmic scale, shares from 0, which removes a branch, numbers of
+modules, sets of kernel sizes as text such as "3,5", and positions of the stem's pools. Builds
+nothing.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from __future__ import annotations
 import json
 import math
 import random
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from keras_inception.cost.budget import Budget, NetworkBound, fit_to_budget
 from keras_inception.spec.kernels import kernel_sizes
-from keras_inception.spec.network import NetworkSpec, StageSpec
+from keras_inception.spec.network import ConvSpec, NetworkSpec, StageSpec
 from keras_inception.spec.validation import (
     Migrations,
     from_fields,
@@ -32,28 +34,33 @@ from keras_inception.spec.validation import (
     require_tuple,
     tuple_of,
 )
-from keras_inception.spec.variants import BN, SMALL
 from tuning.latency import LatencyBudget, LatencyModel
 from tuning.projection import (
     Value,
     Values,
+    current_values,
     form_of,
     modules_with_kernels,
     own_kernels,
+    pool_positions,
     ratio,
     target_widths,
+    without_removed,
 )
 
-SCHEMA_VERSION = 2
-_SMALL_SIZE = 64
-# Largest and, negated, smallest log2 ratio of each kind of hyperparameter.
-WIDTH_RANGE = 1.0
-REDUCE_RANGE = 1.5
-ODDS_RANGE = 3.0
-POOL_RANGE = 1.5
+SCHEMA_VERSION = 3
+# Largest ratio of each kind of hyperparameter; the smallest is its inverse.
+WIDTH_RANGE = 2.0
+REDUCE_RANGE = 2.0
+ODDS_RANGE = 4.0
+# Largest share of a branch, in its width; a share of 0 removes it.
+MAX_SHARE = 2.0
+SHARE_STEP = 0.25
+# On a grid, for tuners that try every combination: the factor and the distance of its values.
+GRID_FACTOR, GRID_STEP = 2.0, 1.0
 # Modules beyond those of the network that a stage may get.
 MORE_MODULES = 1
-BUDGET_SHARE = "budget/share"
+BUDGET_FRACTION = "budget/fraction"
 
 
 def _from_1(data: dict[str, Any]) -> dict[str, Any]:
@@ -61,19 +68,65 @@ def _from_1(data: dict[str, Any]) -> dict[str, Any]:
     return {renamed.get(name, name): value for name, value in data.items()}
 
 
-MIGRATIONS: Migrations = {1: _from_1}
+def _from_2(data: dict[str, Any]) -> dict[str, Any]:
+    return data | {"pools": False}
 
 
-@dataclass(frozen=True)
+MIGRATIONS: Migrations = {1: _from_1, 2: _from_2}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dimension:
-    """A hyperparameter: a log2 ratio or an integer from `low` to `high`, or one of `choices`."""
+    """A hyperparameter: a number from `low` to `high`, or one of `choices`.
+
+    Attributes:
+        name: such as "stage_3/width_ratio".
+        neutral: its value at the neutral point.
+        low, high: of a number.
+        integer: whether the number is one.
+        log: whether it is a ratio, on a logarithmic scale.
+        step: between the values of a share; None: any value.
+        choices: in the place of a number.
+    """
 
     name: str
     neutral: Value
     low: float = 0.0
     high: float = 0.0
     integer: bool = False
+    log: bool = False
+    step: float | None = None
     choices: tuple[str, ...] = ()
+
+    def random_value(self, draw: random.Random) -> Value:
+        """A uniform value, of a ratio uniform in its logarithm."""
+        if self.choices:
+            return draw.choice(self.choices)
+        if self.integer:
+            return draw.randint(int(self.low), int(self.high))
+        if self.step:
+            count = round((self.high - self.low) / self.step)
+            return self.low + self.step * draw.randint(0, count)
+        return math.exp(draw.uniform(math.log(self.low), math.log(self.high)))
+
+    def declare(self, hp: Any, *, grid: bool) -> Value:
+        """Register it with KerasTuner's hyperparameters, and take its value."""
+        if self.choices:
+            return hp.Choice(self.name, list(self.choices), default=self.neutral)
+        if self.integer:
+            return hp.Int(self.name, int(self.low), int(self.high), default=self.neutral)
+        low, high, step = self.low, self.high, self.step
+        if self.log and grid:
+            low, high, step = _grid_bound(low), _grid_bound(high), GRID_FACTOR
+        elif grid:
+            step = GRID_STEP
+        sampling = "log" if self.log else "linear"
+        return hp.Float(self.name, low, high, step=step, sampling=sampling, default=self.neutral)
+
+
+def _grid_bound(bound: float) -> float:
+    """The power of the grid's factor that is nearest to a bound, towards 1."""
+    return GRID_FACTOR ** math.trunc(math.log(bound, GRID_FACTOR) + 1e-9 * (bound > 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +137,14 @@ class Space:
         base: the network at the neutral point, before it is fitted to the budget.
         budget: the most that a candidate may cost: `Budget` (multiply-adds, parameters or both) or
             `latency.LatencyBudget` (milliseconds).
-        width_divisor: all widths are multiples of it. Below some 20 million multiply-adds choose 4:
-            with 8 the reductions cannot get narrower.
-        depth: search the number of modules of each stage, from 1 to one more than it has.
+        width_divisor: all widths are multiples of it, and at least it. At the neutral point the
+            narrowest should be four times as wide (`base.base_with_room`).
+        depth: search the number of modules of each stage, from 1 to one more than it has. The pools
+            between the stages thereby move among the modules.
         kernels: sets of kernel sizes to search for each stage beside its own, such as
             ("3", "3,5,7").
         stem: search the width of the stem too.
+        pools: search after which convolution of the stem each of its pools stands.
         min_budget_share: below 1, search also the share of the budget, from this one up: for
             accuracy against cost.
     """
@@ -97,15 +152,16 @@ class Space:
     base: NetworkSpec
     budget: NetworkBound
     width_divisor: int = 8
-    depth: bool = False
+    depth: bool = True
     kernels: tuple[str, ...] = ()
-    stem: bool = False
+    stem: bool = True
+    pools: bool = False
     min_budget_share: float = 1.0
 
     def __post_init__(self) -> None:
         require_instance(self, "base", NetworkSpec)
         require_integers(self, "width_divisor")
-        require_flags(self, "depth", "stem")
+        require_flags(self, "depth", "stem", "pools")
         require_tuple(self, "kernels", str)
         require_numbers(self, "min_budget_share")
         for text in self.kernels:
@@ -127,15 +183,24 @@ class Space:
         """
         found: list[Dimension] = []
         if self.min_budget_share < 1:
-            found.append(Dimension(BUDGET_SHARE, 0.0, math.log2(self.min_budget_share), 0.0))
+            low = self.min_budget_share
+            found.append(Dimension(name=BUDGET_FRACTION, neutral=1.0, low=low, high=1.0, log=True))
         if self.stem:
-            found.append(_log2_ratio("stem/width", WIDTH_RANGE))
+            found.append(_ratio("stem/width_ratio", WIDTH_RANGE))
+        found += self._pool_dimensions()
         for index, stage in enumerate(self.base.stages):
             if index:
-                found.append(_log2_ratio(f"stage_{stage.name}/width", WIDTH_RANGE))
+                found.append(_ratio(f"stage_{stage.name}/width_ratio", WIDTH_RANGE))
             found += self._form_dimensions(stage)
             found += self._branch_dimensions(stage)
         return tuple(found)
+
+    def _pool_dimensions(self) -> Iterator[Dimension]:
+        """Positions of the stem's pools, from the cheapest network to the costliest."""
+        convolutions = tuple(item.name for item in self.base.stem if isinstance(item, ConvSpec))
+        if self.pools and len(convolutions) > 1:
+            for pool, after in pool_positions(self.base).items():
+                yield Dimension(name=f"stem/{pool}_after", neutral=after, choices=convolutions)
 
     def _form_dimensions(self, stage: StageSpec) -> list[Dimension]:
         """Numbers of modules and kernel sizes."""
@@ -143,14 +208,16 @@ class Space:
         count = len(stage.modules)
         if self.depth:
             name = f"stage_{stage.name}/depth"
-            found.append(Dimension(name, count, 1, count + MORE_MODULES, integer=True))
+            most = count + MORE_MODULES
+            found.append(Dimension(name=name, neutral=count, low=1, high=most, integer=True))
         choices = self._kernel_choices(stage)
         if len(choices) > 1:
-            found.append(Dimension(f"stage_{stage.name}/kernels", choices[0], choices=choices))
+            name = f"stage_{stage.name}/kernels"
+            found.append(Dimension(name=name, neutral=choices[0], choices=choices))
         return found
 
     def _branch_dimensions(self, stage: StageSpec) -> list[Dimension]:
-        """Reductions, the share of the first kernel size, and the projection."""
+        """Reductions, the odds of the first kernel size, and shares of the other branches."""
         prefix = f"stage_{stage.name}"
         modules = [
             module
@@ -160,14 +227,17 @@ class Space:
         names = list(dict.fromkeys(name for module in modules for name in module.spatial_names))
         widths = {suffix for module in modules for suffix in module.widths()}
         found = [
-            _log2_ratio(f"{prefix}/reduce_{name}", REDUCE_RANGE)
+            _ratio(f"{prefix}/reduce_{name}_ratio", REDUCE_RANGE)
             for name in names
             if f"{name}_reduce" in widths
         ]
         if any(len(module.spatial) > 1 for module in modules):
-            found.append(_log2_ratio(f"{prefix}/odds_{names[0]}", ODDS_RANGE))
-        if "pool_proj" in widths:
-            found.append(_log2_ratio(f"{prefix}/pool_proj", POOL_RANGE))
+            found.append(_ratio(f"{prefix}/odds_{names[0]}_ratio", ODDS_RANGE))
+        if len({name.removesuffix("_reduce") for name in widths}) > 1:  # not of an only branch
+            if any(module.filters_1x1 for module in modules):
+                found.append(_share(f"{prefix}/share_1x1"))
+            if "pool_proj" in widths:
+                found.append(_share(f"{prefix}/share_pool"))
         return found
 
     def _kernel_choices(self, stage: StageSpec) -> tuple[str, ...]:
@@ -180,9 +250,11 @@ class Space:
         for item in self.dimensions:
             if item.integer:
                 extreme[item.name] = int(item.high)
-            elif item.name == BUDGET_SHARE:
+            elif item.name == BUDGET_FRACTION:
                 extreme[item.name] = item.low
-        sets = [item for item in self.dimensions if item.choices]
+            elif item.name.startswith("stem/") and item.choices:
+                extreme[item.name] = item.choices[-1]
+        sets = [i for i in self.dimensions if i.choices and i.name not in extreme]
         count = max((len(item.choices) for item in sets), default=1)
         return [
             extreme | {item.name: item.choices[index % len(item.choices)] for item in sets}
@@ -193,17 +265,18 @@ class Space:
         """The network of a point, within the budget.
 
         Args:
-            values: by the names of `dimensions`; those that are left out are neutral, others are
-                ignored.
+            values: by the names of `dimensions`, or by those of an earlier version; those that are
+                left out are neutral, others are ignored.
 
         Raises:
             ValueError: the budget is below the smallest network of this form.
         """
+        values = current_values(values)
         form = form_of(self.base, values)
-        share = ratio(values, BUDGET_SHARE)
+        fraction = ratio(values, BUDGET_FRACTION)
         return fit_to_budget(
-            form,
-            self.budget if share == 1 else self.budget.scaled(share),
+            without_removed(form, values),
+            self.budget if fraction == 1 else self.budget.scaled(fraction),
             width_divisor=self.width_divisor,
             targets=target_widths(form, values, stem=self.stem),
             scale_stem=self.stem,
@@ -211,28 +284,16 @@ class Space:
 
     def random_point(self, draw: random.Random) -> dict[str, Value]:
         """A uniform point."""
-        values: dict[str, Value] = {}
-        for item in self.dimensions:
-            if item.choices:
-                values[item.name] = draw.choice(item.choices)
-            elif item.integer:
-                values[item.name] = draw.randint(int(item.low), int(item.high))
-            else:
-                values[item.name] = draw.uniform(item.low, item.high)
-        return values
+        return {item.name: item.random_value(draw) for item in self.dimensions}
 
-    def declare(self, hp: Any) -> dict[str, Value]:
-        """Register the dimensions with KerasTuner's hyperparameters, and take their values."""
-        values: dict[str, Value] = {}
-        for item in self.dimensions:
-            name, neutral = item.name, item.neutral
-            if item.choices:
-                values[name] = hp.Choice(name, list(item.choices), default=neutral)
-            elif item.integer:
-                values[name] = hp.Int(name, int(item.low), int(item.high), default=neutral)
-            else:
-                values[name] = hp.Float(name, item.low, item.high, default=neutral)
-        return values
+    def declare(self, hp: Any, *, grid: bool = False) -> dict[str, Value]:
+        """Register the dimensions with KerasTuner's hyperparameters, and take their values.
+
+        Args:
+            hp: the hyperparameters.
+            grid: give ratios and shares few values, a factor or step apart.
+        """
+        return {item.name: item.declare(hp, grid=grid) for item in self.dimensions}
 
     def to_json(self) -> str:
         """JSON text; `from_json` gives an equal space back."""
@@ -264,20 +325,6 @@ def current_document(document: dict[str, Any]) -> dict[str, Any]:
     return {"schema_version": SCHEMA_VERSION, **data, "base": base}
 
 
-def base_network(
-    input_shape: tuple[int, int, int], classes: int, base: NetworkSpec | None = None
-) -> NetworkSpec:
-    """Return the network to search around, without auxiliary classifiers.
-
-    Args:
-        input_shape: (height, width, channels).
-        classes: of the data.
-        base: its form; None: `small` up to 64 pixels, `bn` above.
-    """
-    form = base or (SMALL if min(input_shape[:2]) <= _SMALL_SIZE else BN)
-    return replace(form, input_shape=input_shape, classes=classes, aux=())
-
-
 def _base_from(data: Any) -> NetworkSpec:
     return NetworkSpec.from_json(json.dumps(data))
 
@@ -289,5 +336,9 @@ def _budget_from(data: Any) -> NetworkBound:
     return from_fields(Budget, data)
 
 
-def _log2_ratio(name: str, largest: float) -> Dimension:
-    return Dimension(name, 0.0, -largest, largest)
+def _ratio(name: str, largest: float) -> Dimension:
+    return Dimension(name=name, neutral=1.0, low=1 / largest, high=largest, log=True)
+
+
+def _share(name: str) -> Dimension:
+    return Dimension(name=name, neutral=1.0, low=0.0, high=MAX_SHARE, step=SHARE_STEP)

@@ -17,8 +17,10 @@ from keras_inception.files import SPEC_FILE
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
 from tuning.engine.control import TrialControl, point_of
+from tuning.engine.pruning import STOPPED_EPOCH
 from tuning.engine.records import COMPLETED, trial_state
 from tuning.engine.trial_files import trial_files
+from tuning.projection import current_values
 from tuning.space import Space, Value, current_document
 
 SEARCH_FILE = "search.json"
@@ -41,6 +43,7 @@ class SearchedTrial:
         macs, params: the cost of the spec.
         round: of successive halving, from 0.
         epochs: complete ones at its end; None: the recipe's.
+        finalist: in the last stage, the number of the trial whose network it trains.
         message: why it failed.
     """
 
@@ -53,12 +56,18 @@ class SearchedTrial:
     params: int
     round: int
     epochs: int | None
+    finalist: int | None
     message: str | None
 
     @property
     def accuracy(self) -> float:
         """Top-1 share of the held-out images."""
         return self.metrics["val_accuracy"]
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether it ended early, since its accuracy fell behind."""
+        return STOPPED_EPOCH in self.metrics
 
 
 def read_search(folder: Path) -> dict[str, Any]:
@@ -84,18 +93,30 @@ def _migrated_search(document: dict[str, Any]) -> dict[str, Any]:
         current["recipe"] = json.loads(recipe.to_json())
     if "search" in document:
         search = dict(document["search"])
-        current["search"] = {_RENAMED.get(key, key): value for key, value in search.items()}
+        renamed = {_RENAMED.get(key, key): value for key, value in search.items()}
+        current["search"] = {"pruning": "none"} | renamed
     if not isinstance(document.get("data", {}), dict):
         raise TypeError("`data` is no object")
     return current
 
 
 def read_trials(folder: str | os.PathLike[str]) -> list[SearchedTrial]:
-    """Return all trials of a search, running or finished, in the order of their numbers.
+    """The trials of a search, while it runs or later, in the order of their numbers.
+
+    Those of the last stage are left out: `read_finals` has them.
 
     Raises:
         ValueError: no search, or a trial's spec.json is not a spec.
     """
+    return [trial for trial in _read(folder) if trial.finalist is None]
+
+
+def read_finals(folder: str | os.PathLike[str]) -> list[SearchedTrial]:
+    """The trainings of the finalists, in the order of their numbers."""
+    return [trial for trial in _read(folder) if trial.finalist is not None]
+
+
+def _read(folder: str | os.PathLike[str]) -> list[SearchedTrial]:
     folder = Path(folder)
     space = json.dumps(read_search(folder)["space"])
     trials = [_trial(state, space, file.parent) for file, state in _states(folder)]
@@ -126,8 +147,9 @@ def _metrics(state: dict[str, Any]) -> dict[str, float]:
 
 def _trial(state: dict[str, Any], space: str, folder: Path) -> SearchedTrial:
     values = state["hyperparameters"]["values"]
-    control, point = TrialControl.of(values), point_of(values)
+    control = TrialControl.of(values)
     try:
+        point = current_values(point_of(values))
         spec = _stored_spec(folder) or _space(space).spec(point)
     except (LookupError, TypeError, ArithmeticError, AttributeError) as error:
         raise ValueError(
@@ -145,6 +167,7 @@ def _trial(state: dict[str, Any], space: str, folder: Path) -> SearchedTrial:
         params=cost.params,
         round=control.round or 0,
         epochs=control.epochs,
+        finalist=None if control.finalist is None else int(control.finalist),
         message=state["message"],
     )
 
@@ -171,8 +194,11 @@ def completed_of(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
 
 
 def best_first(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
-    """Return the completed trials by the number of trained epochs, then by accuracy, best first."""
-    return sorted(completed_of(trials), key=lambda trial: (-(trial.epochs or 0), -trial.accuracy))
+    """The completed trials: those trained for more epochs first, stopped ones last; by accuracy."""
+    return sorted(
+        completed_of(trials),
+        key=lambda trial: (trial.was_stopped, -(trial.epochs or 0), -trial.accuracy),
+    )
 
 
 def pareto_front(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:

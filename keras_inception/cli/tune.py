@@ -21,6 +21,7 @@ from keras_inception.cli.option_groups import option_groups
 from keras_inception.cli.tune_display import (
     SearchDisplay,
     print_accuracy,
+    print_coverage,
     print_plan,
     print_proxy_quality,
     print_result,
@@ -69,10 +70,11 @@ def tune(
 ) -> None:
     """Search the widths of a network, with every candidate within the budget.
 
-    Trial 0 is the network itself (`design` proposes one: --spec), fitted to the budget. A sixth of
-    the training images is held out to evaluate the trials; the test images are not used. The same
-    command with the same --out resumes the search. It writes best_spec.json for `train --spec`, and
-    report.html.
+    Trial 0 is the network itself (`design` proposes one: --spec), fitted to the budget; without
+    --variant and --spec it is built so that its widths can move both ways. A sixth of the training
+    images is held out to evaluate the trials; the test images are not used. At the end the best
+    networks are trained fully with several seeds (--finalists, --seeds). The same command with the
+    same --out resumes the search. It writes best_spec.json for `train --spec`, and report.html.
 
     Exit codes: 0; 2 for a usage error; 1 after Ctrl-C, or if too many trials failed; 75 after
     SIGTERM: the same command resumes the search.
@@ -95,7 +97,8 @@ def tune(
             network.data_name, beside=spec_file and spec_file.parent, folder=search.out
         )
         recipe = _lowered(recipe, len(data.train), training)
-        folder = search.out or RUNS / f"tune-{spec.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        name = spec.name if spec else "network"
+        folder = search.out or RUNS / f"tune-{name}-{datetime.now():%Y%m%d-%H%M%S}"
         plan = SearchPlan(
             space=chosen_space(spec, data, folder, budget, space),
             recipe=recipe,
@@ -105,6 +108,9 @@ def tune(
             halving_epochs=rounds,
             resolution=training.resolution,
             data_fraction=training.data_fraction,
+            pruning=search.pruning or ("none" if space.second_objective else "median"),  # type: ignore[arg-type]
+            finalists=search.finalists,
+            seeds=search.seeds,
             seed=search.seed,
         )
     job = _Job(plan=plan, data=data, folder=folder, strategy=strategy)
@@ -134,13 +140,17 @@ def _run(job: _Job, processes: ProcessOptions, measure_proxy: int | None) -> Non
     """Run the search in this process, or start its processes."""
     from keras_inception.data.record import write_record
     from tuning.run import claim
+    from tuning.trials import SEARCH_FILE
 
+    is_new = not (job.folder / SEARCH_FILE).exists()
     with usage_errors():
         access = _access(processes)
         claim(job.folder, job.plan.identity(job.data))
         write_record(job.folder, job.data)
     print_data(job.data)
     print_plan(job.plan, job.data, job.folder)
+    if is_new and not processes.join:
+        print_coverage(job.plan.space)
     with _interruptions(job.folder):
         if not processes.join:
             _measure_proxy(job, measure_proxy)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from keras_inception.data.splits import ImageData
     from tuning.plan import SearchPlan
     from tuning.proxy_quality import ProxyQuality
+    from tuning.space import Space
     from tuning.trials import SearchProgress
 
 _LEADERBOARD = 5
@@ -29,10 +30,29 @@ def print_plan(plan: SearchPlan, data: ImageData, folder: Path) -> None:
     """The neutral network, the size of the search and its folder."""
     console.print(cost_line(plan.space.spec({})))
     console.print(
-        f"{plan.trial_count} trials by {plan.oracle} over {len(plan.space.dimensions)} "
-        f"hyperparameters, on {len(data.train):,} training images of {escape(data.name)}, "
-        f"{plan.validation_share:.0%} of them held out; in [bold]{escape(str(folder))}[/]."
+        f"{plan.search_trial_count} trials by {plan.oracle} over {len(plan.space.dimensions)} "
+        f"hyperparameters{_finals_of(plan)}, on {len(data.train):,} training images of "
+        f"{escape(data.name)}, {plan.validation_share:.0%} of them held out; in "
+        f"[bold]{escape(str(folder))}[/]."
     )
+
+
+def _finals_of(plan: SearchPlan) -> str:
+    count = plan.trial_count - plan.search_trial_count
+    return f", then {count} full trainings of the best" if count else ""
+
+
+def print_coverage(space: Space) -> None:
+    """How many random points lie on a floor, as a warning if they are most, and are distinct."""
+    from tuning.base import coverage
+
+    found = coverage(space)
+    console.print(escape(str(found)))
+    if found.on_floor > found.points / 2 or found.distinct < 0.9 * found.points:
+        console.print(
+            "[yellow]Warning[/]: most points lie on a floor, or many are the same network. Lower "
+            "--width-divisor, raise the budget, or leave out --variant and --spec."
+        )
 
 
 def print_proxy_quality(quality: ProxyQuality) -> None:
@@ -51,6 +71,7 @@ def print_result(folder: Path) -> None:
     from tuning.report.page import write_report
     from tuning.run import BEST_SPEC_FILE
     from tuning.trials import best_first, read_trials
+    from tuning.verdict import read_verdict
 
     page = write_report(folder)
     write_hparams(folder)
@@ -60,6 +81,8 @@ def print_result(folder: Path) -> None:
         accuracy = f"{trial.accuracy:.2%}"
         table.add_row(str(trial.number), accuracy, f"{trial.macs:,}", f"{trial.params:,}", epochs)
     console.print(table)
+    if (found := read_verdict(folder)) is not None:
+        console.print(escape(str(found)))
     console.print(
         f"The report is [bold]{escape(str(page))}[/]. Train the best network with [bold]"
         f"keras-inception train --spec {escape(quoted(folder / BEST_SPEC_FILE))}"

@@ -18,7 +18,6 @@ from keras_inception.cli.options import (
     RecipeChanges,
     RecipeName,
     SpecFile,
-    Variant,
 )
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
@@ -30,13 +29,21 @@ DEFAULT_TRIALS = 30
 class NetworkOptions:
     """Network and data."""
 
-    variant: Variant = "small"
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            help="A named network to search around; `summary --list` shows them all. Default one "
+            "built for the budget, in the form of small up to 64 pixels, of bn above."
+        ),
+    ] = None
     spec_file: SpecFile = None
     data_name: DataName = None
 
-    def spec(self) -> NetworkSpec:
-        """The network to search around."""
-        return chosen_spec(self.variant, self.spec_file)
+    def spec(self) -> NetworkSpec | None:
+        """The network to search around; None: one that is built for the budget."""
+        if self.variant is None and self.spec_file is None:
+            return None
+        return chosen_spec(self.variant or "", self.spec_file)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +98,14 @@ class SpaceOptions:
         int | None,
         typer.Option(
             min=1,
-            help="All widths are multiples of it; default 4 below 20 million multiply-adds, "
-            "otherwise 8.",
+            help="All widths are multiples of it; runtimes like 8 and 16. Default the largest of "
+            "8, 4, 2 and 1 of which the narrowest width is four times as wide; with --variant or "
+            "--spec 4 below 20 million multiply-adds, otherwise 8.",
         ),
     ] = None
     depth: Annotated[
-        bool, typer.Option("--depth", help="Search the number of modules in each stage.")
-    ] = False
+        bool, typer.Option(help="Search the number of modules in each stage; default on.")
+    ] = True
     kernels: Annotated[
         list[str] | None,
         typer.Option(
@@ -105,7 +113,11 @@ class SpaceOptions:
             "more sets."
         ),
     ] = None
-    stem: Annotated[bool, typer.Option("--stem", help="Search the width of the stem.")] = False
+    stem: Annotated[bool, typer.Option(help="Search the width of the stem; default on.")] = True
+    pools: Annotated[
+        bool,
+        typer.Option(help="Search the positions of the stem's pools; default off."),
+    ] = False
     second_objective: Annotated[
         str | None,
         typer.Option(
@@ -138,6 +150,22 @@ class SearchOptions:
             "hyperband one number, the most epochs of a trial."
         ),
     ] = None
+    pruning: Annotated[
+        str | None,
+        typer.Option(
+            help="Stop trials that fall behind: median or halving (Optuna's pruners), or none. "
+            "Default median, with --second-objective none."
+        ),
+    ] = None
+    finalists: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Best networks to train fully at the end, on the same held-out images; 0 none. "
+            "Default 5.",
+        ),
+    ] = 5
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each finalist; default 2.")] = 2
     measure_proxy: Annotated[
         int | None,
         typer.Option(

@@ -9,18 +9,16 @@ from keras_inception.cli.choices import chosen_budget
 from keras_inception.cli.common import console
 from keras_inception.cli.tune_options import BudgetOptions, SpaceOptions
 from keras_inception.cost.budget import Budget, NetworkBound
-from keras_inception.cost.layers import network_cost
 from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.variants import SMALL
 
 if TYPE_CHECKING:
     from keras_inception.data.splits import ImageData
     from tuning.space import Space
 
-_NARROW_MACS = 20_000_000
-
 
 def chosen_space(
-    spec: NetworkSpec,
+    spec: NetworkSpec | None,
     data: ImageData,
     folder: Path,
     budget: BudgetOptions,
@@ -29,7 +27,7 @@ def chosen_space(
     """The space around a network, on images of one size.
 
     Args:
-        spec: the network, before it is fitted to the data.
+        spec: the network, before it is fitted to the data; None: one built for the budget.
         data: gives the input shape and the classes.
         folder: of the search, for the latency model.
         budget: options of the budget.
@@ -38,17 +36,22 @@ def chosen_space(
     Raises:
         ValueError: values that the space refuses, or neither network nor images of one size.
     """
-    from tuning.space import Space, base_network
+    from tuning.base import base_network, base_with_room, usual_divisor
+    from tuning.space import Space
 
-    base = base_network(_input_shape(spec, data), len(data.class_names), spec)
-    narrow = network_cost(base).total.macs < _NARROW_MACS
+    base = base_network(_input_shape(spec or SMALL, data), len(data.class_names), spec)
+    bound = _budget(base, folder, budget)
+    divisor = options.width_divisor
+    if spec is None:
+        base, divisor = base_with_room(base, bound, divisor)
     return Space(
         base=base,
-        budget=_budget(base, folder, budget),
-        width_divisor=options.width_divisor or (4 if narrow else 8),
+        budget=bound,
+        width_divisor=divisor or usual_divisor(base),
         depth=options.depth,
         kernels=tuple(options.kernels or ()),
         stem=options.stem,
+        pools=options.pools,
         min_budget_share=options.min_budget_share if options.second_objective else 1.0,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
 from keras_inception.cost.layers import Cost, NetworkCost, network_cost
@@ -108,18 +108,20 @@ def fit_to_budget(
     budget: NetworkBound,
     *,
     width_divisor: int = 8,
+    min_width: int | None = None,
     targets: Mapping[str, float] | None = None,
     scale_stem: bool = False,
 ) -> NetworkSpec:
     """Scale the widths of `spec` so that it uses `budget` and never exceeds it.
 
-    Widths are multiples of `width_divisor`, and at least `width_divisor`. A spec whose own cost is
+    Widths are multiples of `width_divisor`, and at least `min_width`. A spec whose own cost is
     the budget is returned unchanged if its widths are such multiples, as Table 1's are of 8.
 
     Args:
         spec: the network; its classes and input shape affect the cost.
         budget: bounds on MACs, parameters, or both; or another bound (`tuning` has latency).
         width_divisor: what every width is a multiple of.
+        min_width: the smallest width, a multiple of the divisor; None: the divisor.
         targets: target widths by layer name, any positive numbers, before the common scale; by
             default the spec's own. The names are those of `module_widths`, and with `scale_stem`
             those of the stem's convolutions.
@@ -127,17 +129,24 @@ def fit_to_budget(
 
     Raises:
         ValueError: the smallest network of this form costs more than the budget; a
-            `width_divisor` below 1; unknown names or refused numbers in `targets`.
+            `width_divisor` below 1; a `min_width` that is no multiple of it; unknown
+            names or refused numbers in `targets`.
     """
     if not is_integer(width_divisor) or width_divisor < 1:
         raise ValueError(
             "Expected `width_divisor` to be a positive integer. "
             f"Received: width_divisor={width_divisor!r}"
         )
+    if min_width is not None and (min_width < 1 or min_width % width_divisor):
+        raise ValueError(
+            f"Expected `min_width` to be a multiple of width_divisor={width_divisor}. "
+            f"Received: min_width={min_width!r}"
+        )
     scaling = _Scaling(
         spec=spec,
         budget=budget,
         divisor=width_divisor,
+        min_width=min_width or width_divisor,
         targets=_target_widths(spec, targets or {}, scale_stem),
     )
     scaling.require_a_fitting_network()
@@ -170,12 +179,15 @@ class _Scaling:
     spec: NetworkSpec
     budget: NetworkBound
     divisor: int
+    min_width: int
     targets: Mapping[str, float]
+    # Whether networks of these widths fit: bisection asks for the same ones again.
+    _known: dict[tuple[int, ...], bool] = field(default_factory=dict)
 
     def rounded(self, scale: float) -> dict[str, int]:
         divisor = self.divisor
         return {
-            name: max(divisor, divisor * int(width * scale / divisor + 0.5))
+            name: max(self.min_width, divisor * int(width * scale / divisor + 0.5))
             for name, width in self.targets.items()
         }
 
@@ -183,7 +195,10 @@ class _Scaling:
         return _with_stem_widths(with_module_widths(self.spec, widths), widths)
 
     def fits(self, widths: Mapping[str, int]) -> bool:
-        return self.budget.admits(network_cost(self.build(widths)))
+        key = tuple(widths.values())
+        if key not in self._known:
+            self._known[key] = self.budget.admits(network_cost(self.build(widths)))
+        return self._known[key]
 
     def require_a_fitting_network(self) -> None:
         smallest = self.rounded(0.0)
@@ -192,7 +207,7 @@ class _Scaling:
         price = self.budget.price(network_cost(self.build(smallest)))
         raise ValueError(
             f"Expected a budget of at least {price}, the cost of {self.spec.name!r} with every "
-            f"width at {self.divisor}. Received: {self.budget}. Raise the budget, or take fewer "
+            f"width at {self.min_width}. Received: {self.budget}. Raise the budget, or take fewer "
             "modules, a smaller width divisor or a smaller stem."
         )
 

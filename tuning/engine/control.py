@@ -27,6 +27,8 @@ class TrialControl:
         initial_epoch: those that its parent was trained for.
         round: of successive halving, from 0.
         bracket: of Hyperband.
+        finalist: the trial whose network it trains in the last stage.
+        seed: of its training; None: the recipe's.
         network: the network to train, as text. Sent to a worker, which then trains what the chief
             has stored, whatever its own version makes of the point.
         error: why the trial failed. Sent by a worker, as the protocol has no messages.
@@ -37,6 +39,8 @@ class TrialControl:
     initial_epoch: int | None = None
     round: int | None = None
     bracket: int | None = None
+    finalist: str | None = None
+    seed: int | None = None
     network: str | None = None
     error: str | None = None
 

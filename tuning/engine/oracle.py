@@ -19,9 +19,11 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_inception.files import write_text
 from tuning.engine.control import TrialControl, point_of
+from tuning.engine.finals import Finals, is_final
 from tuning.engine.halving import Halving
 from tuning.engine.keras_tuner_compat import OracleHooks, synchronized
 from tuning.engine.leases import LEASE_SECONDS, Cause, Leases, ProcessReport
+from tuning.engine.pruning import STOPPED_EPOCH
 from tuning.engine.records import oracle_state, read_or_set_aside
 from tuning.engine.results import Bounds, check_point, check_results, check_space
 from tuning.engine.trial_files import TrialFiles
@@ -60,6 +62,7 @@ class SearchOracle(OracleHooks):
     Args:
         network_of: the network of a point, as text; None: the point itself.
         halving: trains the best trials further; None: each trial is one training.
+        finals: trains the best trials fully at the end; None: the search ends with its trials.
         lease_seconds: without a heartbeat, after which a trial is queued again.
         clock: seconds that rise, for the leases.
         max_consecutive_failed_trials: so many end the search.
@@ -73,12 +76,17 @@ class SearchOracle(OracleHooks):
         *,
         network_of: Callable[[dict[str, Value]], str] | None = None,
         halving: Halving | None = None,
+        finals: Finals | None = None,
         lease_seconds: float = LEASE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         max_consecutive_failed_trials: int = MAX_CONSECUTIVE_FAILURES,
         bounds: Mapping[str, Bounds] | None = None,
         **settings: Any,
     ) -> None:
+        self._finals = finals
+        self._max_search_trials = settings.get("max_trials")
+        if finals is not None and "max_trials" in settings:
+            settings["max_trials"] = None  # KerasTuner would count the last stage too
         super().__init__(max_consecutive_failed_trials=max_consecutive_failed_trials, **settings)
         self.leases = Leases(lease_seconds, clock)
         self._bounds = bounds or {self.objective.name: (-math.inf, math.inf)}
@@ -96,8 +104,13 @@ class SearchOracle(OracleHooks):
 
     @property
     def trial_count(self) -> int | None:
-        """Trials of the whole search, those of later rounds too."""
-        return self._halving.trial_count if self._halving else self.max_trials
+        """Trials of the whole search, those of later rounds and of the last stage too."""
+        count = self._search_trial_count
+        return self._finals.trial_count(count) + count if self._finals and count else count
+
+    @property
+    def _search_trial_count(self) -> int | None:
+        return self._halving.trial_count if self._halving else self._max_search_trials
 
     # Proposals
 
@@ -113,8 +126,7 @@ class SearchOracle(OracleHooks):
         if response["status"] == TrialStatus.RUNNING:
             self._keys[trial_id] = self._key(response["values"])
             if self._network_of is not None:
-                network = self._network_of(point_of(response["values"]))
-                self.files.write_network(trial_id, network)
+                self.files.write_network(trial_id, self._network_for(response["values"]))
         return response
 
     def random_values(self) -> dict[str, Any] | None:
@@ -135,9 +147,41 @@ class SearchOracle(OracleHooks):
         return text
 
     def _next(self, trial_id: str) -> dict[str, Any]:
+        response = self._next_of_search(trial_id)
+        if response["status"] == TrialStatus.STOPPED and self._finals is not None:
+            return self._next_final(self._finals)
+        return response
+
+    def _next_final(self, finals: Finals) -> dict[str, Any]:
+        """A training of the last stage, once all trials of the search have ended."""
+        if any(not is_final(t.hyperparameters.values) for t in self.ongoing_trials.values()):
+            return STOP
+        for trial in self._finalists(finals.finalists):
+            for values in finals.trainings(trial.trial_id, trial.hyperparameters.values):
+                if not self.is_repeat(values):
+                    return {"status": TrialStatus.RUNNING, "values": values}
+        return STOP
+
+    def _finalists(self, count: int) -> list[Trial]:
+        """The best trials, each of another network."""
+        by_network: dict[str, Trial] = {}
+        for trial in self.get_best_trials(len(self.trials)):
+            if trial.metrics.exists(STOPPED_EPOCH):
+                continue
+            by_network.setdefault(self._network_for(trial.hyperparameters.values, trial), trial)
+        return list(by_network.values())[:count]
+
+    def _search_trials(self) -> list[Trial]:
+        """All trials but those of the last stage."""
+        return [t for t in self.trials.values() if not is_final(t.hyperparameters.values)]
+
+    def _next_of_search(self, trial_id: str) -> dict[str, Any]:
         if self._halving is None:
+            most = self._max_search_trials
+            if most is not None and len(self._search_trials()) >= most:
+                return STOP
             return self.propose(trial_id)
-        trials = list(self.trials.values())
+        trials = self._search_trials()
         promoted = self._halving.promotion(trials, some_run=bool(self.ongoing_trials))
         if promoted is not None:
             return {"status": TrialStatus.RUNNING, "values": promoted}
@@ -159,10 +203,17 @@ class SearchOracle(OracleHooks):
         }
 
     def _key(self, values: dict[str, Any], network: str | None = None) -> str:
-        if network is None:
-            point = point_of(values)
-            network = self._network_of(point) if self._network_of else json.dumps(point)
-        return json.dumps([network, TrialControl.of(values).parent])
+        control = TrialControl.of(values)
+        return json.dumps([network or self._network_for(values), control.parent, control.seed])
+
+    def _network_for(self, values: dict[str, Any], trial: Trial | None = None) -> str:
+        """The network of a trial, or of a proposal: stored ones as they are; or else the point."""
+        stored = trial.trial_id if trial is not None else TrialControl.of(values).finalist
+        network = self.network(stored) if stored is not None else None
+        if network is not None:
+            return network
+        point = point_of(values)
+        return self._network_of(point) if self._network_of else json.dumps(point)
 
     # Trials
 
@@ -267,13 +318,14 @@ class SearchOracle(OracleHooks):
         return self.trials[trial_id]
 
     def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
-        """The best completed trials; those trained for more epochs before the others."""
+        """The best completed trials of the search: of more epochs first, stopped ones last."""
         sign = 1 if self.objective.direction == "max" else -1
 
-        def goodness(trial: Trial) -> tuple[int, float]:
-            return TrialControl.of(trial.hyperparameters.values).epochs or 0, sign * trial.score
+        def goodness(trial: Trial) -> tuple[bool, int, float]:
+            epochs = TrialControl.of(trial.hyperparameters.values).epochs or 0
+            return not trial.metrics.exists(STOPPED_EPOCH), epochs, sign * trial.score
 
-        completed = [t for t in self.trials.values() if t.status == TrialStatus.COMPLETED]
+        completed = [t for t in self._search_trials() if t.status == TrialStatus.COMPLETED]
         return sorted(completed, key=goodness, reverse=True)[:num_trials]
 
     # Leases and failures

@@ -43,7 +43,7 @@ class HyperbandOracle(SearchOracle, keras_tuner.oracles.HyperbandOracle):
         return keras_tuner.oracles.HyperbandOracle.populate_space(self, trial_id)
 
     @property
-    def trial_count(self) -> int:
+    def _search_trial_count(self) -> int:
         """Trials of all rounds of all brackets."""
         return hyperband_trial_count(self)
 

@@ -128,8 +128,10 @@ def _is_value(value: Any) -> bool:
 
 def _controls_fit(values: dict[str, Any]) -> bool:
     control = TrialControl.of(values)
-    counts = (control.epochs, control.initial_epoch, control.round, control.bracket)
-    texts = (control.parent, control.network, control.error)
+    counts = (control.epochs, control.initial_epoch, control.round, control.bracket, control.seed)
+    texts = (control.parent, control.network, control.error, control.finalist)
+    if isinstance(control.finalist, str) and not control.finalist.isdecimal():
+        return False
     return all(count is None or is_integer(count) for count in counts) and all(
         text is None or isinstance(text, str) for text in texts
     )

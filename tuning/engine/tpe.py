@@ -14,7 +14,9 @@ from keras_tuner.engine import hyperparameters as kinds
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from tuning.engine.control import TrialControl
+from tuning.engine.finals import is_final
 from tuning.engine.oracle import STOP, SearchOracle
+from tuning.engine.pruning import STOPPED_EPOCH
 
 STARTUP_TRIALS = 10
 
@@ -76,22 +78,31 @@ class TPEOracle(SearchOracle):
     def _known(
         self, trial: Trial, distributions: dict[str, Any]
     ) -> optuna.trial.FrozenTrial | None:
-        """A trial as Optuna knows it; None: failed, or trained further than the first round."""
+        """A trial as Optuna knows it; None: failed, or not of the first round."""
         values = trial.hyperparameters.values
         if trial.status not in (TrialStatus.COMPLETED, TrialStatus.RUNNING):
             return None
-        if TrialControl.of(values).round or not set(distributions) <= set(values):
+        if (
+            TrialControl.of(values).round
+            or is_final(values)
+            or not set(distributions) <= set(values)
+        ):
             return None
-        complete = trial.status == TrialStatus.COMPLETED
+        known: dict[str, Any] = {
+            "params": {name: values[name] for name in distributions},
+            "distributions": distributions,
+        }
         states = optuna.trial.TrialState
-        return optuna.trial.create_trial(
-            state=states.COMPLETE if complete else states.RUNNING,
-            params={name: values[name] for name in distributions},
-            distributions=distributions,
-            values=[trial.metrics.get_best_value(item.name) for item in self._objectives]
-            if complete
-            else None,
-        )
+        if trial.status == TrialStatus.RUNNING:
+            return optuna.trial.create_trial(state=states.RUNNING, **known)
+        scores = [trial.metrics.get_best_value(item.name) for item in self._objectives]
+        if trial.metrics.exists(STOPPED_EPOCH):
+            epoch = int(trial.metrics.get_best_value(STOPPED_EPOCH))
+            reached = {epoch: scores[0]}
+            return optuna.trial.create_trial(
+                state=states.PRUNED, intermediate_values=reached, **known
+            )
+        return optuna.trial.create_trial(state=states.COMPLETE, values=scores, **known)
 
 
 def _distribution(item: Any) -> optuna.distributions.BaseDistribution:

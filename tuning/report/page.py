@@ -22,6 +22,7 @@ from sklearn.inspection import permutation_importance
 from keras_inception.data.record import recorded_source
 from keras_inception.files import aside, write_text
 from tuning.proxy_quality import ProxyQuality
+from tuning.report.finalists import finalists_html
 from tuning.report.pictures import BEST, draw_pictures
 from tuning.report.template import TEMPLATE
 from tuning.run import write_best_spec
@@ -35,6 +36,7 @@ from tuning.trials import (
     read_trials,
     stage_rows,
 )
+from tuning.verdict import Verdict, read_verdict
 
 REPORT_FILE = "report.html"
 LEADERBOARD_FILE = "leaderboard.csv"
@@ -67,7 +69,7 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
     weights = importance(trials, space.dimensions)
     draw_pictures(trials, weights, folder)
     title = f"Search of {space.base.name} on {_data_name(folder, search)}"
-    page = _page(title, trials, weights, ProxyQuality.load(folder))
+    page = _page(title, trials, weights, ProxyQuality.load(folder), read_verdict(folder))
     write_text(folder / REPORT_FILE, page)
     return folder / REPORT_FILE
 
@@ -126,8 +128,10 @@ def _page(
     trials: Sequence[SearchedTrial],
     weights: dict[str, float],
     quality: ProxyQuality | None,
+    found: Verdict | None,
 ) -> str:
     best = best_first(trials)
+    spec = found.finalists[0].spec if found else best[0].spec
     failed = [trial for trial in trials if trial.status == "FAILED"]
     return TEMPLATE.format(
         title=html.escape(title),
@@ -137,10 +141,11 @@ def _page(
             "parameters."
         ),
         proxy=html.escape(_proxy_line(quality)),
+        finalists=finalists_html(found),
         figures=_figures(trials, weights),
         leaderboard=_table(best),
         failures=_failures(failed),
-        spec=html.escape(best[0].spec.to_json()),
+        spec=html.escape(spec.to_json()),
     )
 
 

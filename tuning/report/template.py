@@ -18,6 +18,8 @@ pre {{ overflow: auto; background: #f6f6f6; padding: 1rem; }}
 <p>{summary}</p>
 <p>{proxy}</p>
 <p id="shown">Click a point to keep its network here.</p>
+<h2>Finalists</h2>
+{finalists}
 {figures}
 <h2>Leaderboard</h2>
 <table id="leaderboard">
