@@ -29,7 +29,8 @@ def main() -> None:
         rows.writerow(("variant", "macs", "top_1", "standard_error", "device", "keras", "date"))
         for name in NAMES:
             with tempfile.TemporaryDirectory() as folder:
-                result = train(VARIANTS[name], data, RECIPES["quick"], Path(folder) / "run")
+                run = Path(folder) / "run"
+                result = train(VARIANTS[name], data, RECIPES["quick"], run, verbose=2)
             top_1 = result.metrics["top_1"]
             error = (top_1 * (1 - top_1) / len(data.test)) ** 0.5
             about = (device(), keras.__version__, date.today())

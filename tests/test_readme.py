@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone after `train`: a run, the docs, and the cache of ImageNet weights, all small."""
     folder = tmp_path_factory.mktemp("clone")
     (folder / "docs").symlink_to(ROOT / "docs")
+    photos = ROOT / "keras_inception" / "assets" / "photos"
+    for name in ("cat.jpg", "picture.jpg"):
+        shutil.copy(photos / "cat.jpg", folder / name)
+    for label in ("cat", "rocket"):
+        for name in ("one.jpg", "two.jpg"):
+            (folder / "my images" / label).mkdir(parents=True, exist_ok=True)
+            shutil.copy(photos / f"{label}.jpg", folder / "my images" / label / name)
     run = folder / "saved_models" / "RUN"
     run.mkdir(parents=True)
     model = GoogLeNet(weights=None, variant="nano")
@@ -99,13 +107,30 @@ def test_the_three_lines_for_other_libraries_run(code: str) -> None:
         assert [224 // grid.shape[1] for grid in grids.values()] == [2, 4, 8, 16, 32]
 
 
+# Pages whose snippets run on the files of `folder`; the others need a training or public weights.
+PAGES = ("migration", "quickstart", "predicting", "own-images")
+SNIPPETS = [
+    pytest.param(code, id=f"{page}-{number}")
+    for page in PAGES
+    for number, code in enumerate(blocks(ROOT / "docs" / f"{page}.md"))
+]
+
+
 @pytest.mark.usefixtures("clone")
-@pytest.mark.parametrize("code", blocks(ROOT / "docs" / "migration.md"))
-def test_the_snippets_of_the_migration_page_run(code: str) -> None:
+@pytest.mark.parametrize("code", SNIPPETS)
+def test_the_snippets_of_a_page_run(code: str) -> None:
     assert run(code)
 
 
 @pytest.mark.usefixtures("clone")
-@pytest.mark.parametrize("code", blocks(ROOT / "docs" / "quickstart.md"))
-def test_the_snippets_of_the_quickstart_run(code: str) -> None:
-    assert run(code)
+def test_the_snippets_about_looking_inside_run() -> None:
+    """Two of them; gradient ascent takes longer and has tests of its own."""
+    names: dict[str, Any] = {
+        "model": GoogLeNet(weights=None, variant="nano"),
+        "pixels": open_data("sample").test.images[:2],
+    }
+    for code in blocks(ROOT / "docs" / "visualization.md")[:2]:
+        exec(compile(code, "snippet", "exec"), names)
+    assert names["maps"].shape[0] == 2
+    assert names["maps"].shape[-1] == 10
+    assert set(names["found"]) == set(names["names"])
