@@ -257,7 +257,11 @@ def test_each_missing_package_is_one_line_with_its_extra(tmp_path: Path) -> None
 def test_every_extra_that_is_named_exists() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    distributions = {"sklearn": "scikit-learn", "tensorflow": "tensorflow-cpu"}
+    distributions = {
+        "python_multipart": "python-multipart",
+        "sklearn": "scikit-learn",
+        "tensorflow": "tensorflow-cpu",
+    }
     for package, extra in EXTRAS.items():
         names = {re.split(r"[<>=\[]", text)[0] for text in extras[extra]}
         assert distributions.get(package, package) in names, package
