@@ -1,24 +1,18 @@
 """Bounded reading of files of unknown origin: sizes are checked before anything is read.
 
 Each reader of a file has one `Allowance`, the bytes that it may unpack or allocate, and takes from
-it what headers and shapes announce. Archives are read into memory, never unpacked to the disk.
-Standard library only.
+it what headers and shapes announce. `archives` has zip and tar. Standard library only.
 """
 
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import math
 import os
 import stat
-import struct
-import tarfile
-import zipfile
 import zlib
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 # The largest public set of this family has 54 MB; no network of it needs more than this.
@@ -26,13 +20,7 @@ LEAST_BYTES = 200_000_000
 # JSON documents: specs of thousands of modules have some megabytes.
 MOST_TEXT = 16_000_000
 MOST_DEPTH = 100
-# Weights have a few hundred members; a zip's directory takes some hundred bytes for each.
-_MOST_MEMBERS = 10_000
-_MOST_DIRECTORY = 4_000_000
-_MOST_TAR_MEMBERS = 1_000
 _MOST_AXES = 32
-_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error)
 _SHOWN = 200
 
 
@@ -140,149 +128,6 @@ def _read_to_the_end(file: Any, allowance: Allowance) -> bytes:
     if file.read(1):
         allowance.take("the file", allowance.size + 1)  # raises
     return content
-
-
-def check_zip(path: Path, allowance: Allowance) -> list[str]:
-    """Check the members of a zip by its directory, and return their names.
-
-    Raises:
-        ValueError: no regular file, no zip, members that together exceed the allowance, that
-            overlap, are encrypted, are links, occur twice, or have names outside the archive.
-    """
-    require_file(path)
-    with _opened(path) as archive:
-        return _checked_members(archive, allowance)
-
-
-def read_zip(path: Path, allowance: Allowance, *names: str) -> list[bytes]:
-    """Return members of a zip by name; `check_zip` names what is refused.
-
-    Raises:
-        ValueError: as `check_zip`, or a member is missing or damaged.
-    """
-    require_file(path)
-    with _opened(path) as archive:
-        found = _checked_members(archive, allowance)
-        missing = [name for name in names if name not in found]
-        if missing:
-            raise ValueError(
-                f"Expected a zip that holds {', '.join(names)}. Received: {str(path)!r} without "
-                f"{', '.join(missing)}."
-            )
-        try:
-            return [archive.read(name) for name in names]
-        except _ZIP_ERRORS as error:
-            raise ValueError(f"Expected a whole zip. Received: {str(path)!r} ({error})") from error
-
-
-def _opened(path: Path) -> zipfile.ZipFile:
-    size = _directory_size(path)
-    if size > _MOST_DIRECTORY:
-        raise ValueError(
-            f"Expected a zip of at most {_MOST_MEMBERS:,} members. Received: {str(path)!r} with a "
-            f"directory of {size:,} bytes."
-        )
-    try:
-        return zipfile.ZipFile(path)
-    except (*_ZIP_ERRORS, ValueError) as error:
-        raise ValueError(f"Expected a zip. Received: {str(path)!r} ({error})") from error
-
-
-def _directory_size(path: Path) -> int:
-    """Return the bytes of a zip's directory, which `ZipFile` reads whole, by its end records."""
-    with path.open("rb") as file:
-        length = file.seek(0, os.SEEK_END)
-        start = max(0, length - 0xFFFF - 22 - 20 - 56)
-        file.seek(start)
-        tail = file.read()
-        end = tail.rfind(b"PK\5\6")
-        sizes = [0]
-        if 0 <= end <= len(tail) - 22:
-            sizes.append(struct.unpack_from("<L", tail, end + 12)[0])
-        if end >= 20 and tail[end - 20 :].startswith(b"PK\6\7"):  # zip64: the record is before it
-            (offset,) = struct.unpack_from("<Q", tail, end - 12)
-            for place in (start + end - 20 - 56, offset):
-                if 0 <= place <= length - 56:
-                    file.seek(place)
-                    sizes.append(struct.unpack("<40xQ8x", file.read(56))[0])
-    return max(size for size in sizes if size != 0xFFFFFFFF)
-
-
-def _checked_members(archive: zipfile.ZipFile, allowance: Allowance) -> list[str]:
-    members = sorted(archive.infolist(), key=lambda member: member.header_offset)
-    path, names = str(allowance.path), [member.filename for member in members]
-    if len(members) > _MOST_MEMBERS or len(set(names)) < len(names):
-        raise ValueError(
-            f"Expected a zip of at most {_MOST_MEMBERS:,} members of different names. Received: "
-            f"{path!r} with {len(names):,} members, {len(set(names)):,} names."
-        )
-    ends = [member.header_offset for member in members[1:]] + [archive.start_dir]
-    for member, end in zip(members, ends, strict=True):
-        if reason := _unacceptable(member, end):
-            raise ValueError(
-                f"Expected an ordinary zip. Received: {path!r}, whose member "
-                f"{shown(member.filename)} {reason}."
-            )
-        allowance.take(f"member {member.filename}", member.file_size)
-    return names
-
-
-def _unacceptable(member: zipfile.ZipInfo, end: int) -> str | None:
-    """Return what is wrong with a member, if anything; `end` is where the next one starts."""
-    parts = PurePosixPath(member.filename.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or ":" in member.filename:
-        return "has a name outside of the archive"
-    if stat.S_ISLNK(member.external_attr >> 16):
-        return "is a link"
-    if member.flag_bits & 1:
-        return "is encrypted"
-    if member.compress_type not in _ZIP_METHODS:
-        return f"has the compression method {member.compress_type}"
-    if member.header_offset + 30 + len(member.filename) + member.compress_size > end:
-        return "overlaps another one"
-    return None
-
-
-def tar_files(path: Path, allowance: Allowance) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yield the files of a tar or gzipped tar, by names inside of it.
-
-    Raises:
-        ValueError: no regular file, no tar, too many or too large members, or links, devices and
-            sparse files among them.
-    """
-    require_file(path)
-    with path.open("rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-    data = read_gzip(path, allowance) if is_gzip else read_file(path, allowance)
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            for count, member in enumerate(archive, start=1):
-                if content := _tar_member(archive, member, count, path, len(data)):
-                    yield content
-    except (tarfile.TarError, EOFError, OSError, RecursionError, OverflowError) as error:
-        raise ValueError(f"Expected a tar. Received: {str(path)!r} ({error})") from error
-
-
-def _tar_member(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, count: int, path: Path, most: int
-) -> tuple[PurePosixPath, bytes] | None:
-    """Return a file's name and contents, None for a folder."""
-    if count > _MOST_TAR_MEMBERS:
-        raise ValueError(
-            f"Expected at most {_MOST_TAR_MEMBERS:,} members. Received: more, in {str(path)!r}."
-        )
-    ordinary = member.isdir() or (member.isreg() and not member.issparse())
-    if not ordinary or not 0 <= member.size <= most:
-        raise ValueError(
-            f"Expected a tar of ordinary files. Received: {str(path)!r} with "
-            f"{shown(member.name)}, a link, a device, a sparse file, or one of more bytes "
-            f"({member.size:,}) than the tar."
-        )
-    content = None if member.isdir() else archive.extractfile(member)
-    if content is None:
-        return None
-    parts = (part for part in PurePosixPath(member.name).parts if part not in ("/", ".."))
-    return PurePosixPath(*parts), content.read()
 
 
 def parsed_json(text: str | bytes, what: str) -> Any:

@@ -202,8 +202,8 @@ def messages(folder: Path) -> None:
 
     def graph(name: str, shape: list[int], count: int = 1) -> None:
         found = graph_pb2.GraphDef()
-        for index in range(count):
-            node = found.node.add(name=f"{name}{index}", op="Const")
+        for index in range(max(count, 1)):
+            node = found.node.add(name=f"{name}{index}" if count else name, op="Const")
             tensor = node.attr["value"].tensor
             tensor.dtype = 1
             tensor.float_val.append(1)
@@ -213,6 +213,7 @@ def messages(folder: Path) -> None:
 
     graph("large", [40_000, 40_000])
     graph("together", [4_000_000], 100)
+    graph("softmax2_b", [40_000_000], 0)
     graph("negative", [-1, 3])
     graph("axes", [1] * 40)
     (folder / "nodes.pb").write_bytes(b"\x0a\x00" * 4_000_000)

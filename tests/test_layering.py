@@ -21,6 +21,7 @@ LAYERS: dict[str, set[str]] = {
     "keras_inception.packages": set(),
     "keras_inception": {"lazy_loader"},  # the package's own __init__: the public names, lazily
     "keras_inception.bounded": set(),
+    "keras_inception.archives": set(),
     "keras_inception.files": set(),
     "keras_inception.locks": {"filelock"},
     "keras_inception.keras_compat": {"keras"},
@@ -131,7 +132,7 @@ def test_every_layer_exists() -> None:
     assert {layer_of(module) for module in sources()} == set(LAYERS)
 
 
-@pytest.mark.parametrize("layer", ["packages", "bounded", "files", "spec", "cost"])
+@pytest.mark.parametrize("layer", ["packages", "bounded", "archives", "files", "spec", "cost"])
 def test_specs_and_costs_need_the_standard_library_only(layer: str) -> None:
     assert LAYERS[f"keras_inception.{layer}"] == set()
 

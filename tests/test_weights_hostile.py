@@ -66,6 +66,7 @@ REFUSED = {
     "text.caffemodel": "Expected a .caffemodel. Received",
     "hole.caffemodel": "at most 200,000,000 bytes",
     "large.pb": "at most 200,000,000 bytes",
+    "softmax2_b.pb": "'its network' of ",  # of 40 million classes
     "together.pb": "at most 200,000,000 bytes",
     "negative.pb": "0 or more elements",
     "axes.pb": "at most 32 axes",

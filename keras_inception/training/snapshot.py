@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_inception.archives import check_zip
 from keras_inception.bounded import (
     LEAST_BYTES,
     Allowance,
     bytes_on_disk,
-    check_zip,
     parsed_json,
 )
 from keras_inception.files import aside

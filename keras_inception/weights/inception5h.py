@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from keras_inception.bounded import read_file, read_zip
+from keras_inception.archives import read_zip
+from keras_inception.bounded import read_file
 from keras_inception.spec.network import LRNSpec, NetworkSpec
 from keras_inception.spec.variants import INCEPTION5H
 from keras_inception.weights.source import (

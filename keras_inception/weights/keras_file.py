@@ -9,13 +9,13 @@ from typing import Any
 
 import keras
 
+from keras_inception.archives import read_zip
 from keras_inception.bounded import (
     LEAST_BYTES,
     MOST_TEXT,
     Allowance,
     bytes_on_disk,
     parsed_json,
-    read_zip,
 )
 from keras_inception.weights.hdf5 import check_hdf5
 

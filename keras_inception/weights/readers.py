@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from keras_inception.bounded import shown
+from keras_inception.bounded import Allowance, shown
+from keras_inception.cost.layers import network_cost
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.weights import caffe, inception5h, onnx, own, slim, torchvision
 from keras_inception.weights.source import Source
@@ -35,16 +36,20 @@ def read_source(path: Path, spec: NetworkSpec | None = None, classes: int | None
         )
     reader = _reader(path)
     try:
-        if reader is slim:
-            return slim.source(path, spec, classes)
-        return reader.source(path, spec)
-    except (ValueError, ImportError):
+        found = slim.source(path, spec, classes) if reader is slim else reader.source(path, spec)
+    except ImportError:
         raise
     except Exception as error:  # a file may lack anything that its format always has
+        if isinstance(error, ValueError) and str(error).startswith("Expected"):
+            raise
         raise ValueError(
             f"Expected a whole file of weights. Received: {str(path)!r}, which lacks parts that "
             f"its format always has ({type(error).__name__}: {shown(str(error))})."
         ) from error
+    if spec is None and found.spec is not None:  # with as many classes as the file says
+        total = network_cost(found.spec, auxiliary=bool(found.spec.aux)).total
+        Allowance(path).take("its network", 4 * (total.params + total.non_trainable))
+    return found
 
 
 def pixel_conventions(path: Path) -> tuple[str, ...]:

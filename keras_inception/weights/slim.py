@@ -11,7 +11,8 @@ import re
 import tempfile
 from pathlib import Path
 
-from keras_inception.bounded import require_file, shown, tar_files
+from keras_inception.archives import tar_files
+from keras_inception.bounded import require_file, shown
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import SLIM
 from keras_inception.weights.source import Arrays, Source, allowance, pair_units, with_classes

@@ -74,10 +74,15 @@ def converted(source: Source) -> Arrays:
         )
     if not source.channels_first:
         return {own: source.arrays[theirs] for own, theirs in source.names.items()}
-    return {
-        own: _channels_last(own, source.arrays[theirs], source)
-        for own, theirs in source.names.items()
-    }
+    try:
+        return {
+            own: _channels_last(own, source.arrays[theirs], source)
+            for own, theirs in source.names.items()
+        }
+    except (LookupError, ArithmeticError) as error:  # an array without axes, or without elements
+        raise ValueError(
+            f"Expected kernels of 4 or 2 axes in {str(source.path)!r}. Received: others ({error})"
+        ) from error
 
 
 def mismatch(expected: str, missing: Iterable[str], unexpected: Iterable[str]) -> ValueError:

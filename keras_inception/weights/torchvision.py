@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from keras_inception.bounded import check_zip, read_file, read_zip
+from keras_inception.archives import check_zip, read_zip
+from keras_inception.bounded import read_file
 from keras_inception.packages import explained_imports
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import TORCHVISION
