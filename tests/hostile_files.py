@@ -209,6 +209,11 @@ def messages(folder: Path) -> None:
             tensor.float_val.append(1)
             for size in shape:
                 tensor.tensor_shape.dim.add(size=size)
+        for index in range(2):  # the constants of inception5h
+            node = found.node.add(name=f"lrn{index}", op="LRN")
+            node.attr["depth_radius"].i = 5
+            for key, value in (("alpha", 1e-4), ("beta", 0.5), ("bias", 2.0)):
+                node.attr[key].f = value
         (folder / f"{name}.pb").write_bytes(found.SerializeToString())
 
     graph("large", [40_000, 40_000])

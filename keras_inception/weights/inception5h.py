@@ -79,14 +79,14 @@ def _parse(path: Path, spec: NetworkSpec | None) -> Any:
     from google.protobuf import message
 
     graph = tf.compat.v1.GraphDef()
-    if path.suffix.lower() == ".zip":
-        (data,) = read_zip(path, allowance(path, spec), _MEMBER)
-    else:
-        data = read_file(path, allowance(path, spec))
-    check_message(data, graph.DESCRIPTOR, allowance(path, spec), "a frozen graph")
     try:
+        if path.suffix.lower() == ".zip":
+            (data,) = read_zip(path, allowance(path, spec), _MEMBER)
+        else:
+            data = read_file(path, allowance(path, spec))
+        check_message(data, graph.DESCRIPTOR, allowance(path, spec), "a frozen graph")
         graph.ParseFromString(data)
-    except message.DecodeError as error:
+    except (ValueError, message.DecodeError) as error:
         raise ValueError(
             f"Expected a frozen graph, or a zip that holds {_MEMBER!r}. "
             f"Received: {str(path)!r} ({error})"
