@@ -27,6 +27,8 @@ EXTRAS = {
     "onnxruntime": "onnx",
     "tf2onnx": "onnx",
     "openvino": "openvino",
+    "nncf": "openvino",
+    "ai_edge_litert": "litert",
     "safetensors": "torch",
     "torch": "torch",
     "torchvision": "torch",

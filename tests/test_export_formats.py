@@ -11,6 +11,7 @@ from conftest import lean_spec, tiny_spec
 from keras_inception.data.sample import load_sample
 from keras_inception.exporters.calibration import Images, folder_images, sample_images
 from keras_inception.exporters.formats import FORMATS, require_packages, write_format
+from keras_inception.exporters.instructions import int8_instructions
 from keras_inception.exporters.job import export
 from keras_inception.exporters.saved_model import export_saved_model, write_saved_model
 from keras_inception.network.build import build_network
@@ -18,7 +19,13 @@ from keras_inception.packages import MissingPackageError
 from keras_inception.runtimes.load import load_network
 
 LABELS = ("a", "b", "c", "d", "e")
-NEEDS = {"onnx": "tf2onnx", "openvino": "openvino", "openvino-bfloat16": "openvino"}
+NEEDS = {
+    "onnx": "tf2onnx",
+    "onnx-int8": "tf2onnx",
+    "openvino": "openvino",
+    "openvino-bfloat16": "openvino",
+    "openvino-int8": "nncf",
+}
 
 
 def network(norm: str = "lrn") -> keras.Model:
@@ -259,3 +266,96 @@ def test_another_backend_is_refused(
         with pytest.raises(ValueError, match="Expected KERAS_BACKEND=tensorflow"):
             refused()
     assert not any(tmp_path.iterdir())
+
+
+def test_onnx_names_its_axes(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("tf2onnx")
+    write_format(network(), tmp_path / "model.onnx", "onnx", calibration=np.zeros((0, 32, 32, 3)))
+    written = onnx.load(tmp_path / "model.onnx")
+    (source,), (target,) = written.graph.input, written.graph.output
+    assert (source.name, target.name) == ("pixels", "scores")
+    shapes = [
+        [dim.dim_param or dim.dim_value for dim in tensor.type.tensor_type.shape.dim]
+        for tensor in (source, target)
+    ]
+    assert shapes == [["batch", 32, 32, 3], ["batch", 5]]
+    assert {item.domain: item.version for item in written.opset_import}[""] == 15
+
+
+def quantized_convolutions(path: Path) -> tuple[int, int]:
+    """How many convolutions of an ONNX file have int8 kernels, and how many it has."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    quantized = [node for node in convolutions if makers.get(node.input[1]) == "DequantizeLinear"]
+    return len(quantized), len(convolutions)
+
+
+@pytest.mark.parametrize("least", [0.0, 2.0])
+def test_layers_of_onnx_stay_in_float_while_int8_disagrees(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: float
+) -> None:
+    pytest.importorskip("tf2onnx")
+    monkeypatch.setattr("keras_inception.exporters.int8._LEAST", least)
+    path = tmp_path / "model.onnx"
+    write_format(network(), path, "onnx-int8", calibration=images.calibration[:20])
+    quantized, all_of_them = quantized_convolutions(path)
+    assert quantized == all_of_them if least == 0 else 0 < quantized < all_of_them
+
+
+def test_layers_of_openvino_stay_in_float_while_int8_disagrees(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One scale cannot hold channels that differ 10,000 times in size."""
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    model = uneven(images.calibration[:40])
+    counts = []
+    for least in (0.0, 0.98):
+        monkeypatch.setattr("keras_inception.exporters.int8._LEAST", least)
+        path = tmp_path / f"{least}.xml"
+        write_format(model, path, "openvino-int8", calibration=images.calibration[:40])
+        read = openvino.Core().read_model(path)
+        counts.append([op.get_type_name() for op in read.get_ops()].count("FakeQuantize"))
+    assert counts[1] < counts[0]
+
+
+def uneven(images: np.ndarray) -> keras.Model:
+    """The first channel of `conv1` is 10,000 times as large, and read as much less.
+
+    The classes are equally probable on average over the images.
+    """
+    model = network()
+    logits = model.get_layer("predictions_logits")
+    mean = np.log(model.predict_on_batch(images / 127.5 - 1)).mean(axis=0)
+    logits.set_weights([logits.get_weights()[0], logits.get_weights()[1] - mean])
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    first, second = convolutions[:2]
+    kernel, bias = first.get_weights()
+    factors = np.where(np.arange(kernel.shape[-1]) == 0, 1e4, 1.0)
+    first.set_weights([kernel * factors, bias * factors])
+    kernel, bias = second.get_weights()
+    second.set_weights([kernel / factors[:, None], bias])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("flags\t\t: fpu avx2 avx512_vnni amx_int8\n", ("avx512_vnni", "amx_int8")),
+        ("flags\t\t: fpu avx2\nflags\t\t: fpu avx2\n", ()),
+        ("Features\t: fp asimd asimddp\n", ("asimddp",)),
+        ("processor\t: 0\n", None),
+        (None, None),
+    ],
+)
+def test_int8_instructions_are_the_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, found: tuple[str, ...]
+) -> None:
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr("keras_inception.exporters.instructions.CPU_INFO", tmp_path / "cpuinfo")
+    assert int8_instructions() == found

@@ -18,8 +18,9 @@ Formats = Annotated[
     list[str] | None,
     typer.Option(
         "--format",
-        help="saved_model (default), saved_model-bfloat16, onnx, openvino, litert, "
-        "openvino-bfloat16, litert-float16, litert-int8; all; or fastest. May be repeated.",
+        help="saved_model (default), saved_model-bfloat16, onnx, onnx-int8, openvino, "
+        "openvino-bfloat16, openvino-int8, litert, litert-float16, litert-int8; all; or fastest. "
+        "May be repeated.",
     ),
 ]
 ExportFolder = Annotated[
@@ -71,8 +72,23 @@ def export(
             merge=merge,
         )
     console.print(_table(rows))
+    _print_missing_instructions(rows)
     kept = ", ".join(row.path.name for row in rows if row.path)
     console.print(f"[bold]{escape(str(folder))}[/] holds {escape(kept)}.")
+
+
+def _print_missing_instructions(rows: list[Any]) -> None:
+    """Say that int8 gains no time on this processor, and what is fastest without it."""
+    from keras_inception.exporters.instructions import int8_instructions
+
+    others = [row for row in rows[1:] if not row.kind.endswith("-int8")]
+    if len(others) == len(rows) - 1 or int8_instructions() != ():
+        return
+    fastest = min(others, key=lambda row: row.milliseconds).kind if others else "not measured"
+    console.print(
+        "This processor has no instructions for int8 products (VNNI, AMX, ARM's dot product): "
+        f"int8 saves size here, not time. The fastest format without int8: {fastest}."
+    )
 
 
 def _folder_images(model: Path, folder: Path) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import keras
@@ -15,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_inception.exporters.inference_graph import fold_batch_norm
+from keras_inception.exporters.int8 import quantize_onnx, quantize_openvino
 from keras_inception.exporters.saved_model import constant_function
 from keras_inception.packages import require_package
 from keras_inception.quiet import level_kept, quiet_tensorflow
@@ -25,8 +27,10 @@ Format = Literal[
     "saved_model",
     "saved_model-bfloat16",
     "onnx",
+    "onnx-int8",
     "openvino",
     "openvino-bfloat16",
+    "openvino-int8",
     "litert",
     "litert-float16",
     "litert-int8",
@@ -38,8 +42,10 @@ FILES: dict[Format, str] = {
     "saved_model": "saved_model",
     "saved_model-bfloat16": "saved_model_bfloat16",
     "onnx": "model.onnx",
+    "onnx-int8": "model_int8.onnx",
     "openvino": "model.xml",
     "openvino-bfloat16": "model_bfloat16.xml",
+    "openvino-int8": "model_int8.xml",
     "litert": "model.tflite",
     "litert-float16": "model_float16.tflite",
     "litert-int8": "model_int8.tflite",
@@ -47,9 +53,17 @@ FILES: dict[Format, str] = {
 # The precision of each format, for the check.
 PRECISIONS: dict[Format, str] = {
     "saved_model-bfloat16": "bfloat16",
+    "onnx-int8": "int8",
     "openvino-bfloat16": "bfloat16",
+    "openvino-int8": "int8",
     "litert-float16": "float16",
     "litert-int8": "int8",
+}
+_PACKAGES = {
+    "saved_model": (),
+    "onnx": ("tf2onnx", "onnxruntime"),
+    "openvino": ("openvino",),
+    "litert": ("ai_edge_litert",),
 }
 # The newest opset that tf2onnx writes for these operators and every onnxruntime since 1.10 reads.
 _ONNX_OPSET = 15
@@ -64,9 +78,10 @@ def require_packages(kind: Format) -> None:
     """
     if kind not in FORMATS:
         raise ValueError(f"Expected a format among {', '.join(FORMATS)}. Received: {kind!r}")
-    extra = kind.removesuffix("-bfloat16")
-    for package in {"onnx": ("tf2onnx", "onnxruntime"), "openvino": ("openvino",)}.get(extra, ()):
+    for package in _PACKAGES[kind.partition("-")[0]]:
         require_package(package)
+    if kind == "openvino-int8":
+        require_package("nncf")
 
 
 @level_kept()
@@ -82,22 +97,40 @@ def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: n
     _forget_eager_tables()
     function = _scoring_function(model)
     if kind == "onnx":
-        import tf2onnx
-
-        tf2onnx.convert.from_function(
-            function,
-            input_signature=function.input_signature,
-            opset=_ONNX_OPSET,
-            output_path=str(path),
-        )
-    elif kind in ("openvino", "openvino-bfloat16"):
+        _write_onnx(function, path)
+    elif kind == "onnx-int8":
+        with TemporaryDirectory() as folder:
+            exact = Path(folder, "exact.onnx")
+            _write_onnx(function, exact)
+            quantize_onnx(exact, path, calibration.astype(np.float32))
+    elif kind in ("openvino", "openvino-bfloat16", "openvino-int8"):
         import openvino
 
         converted = openvino.convert_model(function.get_concrete_function())
+        if kind == "openvino-int8":
+            converted = quantize_openvino(converted, calibration.astype(np.float32))
         converted.set_rt_info("bf16" if kind == "openvino-bfloat16" else "f32", OPENVINO_PRECISION)
         openvino.save_model(converted, path, compress_to_fp16=False)
     else:
         path.write_bytes(_litert(function, kind, calibration))
+
+
+def _write_onnx(function: Any, path: Path) -> None:
+    """The input is `pixels`, the output `scores`, the first axis of both `batch`."""
+    import onnx
+    import tf2onnx
+
+    model, _ = tf2onnx.convert.from_function(
+        function, input_signature=function.input_signature, opset=_ONNX_OPSET
+    )
+    (source,), (target,) = model.graph.input, model.graph.output
+    for node in model.graph.node:
+        node.output[:] = ["scores" if name == target.name else name for name in node.output]
+    target.name = "scores"
+    for tensor in (source, target):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
 
 
 def _forget_eager_tables() -> None:

@@ -6,7 +6,6 @@ A `.keras` file, a SavedModel of this package, LiteRT, ONNX and OpenVINO. Decode
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,12 +102,10 @@ def _saved_model(path: Path) -> tuple[Scores, Any]:
 
 
 def _litert(path: Path) -> tuple[Scores, Any]:
-    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
 
-    with quiet_tensorflow(), warnings.catch_warnings():
-        # TensorFlow still has the interpreter that it announces to remove, and needs no package.
-        warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
-        interpreter = tf.lite.Interpreter(str(path), num_threads=os.cpu_count())
+    with quiet_tensorflow():
+        interpreter = Interpreter(str(path), num_threads=os.cpu_count())  # with XNNPACK
         interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]["index"]
     target = interpreter.get_output_details()[0]["index"]
@@ -154,4 +151,4 @@ _LOADERS: dict[str, Callable[[Path], tuple[Scores, Any]]] = {
 
 
 # What other formats than TensorFlow's need.
-_PACKAGES = {".onnx": "onnxruntime", ".xml": "openvino"}
+_PACKAGES = {".onnx": "onnxruntime", ".tflite": "ai_edge_litert", ".xml": "openvino"}
