@@ -258,6 +258,7 @@ def test_every_extra_that_is_named_exists() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     distributions = {
+        "ai_edge_litert": "ai-edge-litert",
         "python_multipart": "python-multipart",
         "sklearn": "scikit-learn",
         "tensorflow": "tensorflow-cpu",
