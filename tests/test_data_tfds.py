@@ -91,6 +91,20 @@ def test_encoded_images_of_many_sizes_stay_in_their_records(data_dir):
     assert file.path.endswith("-of-00001")
 
 
+def test_validation_images_are_held_out_and_test_images_reserved_for_evaluate(data_dir):
+    pictures = [encoded(i) for i in range(10)]
+    splits = {"train": pictures, "test": pictures[:4], "validation": pictures[:3]}
+    write_tfds(data_dir, splits, (None, None, 3))
+    data = open_data("tfds:mine")
+    assert values(data.test) == [0, 1, 2]
+    assert data.final_test is not None
+    assert values(data.final_test) == [0, 1, 2, 3]
+    assert data.note == "'validation' is held out, 'test' is left to `evaluate`"
+    chosen = open_data("tfds:mine?test=test")
+    assert values(chosen.test) == [0, 1, 2, 3]
+    assert chosen.final_test is None
+
+
 def test_sub_splits_of_records(data_dir):
     write_tfds(data_dir, {"train": [encoded(i) for i in range(10)]}, (None, None, 3))
     data = open_data("tfds:mine:1.0.0?train=train[2:6]&test=train[80%:]")

@@ -1,5 +1,6 @@
 """The other formats, each run in its own runtime, and the job that writes, times and selects."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,8 +9,15 @@ import numpy as np
 import pytest
 from conftest import lean_spec, tiny_spec
 
+from keras_inception.data.record import write_record
 from keras_inception.data.sample import load_sample
-from keras_inception.exporters.calibration import Images, folder_images, sample_images
+from keras_inception.data.sources import open_data
+from keras_inception.exporters.calibration import (
+    Images,
+    data_images,
+    folder_images,
+    recorded_images,
+)
 from keras_inception.exporters.formats import FORMATS, require_packages, write_format
 from keras_inception.exporters.instructions import int8_instructions
 from keras_inception.exporters.job import export
@@ -40,7 +48,7 @@ def network(norm: str = "lrn") -> keras.Model:
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    return sample_images((32, 32, 3), None)
+    return data_images(load_sample(), (32, 32, 3), None)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -162,25 +170,52 @@ def test_a_model_that_is_not_a_network_is_refused(tmp_path: Path) -> None:
         load_network(tmp_path / "notes.txt")
 
 
-def test_sample_images_have_labels_only_for_the_sample_s_classes() -> None:
+def test_images_of_a_data_set_are_spread_and_have_labels_for_its_own_classes() -> None:
     data = load_sample()
+    step = len(data.test) // 500
+    assert len(data.test) == 500 * step
 
-    own = sample_images((28, 28, 1), data.class_names)
+    own = data_images(data, (28, 28, 1), data.class_names)
 
-    np.testing.assert_array_equal(own.check, data.test.images[:500])
-    np.testing.assert_array_equal(own.truth, data.test.labels[:500])
-    assert sample_images((28, 28, 1), LABELS).truth is None
+    np.testing.assert_array_equal(own.check, data.test.images[::step])
+    np.testing.assert_array_equal(own.truth, data.test.labels[::step])
+    assert data_images(data, (28, 28, 1), LABELS).truth is None
+    in_colour = data_images(data, (28, 28, 3), LABELS).check
+    np.testing.assert_array_equal(in_colour, own.check.repeat(3, axis=3))
 
 
-def test_folders_named_after_classes_give_the_labels(tmp_path: Path) -> None:
+def class_folders(root: Path, count: int) -> Path:
+    """Two classes of one level each, from 0 and from 100 on."""
     for index, label in enumerate(LABELS[:2]):
-        (tmp_path / label).mkdir()
-        for number in range(3):
+        (root / label).mkdir(parents=True)
+        for number in range(count):
             keras.utils.save_img(
-                tmp_path / label / f"{number}.png",
+                root / label / f"{number}.png",
                 np.full((9, 9, 3), index * 100 + number, np.uint8),
                 scale=False,
             )
+    return root
+
+
+def test_an_export_is_checked_on_the_recorded_data(tmp_path: Path) -> None:
+    data = open_data(f"dir:{class_folders(tmp_path / 'data', 5)}")
+    (tmp_path / "run").mkdir()
+    write_record(tmp_path / "run", data)
+
+    found = recorded_images(tmp_path / "run", (4, 4, 3), LABELS[:2])
+
+    assert found.check.shape == (2, 4, 4, 3)  # a fifth of five images of each class
+    assert [int(image.max()) // 100 for image in found.check] == [0, 1]
+    assert found.truth is not None
+    assert found.truth.tolist() == [0, 1]
+    assert len(found.calibration) == 8
+    shutil.rmtree(tmp_path / "data")
+    for folder in (tmp_path / "run", tmp_path, None):  # the data are gone, or were never recorded
+        assert len(recorded_images(folder, (4, 4, 3), None).check) == 500
+
+
+def test_folders_named_after_classes_give_the_labels(tmp_path: Path) -> None:
+    class_folders(tmp_path, 3)
 
     found = folder_images(tmp_path, (4, 4, 3), LABELS)
 

@@ -4,6 +4,7 @@ find(1) counts the files of a folder independently of this package.
 """
 
 import csv
+import hashlib
 import os
 import subprocess
 from pathlib import Path
@@ -16,6 +17,7 @@ from keras_inception.data.folder import held_out_rows
 from keras_inception.data.record import write_record
 from keras_inception.data.scan import load_scan, save_scan
 from keras_inception.data.sources import open_data
+from keras_inception.data.splits import PIXELS, ImageFile
 from keras_inception.exporters.calibration import folder_images
 from keras_inception.files import printable, read_labels, write_labels
 from keras_inception.images import listing
@@ -331,6 +333,29 @@ def test_missing_paths_and_special_files_are_listed(tmp_path):
         LeftOut(str(tmp_path / "pipe"), "not a regular file"),
     ]
     assert list_folder(tmp_path).left_out == [LeftOut(str(tmp_path / "pipe"), "not a regular file")]
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def test_a_scan_reads_no_file_as_a_whole(tmp_path, monkeypatch):
+    """A film of 8 GiB, and images with as many bytes behind them, need no memory."""
+    for name in "ab":
+        put(tmp_path / name, 3)
+    with (tmp_path / "a" / "clip.mp4").open("wb") as film:
+        film.truncate(2**33)
+    picture = tmp_path / "a" / "long.jpg"
+    Image.new("RGB", (28, 28)).save(picture)
+    with picture.open("r+b") as file:
+        file.truncate(2**26)
+    whole = hashlib.sha256(picture.read_bytes()).hexdigest()
+    monkeypatch.setattr(ImageFile, "read", lambda file: pytest.fail(f"{file.path} is read whole"))
+    data = open_data(f"dir:{tmp_path}")
+    assert [path for path, _ in data.unreadable] == [str(tmp_path / "a" / "clip.mp4")]
+    files = {file.path: file for split in data.splits for file in split.files}
+    assert whole.startswith(files[str(picture)].digest)
+    assert files[str(picture)].orientation == PIXELS  # Pillow decodes it, which reads on demand
+    assert data.train.fitted(np.arange(3), (8, 8), 3).shape == (3, 8, 8, 3)
 
 
 # --- cached scans -------------------------------------------------------------------------------

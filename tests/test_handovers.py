@@ -22,6 +22,7 @@ from test_folders import put
 import keras_inception.training.run
 from keras_inception import freeze_until
 from keras_inception.data.record import (
+    change_since,
     data_option,
     fingerprint,
     identity,
@@ -164,6 +165,32 @@ def test_evaluate_uses_the_data_of_the_run(finished):
     assert result.exit_code == 0, result.output
     assert "12 held-out images" in result.stdout
     assert "as recorded in" in result.stdout
+
+
+def test_changed_data_are_reported(finished, tmp_path):
+    shutil.copytree(finished / "run", tmp_path / "run")
+    data = photos(tmp_path / "photos")
+    record_file = tmp_path / "run" / "data.json"
+    document = json.loads(record_file.read_text()) | {"source": f"dir:{data}"}
+    record_file.write_text(json.dumps(document))
+    assert "have changed" not in run("evaluate", tmp_path / "run").stderr
+    Image.new("RGB", (32, 32)).save(data / "dark" / "0.png")
+    changed = run("evaluate", tmp_path / "run")
+    assert changed.exit_code == 0, changed.output
+    assert "have changed since" in changed.stderr
+    assert "other images" in changed.stderr
+    put(data / "dark", 5, first=90)
+    assert "48 training images then, 52 now" in run("evaluate", tmp_path / "run").stderr
+    named = run("evaluate", tmp_path / "run", "--data", f"dir:{data}")
+    assert "have changed" not in named.stderr
+
+
+def test_converted_channels_are_no_change(tmp_path):
+    data = load_sample()
+    for channels in (1, 3):
+        write_record(tmp_path, data.with_channels(channels))
+        assert change_since(tmp_path, data) is None
+        assert change_since(tmp_path, replace(data, train=data.test)) is not None
 
 
 def test_evaluate_uses_test_images_if_training_held_out_others(finished, tmp_path):

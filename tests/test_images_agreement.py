@@ -16,6 +16,7 @@ import sklearn
 import tensorflow as tf
 from PIL import Image, ImageOps, PngImagePlugin
 
+from keras_inception.images import graph_decode
 from keras_inception.images.decode import read_image
 from keras_inception.images.graph_decode import decode_images
 
@@ -401,6 +402,27 @@ def test_the_size_is_read_before_anything_is_decoded(kind, place, sides):
         place = contents.index(b"\xff\xc0") + 5
     contents[place : place + struct.calcsize(sides)] = struct.pack(sides, 60_000, 60_000)
     assert by_graph([bytes(contents)], 8, 8, 3)[1] == [False]
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(3, "RGB"), (1, "L")])
+def test_pixels_are_composited_and_made_grey_by_bands_of_rows(monkeypatch, channels, mode):
+    """Conversions need several times the memory of the pixels that they see at a time."""
+    image, bands = noise(70, 90, 4), []
+    on_white, grey = graph_decode._on_white, graph_decode._grey
+    monkeypatch.setattr(graph_decode, "_BAND", 1000)  # 11 rows of 90 pixels
+    monkeypatch.setattr(graph_decode, "_on_white", lambda x: bands.append(x.shape) or on_white(x))
+    monkeypatch.setattr(graph_decode, "_grey", lambda x: bands.append(x.shape) or grey(x))
+    pixels = tf.constant(np.asarray(image))
+    converted = graph_decode._converted(pixels, tf.constant(True), channels)
+    white = Image.new("RGBA", image.size, "white")
+    expected = np.asarray(Image.alpha_composite(white, image).convert(mode))
+    np.testing.assert_array_equal(converted, expected.reshape(70, 90, channels))
+    heights = {shape[0] for shape in bands}
+    assert heights == {11, 70 % 11}
+    opaque = graph_decode._converted(pixels[..., :3], tf.constant(False), channels)
+    expected = np.asarray(Image.fromarray(np.asarray(image)[..., :3]).convert(mode))
+    np.testing.assert_array_equal(opaque, expected.reshape(70, 90, channels))
+    assert {shape[0] for shape in bands} == heights
 
 
 def test_a_gif_s_later_frames_are_not_decoded():

@@ -386,6 +386,13 @@ def test_the_limit_can_be_set(monkeypatch):
         probe(contents)
 
 
+def test_jpeg_2000_has_half_the_limit():
+    contents = encoded(Image.fromarray(pixels(10, 20)), "JPEG2000")
+    assert read_image(contents, height=4, width=4, channels=1, limit=400).shape == (4, 4, 1)
+    with pytest.raises(ImageError, match=r"limit of a JPEG 2000 file of 0\.000199 megapixels"):
+        read_image(contents, height=4, width=4, channels=1, limit=399)
+
+
 @pytest.mark.parametrize("text", ["many", "0", "-1", "nan", "inf"])
 def test_invalid_limits_are_refused(monkeypatch, text):
     monkeypatch.setenv("KERAS_INCEPTION_MAX_MEGAPIXELS", text)

@@ -1,7 +1,6 @@
 """`keras_inception.load`: images of any kind in, labels and scores out."""
 
 import http.server
-import io
 import threading
 from pathlib import Path
 
@@ -169,17 +168,25 @@ def test_black_is_an_image(model):
 def test_every_saved_format_is_one_object(folder, model, picture, tmp_path):
     exported = tmp_path / "export"
     pixels = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), np.uint8)
-    keras_inception.export(str(folder), str(exported), ("saved_model", "litert"), images=pixels)
-    one = model(picture)
+    for package in ("tf2onnx", "onnxruntime", "openvino"):
+        pytest.importorskip(package)
+    kinds = ("saved_model", "litert", "onnx", "openvino")
+    keras_inception.export(str(folder), str(exported), kinds, images=pixels)
+    one = expected(folder, Image.open(picture))
+    array = np.asarray(Image.open(picture))
     for path in (
         str(folder),
         folder / "model.keras",
         exported / "saved_model",
         str(exported / "model.tflite"),
+        exported / "model.onnx",
+        str(exported / "model.xml"),
     ):
         loaded = keras_inception.load(path)
         assert loaded.labels == NAMES
-        np.testing.assert_allclose(as_scores(loaded(picture)), as_scores(one), atol=1e-5)
-    holder = io.BytesIO()
-    Image.open(picture).save(holder, "JPEG")
-    assert len(loaded(holder.getvalue()).labels) == 5
+        given = (picture, str(picture), picture.read_bytes(), Image.open(picture), array)
+        answers = [*map(loaded, given), *loaded([*given]), *loaded(array[None]), *loaded(tmp_path)]
+        answers = [answer for answer in answers if answer.error is None]
+        assert len(answers) == 12  # of the folder one; the exports in it are no images
+        for answer in answers:
+            np.testing.assert_allclose(as_scores(answer), one, atol=1e-5)

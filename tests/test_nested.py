@@ -3,15 +3,19 @@
 The expected scores are those of the user's own model, called on the pixels that it was built for.
 """
 
+import json
 from collections.abc import Callable
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import tiny_spec
 from keras import layers
+from PIL import Image
+from test_cli import run
 
-from keras_inception import GoogLeNet, freeze_until, preprocess_input
+from keras_inception import GoogLeNet, export, freeze_until, preprocess_input
 from keras_inception.evaluation.visualize import class_activation_maps
 from keras_inception.exporters.inference_graph import fold_batch_norm, merge_parallel_convs
 from keras_inception.network.nested import flat_classifier
@@ -156,6 +160,64 @@ def test_freezing_applies_to_the_nested_network(saved):
     inside = {name for name in names if name[:2] in ("3a", "3b", "4a", "co")}
     assert {name[:2] for name in inside} == {"4a"}
     assert names - inside  # the head stays trainable
+
+
+def test_every_command_takes_it(saved, tmp_path):
+    """`predict`, `serve`, `export` and `evaluate` give the scores of the user's model."""
+    _, expected, path = saved
+    names = "abc"[: expected.shape[1]]
+    path.with_name("labels.txt").write_text("\n".join(names) + "\n")
+    files = []
+    for number, image in enumerate(pixels()):
+        for part, folders in (("train", names), ("val", names[expected[number].argmax()])):
+            for name in folders:  # in `val` each image lies in the folder of its first class
+                folder = tmp_path / "data" / part / name
+                folder.mkdir(parents=True, exist_ok=True)
+                file = folder / f"{number}.png"
+                Image.fromarray(image.astype(np.uint8)).save(file)
+        files.append(file)
+
+    def in_order(labels) -> list[float]:
+        scores = {row["label"]: row["score"] for row in labels}
+        return [scores[name] for name in names]
+
+    result = run("predict", path, *files, "--json")
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    found = [in_order(row["labels"]) for row in rows]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    pytest.importorskip("fastapi", reason="needs the extra serve")
+    from keras_inception.inference.server import Limits, Model
+
+    served = Model(path)
+    for file, own in zip(files, expected, strict=True):
+        answer = served.answer(file.read_bytes(), 3, Limits(), maps=True)
+        np.testing.assert_allclose(in_order(answer["labels"]), own, atol=1e-5)
+        assert "3a_1x1" in {branch["name"] for branch in answer["branches"]}
+
+    export(path, tmp_path / "out", images=pixels().astype(np.uint8), features=("avg_pool", "4a"))
+    signatures = tf.saved_model.load(str(tmp_path / "out" / "saved_model")).signatures
+    scores = signatures["images"](pixels=tf.constant(pixels()))["scores"]
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    answer = signatures["serving_default"](
+        images=tf.constant([file.read_bytes() for file in files])
+    )
+    assert answer["valid"].numpy().all()
+    np.testing.assert_allclose(answer["scores"], -np.sort(-expected), atol=1e-5)
+    assert [name.decode() for name in answer["classes"].numpy()[:, 0]] == [
+        names[row.argmax()] for row in expected
+    ]
+    features = signatures["features"](pixels=tf.constant(pixels()))
+    assert features["4a"].shape[0] == 3
+    np.testing.assert_allclose(
+        np.mean(features["4a"], axis=(1, 2)), features["avg_pool"], atol=1e-5
+    )
+
+    result = run("evaluate", path, "--data", f"dir:{tmp_path / 'data'}", "--out", tmp_path / "new")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads((tmp_path / "new" / "metrics.json").read_text())["rows"]
+    assert (row["images"], row["top_1"]) == (3, 1.0)
 
 
 # Refused forms: one line that names the supported form

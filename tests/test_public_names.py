@@ -1,6 +1,8 @@
 """The public names: imports of documents, notebooks, benchmarks and scripts, and lazy imports."""
 
 import ast
+import dataclasses
+import inspect
 import json
 import os
 import re
@@ -90,6 +92,31 @@ def test_every_public_name_can_be_imported(package: str) -> None:
     root = PACKAGES[package]
     assert sorted(root.__all__) == sorted(set(root.__all__))
     assert [name for name in root.__all__ if not hasattr(root, name)] == []
+
+
+def path_parameters() -> Iterator[tuple[str, str]]:
+    """Every parameter of a public function that takes a path, and its annotation."""
+    for package in PACKAGES.values():
+        for name in package.__all__:
+            item = getattr(package, name)
+            if not callable(item) or dataclasses.is_dataclass(item):
+                continue  # a result's fields are no arguments
+            for parameter in inspect.signature(item).parameters.values():
+                annotation = str(parameter.annotation)
+                if re.search(r"Path(Like)?\b", annotation):
+                    yield f"{package.__name__}.{name}({parameter.name})", annotation
+
+
+def test_every_path_may_be_a_string() -> None:
+    found = dict(path_parameters())
+    expected = {
+        "keras_inception.load(path)",
+        "keras_inception.train(folder)",
+        "tuning.search(folder)",
+    }
+    assert expected <= found.keys()
+    both = re.compile(r"\bstr\b")
+    assert [name for name, annotation in found.items() if not both.search(annotation)] == []
 
 
 def test_common_tasks_are_public() -> None:

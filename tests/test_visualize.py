@@ -10,6 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_inception.evaluation import visualize
 from keras_inception.evaluation.visualize import Ascent, branch_names
+from keras_inception.images.decode import fit_image
+from keras_inception.images.resize import resize_floats
 from keras_inception.network.build import build_network
 from keras_inception.runtimes.keras_model import network_input
 from keras_inception.spec.network import ModuleSpec
@@ -45,6 +47,21 @@ def one_layer(weight, channels=1, size=16):
 
 
 # --- class activation maps ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(7, 5), (20, 31)])
+def test_octaves_are_resized_as_photographs_are(size):
+    """Pillow's filter: whole levels as `fit_image` gives them, before it rounds."""
+    image = np.random.default_rng(0).integers(0, 256, (2 * size[0], 2 * size[1], 3), np.uint8)
+    (resized,) = resize_floats(image[None], size)
+    expected = fit_image(image, height=size[0], width=size[1])
+    np.testing.assert_allclose(resized, expected, atol=1)
+    assert np.abs(resized - expected).mean() < 0.4  # rounding, and nothing else
+    np.testing.assert_allclose(
+        resize_floats(-image[None].astype(float), size)[0], -resized, atol=1e-3
+    )
+    larger = resize_floats(resized[None], (40, 40))
+    assert larger.shape == (1, 40, 40, 3)
 
 
 def test_a_class_map_averages_to_its_logit_less_the_bias(network):

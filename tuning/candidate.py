@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -100,8 +101,8 @@ def train_candidate(
     recipe: Recipe,
     *,
     epochs: int,
-    folder: Path | None = None,
-    start_from: Path | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    start_from: str | os.PathLike[str] | None = None,
     strategy: Strategy = None,
     after_step: Callable[[], None] = lambda: None,
     after_epoch: Callable[[list[float]], bool] = lambda curve: False,
@@ -131,12 +132,12 @@ def train_candidate(
         spec, with_class_weights(recipe, data), strategy, total_steps=total_steps
     )
     clock = _Clock(epochs, after_step, after_epoch)
-    snapshots = Snapshots((folder or Path()) / STATE_FOLDER, every_minutes=None)
+    snapshots = Snapshots(Path(folder or "") / STATE_FOLDER, every_minutes=None)
     loop = TrainingLoop(
         trainer, data, folder=None, snapshots=snapshots, identity={}, callbacks=[clock]
     )
     if start_from is not None:
-        snapshot = Snapshots(start_from / STATE_FOLDER).newest(set_aside=False)
+        snapshot = Snapshots(Path(start_from) / STATE_FOLDER).newest(set_aside=False)
         if snapshot is not None:
             loop.restore(snapshot)
     clock.curve = [*loop.progress.history.get("val_accuracy", [])]

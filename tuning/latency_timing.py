@@ -6,6 +6,7 @@ The model is fitted to some networks and its error measured on others.
 from __future__ import annotations
 
 import json
+import os
 import random
 import statistics
 import time
@@ -94,12 +95,15 @@ def measure_latency_model(
     return fit_latency(costs, times, held_out=max(1, count // 4), batch_size=batch_size)
 
 
-def load_or_measure(file: Path, spec: NetworkSpec, *, batch_size: int = 1) -> LatencyModel:
+def load_or_measure(
+    file: str | os.PathLike[str], spec: NetworkSpec, *, batch_size: int = 1
+) -> LatencyModel:
     """Load the model from a file; if there is none, measure it and write the file and its folder.
 
     Raises:
         ValueError: the file's model is of another batch size.
     """
+    file = Path(file)
     if file.exists():
         try:
             loaded = LatencyModel.from_json(json.dumps(read_json(file, "latency model")))

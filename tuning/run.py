@@ -117,12 +117,13 @@ def search_id(identity: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def claim(folder: Path, identity: dict[str, Any]) -> None:
+def claim(folder: str | os.PathLike[str], identity: dict[str, Any]) -> None:
     """Write the identity of a new search into its folder, or check that it is this search's.
 
     Raises:
         ValueError: the folder is another search's, or holds something else.
     """
+    folder = Path(folder)
     if (folder / SEARCH_FILE).exists():
         require_same(_comparable(read_search(folder), identity), identity, "search", folder)
         return
@@ -198,12 +199,12 @@ class NetworkTuner(SearchTuner):
         self,
         plan: SearchPlan,
         data: ImageData,
-        folder: Path,
+        folder: str | os.PathLike[str],
         *,
         strategy: Strategy = None,
         **settings: Any,
     ) -> None:
-        super().__init__(plan.make_oracle(), folder, **settings)
+        super().__init__(plan.make_oracle(), Path(folder), **settings)
         self._plan = plan
         # Training images alone: those of finalists, and those of the other trials.
         self._final_data = hold_out(data, plan.validation_share, plan.seed)

@@ -28,6 +28,7 @@ def chosen_data(
     beside: Path | None = None,
     folder: Path | None = None,
     strict: bool = False,
+    option: str = "--data",
 ) -> ImageData:
     """Open the data that --data names, with a progress bar on a terminal.
 
@@ -37,12 +38,13 @@ def chosen_data(
             data, a line says so.
         folder: of a run or search that may be resumed: what its scan found is used again.
         strict: refuse data with files that cannot be read.
+        option: of the command, which names other data.
     """
     from rich.progress import Progress
 
     from keras_inception.data.sources import open_data
 
-    name = name or _recorded(beside)
+    recorded_name = None if name else _recorded(beside, option)
     bar = Progress(console=common.errors, transient=True)
     with ExitStack() as stack:
 
@@ -52,29 +54,43 @@ def chosen_data(
                 bar.add_task("scanning the images")
             bar.update(bar.task_ids[0], completed=done, total=total)
 
-        return open_data(
-            name,
+        data = open_data(
+            name or recorded_name or _DEFAULT,
             strict=strict,
             progress=scanned if common.errors.is_terminal else None,
             scan_file=folder and folder / SCAN_FILE,
         )
+    if recorded_name and beside:
+        _warn_of_changes(data, beside)
+    return data
 
 
-def _recorded(beside: Path | None) -> str:
+def _warn_of_changes(data: ImageData, recorded: Path) -> None:
+    from keras_inception.data.record import change_since
+
+    change = change_since(recorded, data)
+    if change is not None:
+        common.print_warning(
+            f"the data have changed since {recorded / DATA_FILE} was written: {change}."
+        )
+
+
+def _recorded(beside: Path | None, option: str) -> str | None:
+    """The data that are recorded in a folder, if any are; a line says so."""
     from keras_inception.data.record import recorded_source
 
     if beside is None:
-        return _DEFAULT
+        return None
     source = recorded_source(beside)
     if source is None:
         common.console.print(
             f"Data: {_DEFAULT}, since {escape(printable(str(beside)))} has no {DATA_FILE}. "
-            "--data names others."
+            f"{option} names others."
         )
-        return _DEFAULT
+        return None
     common.console.print(
         f"Data: {escape(printable(source))}, as recorded in "
-        f"{escape(printable(str(beside / DATA_FILE)))}. --data names others."
+        f"{escape(printable(str(beside / DATA_FILE)))}. {option} names others."
     )
     return source
 

@@ -9,8 +9,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from keras_inception.cli.common import console, ended_by_signals, usage_errors
-from keras_inception.cli.data import print_left_out
+from keras_inception.cli.common import console, ended_by_signals, print_warning, usage_errors
+from keras_inception.cli.data import chosen_data, print_left_out
 from keras_inception.cli.options import KerasModel
 from keras_inception.files import keras_file
 
@@ -30,7 +30,8 @@ ImageFolder = Annotated[
     Path | None,
     typer.Option(
         help="A folder of your images, for the check and for int8's calibration; folders in "
-        "it named after the classes give the accuracy. Default: the bundled sample."
+        "it named after the classes give the accuracy. Default: the data that the run recorded, "
+        "or the bundled sample."
     ),
 ]
 Features = Annotated[
@@ -66,7 +67,7 @@ def export(
             path,
             folder,
             _formats(kinds or ["saved_model"]),
-            images=images and _folder_images(path, images),
+            images=_folder_images(path, images) if images else _recorded_images(path),
             features=features or ["avg_pool"],
             fastest=kinds == ["fastest"],
             merge=merge,
@@ -91,17 +92,35 @@ def _print_missing_instructions(rows: list[Any]) -> None:
     )
 
 
+def _recorded_images(model: Path) -> Any:
+    """Images of the data that the run recorded, else of the bundled sample; a line says which."""
+    from keras_inception.data.sources import SAMPLE, open_data
+    from keras_inception.exporters.calibration import data_images
+
+    try:
+        data = chosen_data(None, beside=model.parent, option="--images")
+    except ValueError as error:
+        print_warning(f"the recorded data cannot be used; the sample takes their place. {error}")
+        data = open_data(SAMPLE)
+    return data_images(data, *_shape_and_labels(model))
+
+
 def _folder_images(model: Path, folder: Path) -> Any:
     """The images of --images; a list of what is left out of them."""
     from keras_inception.exporters.calibration import folder_images
+
+    images = folder_images(folder, *_shape_and_labels(model))
+    print_left_out(images.left_out)
+    return images
+
+
+def _shape_and_labels(model: Path) -> Any:
+    """The shape of a model's images, and its labels where they lie beside it."""
     from keras_inception.files import LABELS_FILE, read_labels
     from keras_inception.runtimes.keras_model import image_shape, load_keras
 
     names = model.with_name(LABELS_FILE)
-    labels = read_labels(names) if names.is_file() else None
-    images = folder_images(folder, image_shape(load_keras(model)), labels)
-    print_left_out(images.left_out)
-    return images
+    return image_shape(load_keras(model)), read_labels(names) if names.is_file() else None
 
 
 def _formats(names: list[str]) -> Any:

@@ -84,6 +84,12 @@ def held_out_rows(labels: np.ndarray, share: float = _HELD_OUT_SHARE, seed: int 
     return chosen
 
 
+def held_out_note(held_out: str, final: str | None = None) -> str:
+    """The `ImageData.note` of held-out images, and of test images beside them, by their names."""
+    left = "" if final is None else f", {final!r} is left to `evaluate`"
+    return f"{held_out!r} is held out{left}"
+
+
 # --- which folder is what -----------------------------------------------------------------------
 
 
@@ -249,10 +255,8 @@ def _splits(parts: Mapping[str, _Part], layout: _Layout) -> dict:
             "test": train.split(channels, rows[chosen]),
             "note": f"a fifth of each class is held out by a fixed seed: {chosen.sum()} images",
         }
-    note = f"{folders[held_out[0]]!r} is held out"
     final = parts[_TEST].split(channels) if len(held_out) == 2 else None
-    if final is not None:
-        note += f", {folders[_TEST]!r} is left to `evaluate`"
+    note = held_out_note(*(folders[part] for part in held_out))
     test = parts[held_out[0]].split(channels)
     return {"train": train.split(channels), "test": test, "final_test": final, "note": note}
 

@@ -94,6 +94,24 @@ def recorded_fingerprint(folder: Path) -> str | None:
     return _recorded(folder, "fingerprint")
 
 
+def change_since(folder: Path, data: ImageData) -> str | None:
+    """How data differ from those that `data.json` in a folder records; None where they do not.
+
+    The number of channels does not count: a run may have converted its images.
+
+    Raises:
+        ValueError: no such record.
+    """
+    then, now = recorded_fingerprint(folder), fingerprint(data)
+    if then in (now, *(fingerprint(data.with_channels(channels)) for channels in (1, 3))):
+        return None
+    for part, count in (("training", len(data.train)), ("held-out", len(data.test))):
+        recorded = _recorded(folder, f"{part} images")
+        if recorded != str(count):
+            return f"{recorded} {part} images then, {count} now"
+    return "other images, labels or classes"
+
+
 def _recorded(folder: Path, key: str) -> str | None:
     file = folder / DATA_FILE
     try:

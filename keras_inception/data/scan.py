@@ -23,6 +23,7 @@ from keras_inception.images.limits import max_pixels
 _THREADS = 16
 # Of a digest of an image's bytes: 64 bits tell the images of a data set apart.
 _DIGITS = 16
+_MOST_JPEG_BYTES = 2**25
 # Raised when `ImageFile` or what is read as an image changes.
 _VERSION = 1
 # Paths and digests as JSON shrink to a quarter.
@@ -132,27 +133,34 @@ def _probe(place: Place) -> ImageFile | str:
     if not place.length:
         return "zero bytes"
     where = place[:3]
+    image = ImageFile(*where, 0, 0, 0, PIXELS)
     try:
-        content = ImageFile(*where, 0, 0, 0, PIXELS).read()
-        info = probe(content)
+        with image.open() as file:
+            info = probe(file)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
+        by_tensorflow = info.jpeg and _with_tensorflow() and _tensorflow_decodes(image, info)
     except (OSError, ImageError) as error:
         return getattr(error, "strerror", None) or str(error)
-    by_tensorflow = info.jpeg and _with_tensorflow() and _tensorflow_decodes(content, info)
     orientation = info.orientation if by_tensorflow else PIXELS
-    digest = hashlib.sha256(content).hexdigest()[:_DIGITS]
     return ImageFile(
         *where, info.height, info.width, info.channels, orientation, info.transparent, digest
     )
 
 
-def _tensorflow_decodes(content: bytes, info: ImageInfo) -> bool:
-    """Return whether TensorFlow reads the JPEG to its end, at an eighth of the size for speed."""
+def _tensorflow_decodes(image: ImageFile, info: ImageInfo) -> bool:
+    """Return whether TensorFlow reads the JPEG to its end, at an eighth of the size for speed.
+
+    A file of more bytes than a photograph has is left to Pillow, which need not hold all of them.
+    """
+    if image.length > _MOST_JPEG_BYTES:
+        return False
     import tensorflow as tf
 
     size = sorted((info.height, info.width))
     try:
         with decoding((info.width, info.height)):
-            pixels: Any = tf.io.decode_jpeg(content, ratio=8)
+            pixels: Any = tf.io.decode_jpeg(image.read(), ratio=8)
     except tf.errors.InvalidArgumentError:
         return False
     return sorted(pixels.shape[:2]) == [-(-side // 8) for side in size]

@@ -10,6 +10,7 @@ from keras_inception.data.splits import ImageData
 from keras_inception.images.listing import HARMLESS
 from keras_inception.packages import explained_imports
 
+SAMPLE = "sample"
 _MOST_LISTED = 10
 
 
@@ -31,7 +32,8 @@ def open_data(
               images and class labels, such as "tfds:fashion_mnist" or
               "tfds:cifar10:3.0.2?train=train[:80%]&test=train[80%:]". Prepared files are read
               from TFDS_DATA_DIR (default ~/tensorflow_datasets), others downloaded. The splits
-              are "train" and the first of "test" and "validation" unless given.
+              are "train" and "validation" unless given; "test" where there is no validation,
+              else it is `final_test`.
         strict: refuse a data set with files that cannot be read, except hidden files and those of
             an operating system.
         progress: called with the number of files scanned, and of all files.
@@ -42,7 +44,7 @@ def open_data(
         ValueError: an unknown name, no images, or with `strict` an unreadable file.
     """
     kind, _, rest = name.partition(":")
-    if name == "sample":
+    if name == SAMPLE:
         data = load_sample()
     elif kind == "dir" and rest:
         with explained_imports():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -125,10 +125,20 @@ class ImageFile(NamedTuple):
             OSError: the file is gone or shorter than it was.
         """
         with open(self.path, "rb") as file:
-            content = os.pread(file.fileno(), self.length, self.offset)
+            file.seek(self.offset)
+            content = file.read(self.length)
         if len(content) != self.length:
             raise OSError(f"{self.path!r} became shorter while it was in use")
         return content
+
+    def open(self) -> io.BytesIO | io.BufferedReader:
+        """The encoded bytes as a file, of which a decoder reads no more than it needs.
+
+        Raises:
+            OSError: as `read`.
+        """
+        is_part = self.offset > 0  # a record of TFDS, which never begins its file
+        return io.BytesIO(self.read()) if is_part else open(self.path, "rb")
 
 
 @dataclass(frozen=True)
@@ -189,7 +199,7 @@ class FileSplit:
             return Part(file.read(), stored, file.orientation)
         top, left, height, width = window
         with self.opened(position, channels) as image:
-            part = image.crop((left, top, left + width, top + height)).reduce(2**halvings)
+            part = image.reduce(2**halvings, (left, top, left + width, top + height))
         return Part(as_pixels(part).tobytes(), Window(0, 0, part.height, part.width), PIXELS)
 
     @contextmanager
@@ -201,9 +211,9 @@ class FileSplit:
         """
         file = self.files[position]
         try:
-            with opened(file.read(), channels) as image:
+            with file.open() as content, opened(content, channels) as image:
                 yield image
-        except ImageError as error:
+        except (OSError, ImageError) as error:
             raise ValueError(f"Expected an image in {file.path!r}. Received: {error}") from None
 
     def fitted(self, positions: np.ndarray, size: tuple[int, int], channels: int) -> np.ndarray:

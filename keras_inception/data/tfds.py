@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_inception.data.folder import held_out_rows
+from keras_inception.data.folder import held_out_note, held_out_rows
 from keras_inception.data.scan import Place, Scanned, scan
 from keras_inception.data.splits import AnySplit, FileSplit, ImageData, ImageFile, Split
 
@@ -48,9 +48,10 @@ def open_tfds(
         )
     builder = _builder(identity, **match.groupdict())
     image, label = _keys(builder, identity)
-    given = set(builder.info.splits)
     train_name = splits.get("train", "train")
-    test_name = splits.get("test", next((s for s in ("test", "validation") if s in given), None))
+    held_out = [name for name in ("validation", "test") if name in builder.info.splits]
+    if "test" in splits:
+        held_out = [splits["test"]]
     read = _decoded if _fits_in_memory(builder, image) else _encoded
     unreadable: list[tuple[str, str]] = []
     scanned: Scanned = {}
@@ -61,13 +62,15 @@ def open_tfds(
         return found
 
     train = read(builder, train_name, image, label, unreadable, look)
-    note = f"{test_name!r} is held out"
-    if test_name is None:
+    final = None
+    if not held_out:
         chosen = held_out_rows(train.labels)
         note = f"a fifth of each class is held out by a fixed seed: {int(chosen.sum())} images"
         train, test = _rows(train, ~chosen), _rows(train, chosen)
     else:
-        test = read(builder, test_name, image, label, unreadable, look)
+        test, *rest = (read(builder, s, image, label, unreadable, look) for s in held_out)
+        final = rest[0] if rest else None
+        note = held_out_note(*held_out)
     return ImageData(
         f"tfds:{name}",
         train,
@@ -75,6 +78,7 @@ def open_tfds(
         tuple(builder.info.features[label].names),
         note,
         tuple(unreadable),
+        final_test=final,
         source=f"tfds:{name}",
         scanned=scanned,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +65,7 @@ def grow_network(
     data: ImageData,
     recipe: Recipe,
     budget: Budget,
-    folder: Path,
+    folder: str | os.PathLike[str],
     options: DesignOptions | None = None,
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -89,7 +90,7 @@ def grow_network(
     measurements: list[ModuleMeasurement] = []
     for module, endpoint in module_inputs(spec).items():
         step = truncated(grown, module)
-        run = train(step, data, recipe, folder / module, callbacks=callbacks, verbose=0)
+        run = train(step, data, recipe, Path(folder) / module, callbacks=callbacks, verbose=0)
         found = measure(run.model, {module: endpoint}, _passes(data.test, step), options)
         measurements += found
         changed = proposed_module(step.modules[-1], found[0], width_divisor=options.width_divisor)

@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_inception.images.resize import resize_floats
 from keras_inception.network.build import inference_model
 from keras_inception.network.endpoints import feature_extractor
 from keras_inception.network.nested import FLAT_FORM
@@ -301,8 +302,8 @@ def _climbed(images: np.ndarray, gradient: Gradient, ascent: Ascent) -> np.ndarr
     images = images.astype(np.float32)
     change = np.zeros_like(images)
     for size in octave_sizes(images.shape[1], images.shape[2], ascent):
-        original = _resized(images, size)
-        pixels = original + _resized(change, size)
+        original = resize_floats(images, size)
+        pixels = original + resize_floats(change, size)
         for _ in range(ascent.steps):
             shift = tuple(random.integers(-ascent.jitter, ascent.jitter + 1, 2))
             moved = np.roll(pixels, shift, (1, 2))
@@ -312,8 +313,3 @@ def _climbed(images: np.ndarray, gradient: Gradient, ascent: Ascent) -> np.ndarr
             pixels = np.clip(pixels + step, 0, _HIGHEST_PIXEL)
         change = pixels - original
     return np.round(pixels).astype(np.uint8)
-
-
-def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    resized = keras.ops.image.resize(images, size, antialias=True, data_format="channels_last")
-    return keras.ops.convert_to_numpy(resized)

@@ -7,13 +7,13 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
-from keras_inception.data.sample import load_sample
-from keras_inception.data.splits import Split
-from keras_inception.images.decode import fit_image, read_image
+from keras_inception.data.record import recorded_source
+from keras_inception.data.sources import SAMPLE, open_data
+from keras_inception.data.splits import AnySplit, ImageData, Split
+from keras_inception.images.decode import read_image
 from keras_inception.images.listing import LeftOut, image_files
 
 _MOST_CHECKED = 500
@@ -37,21 +37,43 @@ class Images:
     left_out: tuple[LeftOut, ...] = ()
 
 
-def sample_images(shape: tuple[int, int, int], labels: Sequence[str] | None) -> Images:
-    """Of the bundled sample: training images to calibrate, held-out ones to check.
+def data_images(
+    data: ImageData, shape: tuple[int, int, int], labels: Sequence[str] | None
+) -> Images:
+    """Of a data set: training images to calibrate, held-out ones to check.
 
     Args:
+        data: of which images at equal distances are taken, since files are sorted by class.
         shape: (height, width, channels) of the network.
-        labels: its classes; where they are the sample's, the truth is known.
+        labels: its classes; where they are those of the data, the truth is known.
     """
-    data = load_sample()
-    train, test = cast(Split, data.train), cast(Split, data.test)  # the sample is in memory
-    calibration, check = (
-        np.stack([_fitted(image, shape) for image in images])
-        for images in (train.images[:_MOST_CALIBRATION], test.images[:_MOST_CHECKED])
-    )
+    calibration, _ = _spread(data.train, _MOST_CALIBRATION, shape)
+    check, truth = _spread(data.test, _MOST_CHECKED, shape)
     known = labels is not None and [*labels] == [*data.class_names]
-    return Images(calibration, check, test.labels[:_MOST_CHECKED] if known else None)
+    return Images(calibration, check, truth if known else None)
+
+
+def _spread(
+    split: AnySplit, most: int, shape: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images at equal distances in a split, in the network's size, and their labels."""
+    height, width, channels = shape
+    rows = np.arange(min(most, len(split))) * len(split) // min(most, len(split))
+    labels = split.labels[rows]
+    if isinstance(split, Split):  # the others need no conversion
+        split, rows = Split(split.images[rows], labels), np.arange(len(rows))
+    return split.with_channels(channels).fitted(rows, (height, width), channels), labels
+
+
+def recorded_images(
+    folder: Path | None, shape: tuple[int, int, int], labels: Sequence[str] | None
+) -> Images:
+    """Of the data that a run recorded in its folder, else of the bundled sample."""
+    try:
+        data = open_data((folder and recorded_source(folder)) or SAMPLE)
+    except (OSError, ValueError):  # moved, or of another machine
+        data = open_data(SAMPLE)
+    return data_images(data, shape, labels)
 
 
 def folder_images(
@@ -110,9 +132,3 @@ def _truth(files: Sequence[Path], folder: Path, labels: Sequence[str] | None) ->
         for file in files
     ]
     return None if None in found else np.array(found)
-
-
-def _fitted(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """A grey h x w x 1 image in the network's size and number of channels."""
-    height, width, channels = shape
-    return np.repeat(fit_image(image, height=height, width=width), channels, axis=2)

@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_inception.exporters.calibration import Images, folder_images, sample_images
+from keras_inception.exporters.calibration import Images, folder_images, recorded_images
 from keras_inception.exporters.formats import (
     FILES,
     FORMATS,
@@ -103,7 +103,8 @@ def export(
         folder: a new or empty folder for the results, and for a labels.txt.
         formats: see `available_formats`.
         images: for the check and for int8's calibration: uint8 N x h x w x C of the model's size,
-            or a folder of image files; default the bundled sample.
+            or a folder of image files; default the data that a run recorded beside the model, and
+            the bundled sample where it recorded none or they are gone.
         labels: the names of the classes; default those beside the model, or their numbers.
         features: endpoints of the SavedModel's signature `features`.
         fastest: keep only the format with the lowest latency of one image on this machine, of
@@ -152,17 +153,19 @@ def _job(
     features: Sequence[str],
 ) -> _Job:
     documents: dict[str, str] = {}
+    recorded: Path | None = None  # nothing is recorded of a model in memory
     if isinstance(model, keras.Model):
         network = flat_classifier(model)
     else:
         path = keras_file(Path(model))
+        recorded = path.parent
         texts = {name: _text_beside(path, name) for name in (SPEC_FILE, RECIPE_FILE, DATA_FILE)}
         network, names = load_keras(path), path.with_name(LABELS_FILE)
         labels = read_labels(names) if labels is None and names.is_file() else labels
         documents = {name: text for name, text in texts.items() if text is not None}
     shape = image_shape(network)
     if images is None:
-        images = sample_images(shape, labels)
+        images = recorded_images(recorded, shape, labels)
     elif isinstance(images, np.ndarray):
         images = Images(images, images)
     elif not isinstance(images, Images):

@@ -31,7 +31,9 @@ from keras_inception.images.limits import (
 
 # Formats of photographs and graphics (MPO opens as JPEG). Of the others that Pillow reads, some
 # start programs (EPS) or hold a second file whose size is unknown until it is decoded (ICO).
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM")
+# A decoder of JPEG 2000 takes 24 bytes for a pixel, the others up to 16.
+_JPEG_2000 = "JPEG2000"
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", _JPEG_2000, "PPM")
 Source = Path | str | bytes | BinaryIO
 
 _ORIENTATION_TAG = 274
@@ -45,6 +47,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_LEVELS = range(65536)
 _GREY_MODES = ("1", "L", "LA", "La", *_SIXTEEN_BITS)
 # Grey PNGs of 2 and 4 bits: Pillow widens their pixels to 8 bits, but not the transparent level.
 _WIDENED = {"L;2": 85, "L;4": 17}
@@ -117,13 +120,16 @@ def fit_image(pixels: np.ndarray, *, height: int, width: int) -> np.ndarray:
     return fitted(as_image(pixels), height, width)
 
 
-def probe(contents: bytes) -> ImageInfo:
+def probe(source: bytes | BinaryIO) -> ImageInfo:
     """Decode an image once to know that it can be used; a JPEG at an eighth of its size.
+
+    Args:
+        source: the bytes, or a file, of which no more is read than the decoder needs.
 
     Raises:
         ImageError: it cannot be read as an image, or has more pixels than `limits.max_pixels()`.
     """
-    with _open(contents) as image, decoding(image.size), _one_error():
+    with _open(source) as image, decoding(image.size), _one_error():
         channels = 1 if image.mode in _GREY_MODES else 3
         jpeg = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
         if jpeg:
@@ -220,7 +226,7 @@ def _open(source: Source, limit: int | None = None) -> Image.Image:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         image = Image.open(file, formats=_formats())
         try:
-            _check_size(image.size, limit)
+            _check_size(image.size, limit, image.format)
             _eight_bit_transparency(image)
         except ValueError:
             image.close()
@@ -235,13 +241,17 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _check_size(size: tuple[int, int], limit: int | None) -> None:
+def _check_size(size: tuple[int, int], limit: int | None, kind: str | None = None) -> None:
     width, height = size
     most = max_pixels() if limit is None else limit
+    formats = ""
+    if kind == _JPEG_2000:
+        most, formats = most // 2, " of a JPEG 2000 file"
     if width * height > most:
         setting = f"; {MEGAPIXELS_VARIABLE} sets it" if limit is None else ""
         raise ValueError(
-            f"{width} x {height} pixels, more than the limit of {most / 1e6:g} megapixels{setting}"
+            f"{width} x {height} pixels, more than the limit{formats} of {most / 1e6:g} megapixels"
+            f"{setting}"
         )
 
 
@@ -327,9 +337,12 @@ def _is_transparent(image: Image.Image) -> bool:
 
 
 def _high_byte(image: Image.Image) -> Image.Image:
-    """16-bit grey by its high byte, as decoders treat 16-bit colour; Pillow would clip it."""
-    levels = np.asarray(image)
-    grey = Image.fromarray(np.clip(levels >> 8, 0, 255).astype(np.uint8))
+    """16-bit grey by its high byte, as decoders treat 16-bit colour; Pillow would clip it.
+
+    By tables, since NumPy needs several times the memory.
+    """
+    levels = image if image.mode == "I" else image.convert("I")
+    grey = levels.point([level >> 8 for level in _LEVELS], "L")
     if (transparent := image.info.get("transparency")) is not None:
-        grey.putalpha(Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8)))
+        grey.putalpha(levels.point([255 * (level != transparent) for level in _LEVELS], "L"))
     return grey

@@ -8,6 +8,7 @@ docs/images.md lists the formats.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -18,6 +19,8 @@ from keras_inception.images.limits import max_pixels
 
 # Larger images are decoded one after the other, so that memory does not grow with the cores.
 _LARGE = 4_000_000
+# Pixels that are composited or converted to grey at a time.
+_BAND = 500_000
 
 
 def decode_images(
@@ -86,10 +89,7 @@ def _decode_one(contents: Any, header: Header, height: int, width: int, channels
     size = tf.stack([header.height, header.width])
     with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(stored)[:2], size)]):
         image = _centred(upright(stored, header.orientation), height, width)
-    image = tf.cond(header.alpha, lambda: _on_white(image), lambda: image)
-    image = tf.ensure_shape(image, (None, None, 3))
-    image = _grey(image) if channels == 1 else image
-    fitted = _resized(image, height, width)
+    fitted = _resized(_converted(image, header.alpha, channels), height, width)
     return tf.ensure_shape(tf.clip_by_value(tf.round(fitted), 0, 255), (height, width, channels))
 
 
@@ -102,8 +102,40 @@ def _centred(image: Any, height: int, width: int) -> Any:
     return image[top : top + part_rows, left : left + part_columns]
 
 
+def _converted(image: Any, alpha: Any, channels: int) -> Any:
+    """RGB or RGBA (`alpha`) pixels as opaque RGB or grey, uint8."""
+
+    def on_white() -> Any:
+        if channels == 1:
+            return _by_bands(image, lambda band: _grey(_on_white(band)), channels)
+        return _by_bands(image, _on_white, channels)
+
+    def opaque() -> Any:
+        return _by_bands(image, _grey, channels) if channels == 1 else image
+
+    return tf.ensure_shape(tf.cond(alpha, on_white, opaque), (None, None, channels))
+
+
+def _by_bands(image: Any, convert: Callable[[Any], Any], channels: int) -> Any:
+    """Convert a few rows at a time: the numbers on the way need up to 6 times the memory."""
+    rows = tf.maximum(1, _BAND // tf.shape(image)[1])
+    count = -(-tf.shape(image)[0] // rows)
+    shape = (None, None, channels)
+    bands = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=shape)
+    _, bands = tf.while_loop(
+        lambda number, bands: number < count,
+        lambda number, bands: (
+            number + 1,
+            bands.write(number, convert(image[number * rows : (number + 1) * rows])),
+        ),
+        (0, bands),
+        parallel_iterations=1,
+    )
+    return bands.concat()
+
+
 def _on_white(image: Any) -> Any:
-    """RGBA on white, by Pillow's rounded division by 255. 16 bits suffice, and save memory."""
+    """RGBA on white, by Pillow's rounded division by 255."""
     alpha = tf.cast(image[..., 3:], tf.uint16)
     blend = tf.cast(image[..., :3], tf.uint16) * alpha + (255 - alpha) * 255 + 128
     blend = tf.bitwise.right_shift(blend + tf.bitwise.right_shift(blend, 8), 8)

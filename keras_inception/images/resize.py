@@ -1,4 +1,7 @@
-"""The filters of training's random crops in memory: those of `tf.image.resize`, in NumPy alone."""
+"""Resizing of arrays: as files are resized, and by the filters of training's random crops.
+
+The latter are those of `tf.image.resize`, in NumPy alone.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from functools import cache
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 Filter = Literal["bilinear", "nearest", "area", "cubic"]
 
@@ -29,6 +33,24 @@ def resize(images: np.ndarray, size: tuple[int, int], method: Filter) -> np.ndar
     rows = _weights(height, size[0], method) @ images.reshape(*front, height, width * channels)
     rows = rows.reshape(*front, size[0], width, channels)
     return np.asarray(_weights(width, size[1], method) @ rows)
+
+
+def resize_floats(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize whole images as `decode.fitted` does, by Pillow's filter, without rounding to levels.
+
+    Args:
+        images: N x h x w x C of any range, such as changes of pixels.
+        size: (height, width) of the result.
+
+    Returns:
+        float32.
+    """
+    planes = np.moveaxis(images.astype(np.float32, copy=False), -1, 1)  # N x C x h x w
+    resized = [
+        np.asarray(Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR))
+        for plane in np.ascontiguousarray(planes.reshape(-1, *planes.shape[2:]))
+    ]
+    return np.moveaxis(np.stack(resized).reshape(*planes.shape[:2], *size), 1, -1)
 
 
 @cache
