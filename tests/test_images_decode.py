@@ -346,6 +346,21 @@ def test_probe_returns_what_a_scan_needs():
         assert probe(contents) == expected
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (7, 5), (1, 1000), (8, 1)])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_probe_accepts_the_smallest_images(kind, size):
+    found = probe(encoded(Image.fromarray(pixels(*size)), kind))
+    assert (found.height, found.width) == size
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_cie_lab(channels):
+    for lightness in (0, 255):  # black and white
+        contents = encoded(Image.new("LAB", (5, 5), (lightness, 128, 128)), "TIFF")
+        found = read_image(contents, height=2, width=2, channels=channels)
+        np.testing.assert_allclose(found, lightness, atol=1)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_probe_reads_to_the_end(kind):
     contents = encoded(Image.fromarray(pixels(200, 300, 3)), kind)

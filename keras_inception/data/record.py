@@ -102,8 +102,10 @@ def change_since(folder: Path, data: ImageData) -> str | None:
     Raises:
         ValueError: no such record.
     """
-    then, now = recorded_fingerprint(folder), fingerprint(data)
-    if then in (now, *(fingerprint(data.with_channels(channels)) for channels in (1, 3))):
+    then = recorded_fingerprint(folder)
+    if then == fingerprint(data) or any(
+        then == fingerprint(data.with_channels(channels)) for channels in (1, 3)
+    ):
         return None
     for part, count in (("training", len(data.train)), ("held-out", len(data.test))):
         recorded = _recorded(folder, f"{part} images")

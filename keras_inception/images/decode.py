@@ -134,7 +134,7 @@ def probe(source: bytes | BinaryIO) -> ImageInfo:
         jpeg = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
         if jpeg:
             full = image.size
-            image.draft(image.mode, (image.width // 8, image.height // 8))
+            image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
         else:
             image.load()
@@ -318,6 +318,8 @@ def _converted(image: Image.Image, channels: int) -> Image.Image:
         raise ValueError("floating-point pixels, whose range is not known")
     if image.mode in _SIXTEEN_BITS:
         image = _high_byte(image)
+    if image.mode == "LAB":  # which Pillow converts to RGB alone
+        image = image.convert("RGB")
     if image.has_transparency_data:
         layers = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.new("RGB", layers.size, "white")
