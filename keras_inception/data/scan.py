@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -82,10 +83,11 @@ def save_scan(path: Path, scanned: Scanned) -> None:
         json.dump({"rules": _rules(), "images": rows}, file)
 
 
-def load_scan(path: Path | None) -> Scanned:
+def load_scan(path: str | os.PathLike[str] | None) -> Scanned:
     """What `save_scan` wrote; nothing where the file is missing, damaged, or of other rules."""
     if path is None:
         return {}
+    path = Path(path)
     try:
         allowance = Allowance(path, max(LEAST_BYTES, _MOST_EXPANSION * bytes_on_disk(path)))
         document = json.loads(read_gzip(path, allowance).decode("ascii"))

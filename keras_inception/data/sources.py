@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def open_data(
     *,
     strict: bool = False,
     progress: Callable[[int, int], None] | None = None,
-    scan_file: Path | None = None,
+    scan_file: str | os.PathLike[str] | None = None,
 ) -> ImageData:
     """Open a data set by name and scan its files once; see `ImageData.unreadable`.
 
