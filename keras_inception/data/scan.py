@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import keras
 import PIL
@@ -110,9 +110,8 @@ def _require_types(row: tuple[Any, ...]) -> None:
     Raises:
         TypeError: another type.
     """
-    kinds = {"str": str, "int": int, "bool": bool}
-    for (name, kind), value in zip(type(row).__annotations__.items(), row, strict=True):
-        if type(value) is not kinds[str(kind)]:
+    for (name, kind), value in zip(get_type_hints(type(row)).items(), row, strict=True):
+        if type(value) is not kind:
             raise TypeError(name)
 
 

@@ -129,7 +129,16 @@ def probe(source: bytes | BinaryIO) -> ImageInfo:
     Raises:
         ImageError: it cannot be read as an image, or has more pixels than `limits.max_pixels()`.
     """
-    with _open(source) as image, decoding(image.size), _one_error():
+    image = _open(source)
+    with decoding(image.size):
+        try:
+            return _probed(image)
+        finally:
+            del image  # with it its pixels, and what its decoder holds; the file is the caller's
+
+
+def _probed(image: Image.Image) -> ImageInfo:
+    with _one_error():
         channels = 1 if image.mode in _GREY_MODES else 3
         jpeg = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
         if jpeg:
@@ -150,7 +159,7 @@ def probe(source: bytes | BinaryIO) -> ImageInfo:
 def opened(source: Source, channels: int, limit: int | None = None) -> Iterator[Image.Image]:
     """An image, decoded and upright, in mode "RGB" (3 channels) or "L" (1 channel).
 
-    Its pixels count as in flight as long as the context lasts.
+    Its pixels count as in flight as long as the context lasts; it is closed at the end.
 
     Args:
         source, channels, limit: as for `read_image`.
@@ -159,12 +168,27 @@ def opened(source: Source, channels: int, limit: int | None = None) -> Iterator[
         ValueError: as `read_image`; an `ImageError` does not name the source.
     """
     _require_channels(channels)
-    with _open(source, limit) as image, decoding(image.size):
+    image = _open(source, limit)
+    with decoding(image.size):
+        converted = _decoded(image, channels)
+        del image  # with it its pixels, and what its decoder holds
+        try:
+            yield converted
+        finally:  # before another thread may decode, whoever still refers to it
+            converted.close()
+
+
+def _decoded(image: Image.Image, channels: int) -> Image.Image:
+    """The image upright, in mode "RGB" or "L"; its file is closed."""
+    try:
         with _one_error():
             converted = _converted(_upright(image), channels)
-        if converted is not image:
-            image.close()  # its pixels need no memory any more
-        yield converted
+    except ImageError:
+        image.close()
+        raise
+    if converted is not image:
+        image.close()
+    return converted
 
 
 def converted(image: Image.Image, channels: int) -> Image.Image:
