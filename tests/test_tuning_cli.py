@@ -16,6 +16,7 @@ from keras_inception.cost.layers import network_cost
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import NANO
 from keras_inception.training.progress import TrainingDivergedError
+from tuning.candidate import TrialResult
 from tuning.latency import LatencyModel
 
 QUICK = (
@@ -103,7 +104,7 @@ def test_trials_that_all_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(("by_hand", "code"), [(True, 1), (False, 75)])
-def test_a_signal_while_proxy_quality_is_measured(
+def test_a_signal_while_the_way_of_training_is_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_hand: bool, code: int
 ) -> None:
     def signalled(*_: Any, **__: Any) -> Any:
@@ -111,22 +112,58 @@ def test_a_signal_while_proxy_quality_is_measured(
             raise KeyboardInterrupt  # background processes of a shell ignore SIGINT
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("tuning.proxy_quality.train_candidate", signalled)
-    result = run(*QUICK, tmp_path / "search", "--measure-proxy", 2)
+    monkeypatch.setattr("tuning.fidelity.train_candidate", signalled)
+    result = run(*QUICK, tmp_path / "search", "--measure-proxy")
     assert result.exit_code == code
     assert result.stderr.startswith("Stopped. The same command with --out")
 
 
-def test_a_network_that_diverges_while_proxy_quality_is_measured(
+def test_trials_train_in_the_way_that_is_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All ways rank alike here, so the cheapest is one epoch of a quarter of the images."""
+    measured: list[tuple[int, int]] = []
+    trained: list[tuple[int, int]] = []
+
+    def measuring(spec: NetworkSpec, data: Any, *_: Any, epochs: int, **__: Any) -> TrialResult:
+        measured.append((len(data.train), epochs))
+        accuracy = network_cost(spec).total.params / 1e6
+        seconds = epochs * len(data.train) / 1000
+        return TrialResult(accuracy, 1.0, seconds, 0.0, seconds, curve=(accuracy,) * epochs)
+
+    def counting(spec: NetworkSpec, data: Any, *_: Any, epochs: int, **__: Any) -> TrialResult:
+        trained.append((len(data.train), epochs))
+        return pretended(spec)
+
+    monkeypatch.setattr("tuning.fidelity.train_candidate", measuring)
+    monkeypatch.setattr(importlib.import_module("tuning.run"), "train_candidate", counting)
+    out = tmp_path / "search"
+    command = (*QUICK, out, "--set", "epochs=4", "--trials", 60, "--measure-proxy")
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    assert "Trials train for 1 epoch, 25% of the images" in result.output
+    assert measured == [(5000, 4)] * 12 + [(2500, 2)] * 12 + [(1250, 2)] * 12
+    assert set(trained) == {(1250, 1)}
+    assert len(trained) == 60
+    assert run(*command).exit_code == 0  # resumed: nothing is measured or trained again
+    assert len(measured) == 36
+    assert len(trained) == 60
+
+
+def test_networks_that_diverge_and_other_mistakes_before_the_way_of_training_is_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def diverging(*_: Any, **__: Any) -> Any:
         raise TrainingDivergedError("Received: a loss of nan")
 
-    monkeypatch.setattr("tuning.proxy_quality.train_candidate", diverging)
+    monkeypatch.setattr("tuning.fidelity.train_candidate", diverging)
     out = tmp_path / "search"
-    assert_mistake(run(*QUICK, out, "--measure-proxy", 2), "a loss of nan")
-    assert_mistake(run(*QUICK, out, "--measure-proxy", 1), "Received: networks=1")
+    assert_mistake(run(*QUICK, out, "--measure-proxy"), "a loss of nan")
+    both = run(*QUICK, out, "--measure-proxy", "--data-fraction", 0.5)
+    assert_mistake(both, "Expected no --halving-epochs, --resolution, --data-fraction and --join")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    assert_mistake(run(*QUICK, tmp_path / "other", "--measure-proxy"), "which holds other files")
 
 
 def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ import pytest
 from keras_inception.cost.budget import Budget
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import PAPER, SMALL
-from tuning.proxy_quality import proxy_quality
 from tuning.report.page import importance, write_report
 from tuning.space import Space
 from tuning.trials import best_first, pareto_front, read_trials, search_progress, stage_shares
@@ -106,17 +105,14 @@ def test_the_papers_stages_by_hand() -> None:
     assert list(shares) == ["3", "4", "5"]
 
 
-def test_quality_by_hand() -> None:
-    """Ranks 1 2 3 4 against 1 3 2 4: rho = 1 - 6 * 2 / (4 * 15)."""
-    quality = proxy_quality([0.1, 0.2, 0.3, 0.4], [0.5, 0.7, 0.6, 0.8], [0.1, 0.3])
-    assert quality.rank_correlation == pytest.approx(0.8)
-    assert quality.noise == pytest.approx(0.2 / 2**0.5)
-    with pytest.raises(ValueError, match="Received: 1 cheap"):
-        proxy_quality([0.1], [0.2], [0.1, 0.2])
-
-
 def test_files_of_a_report(folder: Path) -> None:
-    proxy_quality([0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [0.1, 0.2]).save(folder)
+    full = {"epochs": 9, "data_fraction": 1.0, "resolution": None, "seconds": 50.0}
+    full |= {"rank_correlation": 1.0}
+    chosen = full | {"epochs": 3, "seconds": 20.0, "rank_correlation": 0.75}
+    choice = {"chosen": chosen, "full": full, "measured": [chosen, full], "networks": 12}
+    (folder / "fidelity.json").write_text(
+        json.dumps({"trainings": {}, "choice": choice | {"seconds": 600.0}})
+    )
     page = write_report(folder).read_text()
     for name in ("pareto", "importance", "stages", "progress"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -130,7 +126,9 @@ def test_files_of_a_report(folder: Path) -> None:
     )
     assert "cats &lt;and&gt; dogs" in page
     assert "a &lt;loss&gt; of nan" in page
-    assert "Rank correlation of cheap and full trainings 1.00" in page
+    assert (
+        "Trials train for 3 epochs (rank correlation with full trainings 0.75; 12 networks" in page
+    )
     assert not re.search(
         r"<(script|link|img)[^>]+https?:", page
     )  # nothing is loaded from other hosts

@@ -32,7 +32,6 @@ from tuning import (
 from tuning.candidate import TrialResult, hold_out, subset, train_candidate
 from tuning.engine.oracle import MAX_CONSECUTIVE_FAILURES
 from tuning.engine.tuner import SearchAbortedError
-from tuning.proxy_quality import measure_proxy_quality
 
 # The package's `search` is the function.
 RUN_MODULE = importlib.import_module("tuning.run")
@@ -160,33 +159,6 @@ def test_halving_in_a_folder_with_real_trainings(tmp_path: Path) -> None:
     assert best[0].spec == best[1].spec
     assert best[1].accuracy == max(trial.accuracy for trial in trials[:3])
     assert best[0].metrics["seconds"] > best[0].metrics["training_seconds"] > 0
-
-
-def test_trainings_that_measure_the_proxy_quality(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two networks, each for 2 of 6 epochs on half of the data and in full; one with two seeds."""
-    trained = []
-
-    def noting(spec: Any, data: Any, recipe: Any, *, epochs: int, **_: Any) -> TrialResult:
-        trained.append((spec.input_shape[0], len(data.train), recipe.seed, epochs))
-        return TrialResult(len(trained) / 10, 1.0, 0.5, 0.1, 0.75)
-
-    monkeypatch.setattr("tuning.proxy_quality.train_candidate", noting)
-    halving = plan(
-        recipe=replace(RECIPE, epochs=6),
-        halving_epochs=(2, 6),
-        resolution=10,
-        data_fraction=0.5,
-        validation_share=0.25,
-    )
-    quality = measure_proxy_quality(halving, noise(32), networks=2)
-    # Of the 6, 15 and 11 images of the classes 2, 4 and 3 are held out.
-    cheap, full = (10, 12, 0, 2), (12, 23, 0, 6)
-    assert trained == [cheap, full, cheap, full, (10, 12, 1, 2), (10, 12, 2, 2)]
-    assert quality.cheap == (0.1, 0.3)
-    assert quality.full == (0.2, 0.4)
-    assert quality.seeds == (0.1, 0.5, 0.6)
-    with pytest.raises(ValueError, match="Received: networks=1"):
-        measure_proxy_quality(halving, noise(32), networks=1)
 
 
 # Folders

@@ -19,7 +19,7 @@ from tuning.engine.pruning import Pruning
 from tuning.space import Space, Value
 
 # What may be measured before a search, in its folder.
-LATENCY_FILE, PROXY_QUALITY_FILE = "latency.json", "proxy_quality.json"
+LATENCY_FILE, FIDELITY_FILE = "latency.json", "fidelity.json"
 OBJECTIVE = keras_tuner.Objective("val_accuracy", "max")
 # Of the numbers that every trial reports; a longer time than a year is no time.
 _SECONDS = (0.0, 366 * 24 * 3600.0)

@@ -35,7 +35,7 @@ from tuning.engine.control import TrialControl
 from tuning.engine.pruning import STOPPED_EPOCH, is_behind
 from tuning.engine.service import RETRY_SECONDS
 from tuning.engine.tuner import SearchTuner, is_worker
-from tuning.plan import LATENCY_FILE, PROXY_QUALITY_FILE, SearchPlan
+from tuning.plan import FIDELITY_FILE, LATENCY_FILE, SearchPlan
 from tuning.trials import SEARCH_FILE, best_first, read_search, read_trials
 from tuning.verdict import VERDICT_FILE, read_verdict
 
@@ -127,13 +127,22 @@ def claim(folder: str | os.PathLike[str], identity: dict[str, Any]) -> None:
     if (folder / SEARCH_FILE).exists():
         require_same(_comparable(read_search(folder), identity), identity, "search", folder)
         return
+    require_free(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / SEARCH_FILE, json.dumps(identity, indent=2) + "\n")
+
+
+def require_free(folder: Path) -> None:
+    """Refuse the folder of a new search if it holds something else.
+
+    Raises:
+        ValueError: it does.
+    """
     if folder.exists() and (not folder.is_dir() or _other_files(folder)):
         raise ValueError(
             f"Expected a new folder, or one of a search. Received: {str(folder)!r}, which holds "
             "other files. Choose another one."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / SEARCH_FILE, json.dumps(identity, indent=2) + "\n")
 
 
 def _comparable(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +158,7 @@ def _comparable(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 def _other_files(folder: Path) -> list[Path]:
     """What was not written in preparation of a search."""
-    own = (LATENCY_FILE, PROXY_QUALITY_FILE)
+    own = (LATENCY_FILE, FIDELITY_FILE)
     return [item for item in folder.iterdir() if item.name not in own and item.name[0] != "."]
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +23,6 @@ from keras_inception.cli.tune_display import (
     print_accuracy,
     print_coverage,
     print_plan,
-    print_proxy_quality,
     print_result,
 )
 from keras_inception.cli.tune_options import (
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from tuning.engine.access import Access
     from tuning.plan import SearchPlan
 
-_PROXY_NETWORKS = 4
 # The command of this process, in another one, whose log keeps everything.
 _SAME_COMMAND = ("-c", "from keras_inception.cli import main; main()", "--verbose")
 
@@ -80,7 +78,7 @@ def tune(
     SIGTERM: the same command resumes the search.
     """
     with usage_errors():
-        check_options(budget, search, processes)
+        check_options(training, budget, search, processes)
         spec, recipe, rounds = network.spec(), training.recipe(), search.rounds()
     launched = "KERASTUNER_TUNER_ID" in os.environ
     if not launched:
@@ -114,6 +112,8 @@ def tune(
             seed=search.seed,
         )
     job = _Job(plan=plan, data=data, folder=folder, strategy=strategy)
+    if launched and search.measure_proxy:
+        job = _planned(job)  # chosen by the process that launched this one
     if launched:
         _run_launched(job, processes.trials_per_process)
     else:
@@ -136,7 +136,7 @@ def _lowered(recipe: Recipe, images: int, training: TrainingOptions) -> Recipe:
     return lowered_batch_size(recipe, images, training.batch_size, training.changes)
 
 
-def _run(job: _Job, processes: ProcessOptions, measure_proxy: int | None) -> None:
+def _run(job: _Job, processes: ProcessOptions, measure_proxy: bool) -> None:
     """Run the search in this process, or start its processes."""
     from keras_inception.data.record import write_record
     from tuning.run import claim
@@ -145,21 +145,25 @@ def _run(job: _Job, processes: ProcessOptions, measure_proxy: int | None) -> Non
     is_new = not (job.folder / SEARCH_FILE).exists()
     with usage_errors():
         access = _access(processes)
+    print_data(job.data)
+    if measure_proxy:
+        with _interruptions(job.folder):
+            job = _planned(job)
+    with usage_errors():
         claim(job.folder, job.plan.identity(job.data))
         write_record(job.folder, job.data)
-    print_data(job.data)
     print_plan(job.plan, job.data, job.folder)
     if is_new and not processes.join:
         print_coverage(job.plan.space)
-    with _interruptions(job.folder):
-        if not processes.join:
-            _measure_proxy(job, measure_proxy)
-        with SearchDisplay(job.folder, job.plan.trial_count, processes.workers) as display:
-            if access is None:
-                with display.in_thread():
-                    _search(job, None)
-            else:
-                _launch(job.folder, processes, access, display)
+    with (
+        _interruptions(job.folder),
+        SearchDisplay(job.folder, job.plan.trial_count, processes.workers) as display,
+    ):
+        if access is None:
+            with display.in_thread():
+                _search(job, None)
+        else:
+            _launch(job.folder, processes, access, display)
     if not processes.join:
         with usage_errors():
             print_result(job.folder)
@@ -229,31 +233,33 @@ def _search(job: _Job, trials_per_process: int | None) -> bool:
         raise typer.Exit(1 if isinstance(error, SearchAbortedError) else 2) from None
 
 
-def _measure_proxy(job: _Job, networks: int | None) -> None:
-    """Measure how well cheap trainings rank networks, before the search relies on them."""
+def _planned(job: _Job) -> _Job:
+    """The search by the cheapest trainings that rank networks well enough: measured, or as chosen
+    when it began."""
     from keras_inception.training.progress import TrainingDivergedError
-    from tuning.proxy_quality import ProxyQuality, measure_proxy_quality
+    from tuning.fidelity import choose_fidelity, load_choice
+    from tuning.run import require_free
+    from tuning.trials import SEARCH_FILE
 
-    if networks is None:
-        networks = _PROXY_NETWORKS if job.plan.is_proxy else 0
-    quality = ProxyQuality.load(job.folder)
-    if quality is None and networks:
-        console.print(f"Training {networks} networks cheaply and in full first ...")
-        try:
-            with usage_errors():
-                quality = measure_proxy_quality(
+    try:
+        with usage_errors():
+            choice = load_choice(job.folder)
+            if choice is None:
+                if not (job.folder / SEARCH_FILE).exists():
+                    require_free(job.folder)
+                console.print("Training 12 networks in full and in cheaper ways first ...")
+                choice = choose_fidelity(
                     job.plan,
                     job.data,
-                    networks=networks,
+                    job.folder,
                     strategy=job.strategy,
                     on_result=print_accuracy,
                 )
-        except TrainingDivergedError as error:
-            print_error(str(error))
-            raise typer.Exit(2) from None
-        quality.save(job.folder)
-    if quality is not None:
-        print_proxy_quality(quality)
+    except TrainingDivergedError as error:
+        print_error(str(error))
+        raise typer.Exit(2) from None
+    console.print(choice.describe(job.plan.search_trial_count))
+    return replace(job, plan=choice.applied(job.plan))
 
 
 class _TerminatedError(BaseException):

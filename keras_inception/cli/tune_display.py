@@ -19,7 +19,6 @@ from keras_inception.cli.data import next_data, quoted
 if TYPE_CHECKING:
     from keras_inception.data.splits import ImageData
     from tuning.plan import SearchPlan
-    from tuning.proxy_quality import ProxyQuality
     from tuning.space import Space
     from tuning.trials import SearchProgress
 
@@ -53,15 +52,6 @@ def print_coverage(space: Space) -> None:
             "[yellow]Warning[/]: most points lie on a floor, or many are the same network. Lower "
             "--width-divisor, raise the budget, or leave out --variant and --spec."
         )
-
-
-def print_proxy_quality(quality: ProxyQuality) -> None:
-    """Noise, spread and rank correlation."""
-    console.print(
-        f"Standard deviation of one network over {len(quality.seeds)} seeds: {quality.noise:.2%}; "
-        f"over {len(quality.cheap)} networks: {quality.spread:.2%}. Rank correlation of cheap and "
-        f"full trainings: [bold]{quality.rank_correlation:.2f}[/]."
-    )
 
 
 def print_result(folder: Path) -> None:
@@ -159,5 +149,5 @@ def _duration(seconds: float) -> str:
 
 
 def print_accuracy(name: str, accuracy: Any) -> None:
-    """One training of those that measure the proxy."""
+    """One training of those by which the trials' way of training is chosen."""
     console.print(f"  {name}: {accuracy:.2%}")

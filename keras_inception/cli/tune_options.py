@@ -167,13 +167,13 @@ class SearchOptions:
     ] = 5
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each finalist; default 2.")] = 2
     measure_proxy: Annotated[
-        int | None,
+        bool,
         typer.Option(
-            min=0,
-            help="Networks to train both cheaply and in full before the search; 0 measures "
-            "nothing. Default 4 if trials are cheaper than full trainings, otherwise 0.",
+            "--measure-proxy",
+            help="First train 12 networks in full and in cheaper ways, and let the trials train in "
+            "the cheapest way whose ranks correlate by 0.7 or more; default full trainings.",
         ),
-    ] = None
+    ] = False
     seed: Annotated[
         int, typer.Option(min=1, help="Seed of the proposals and of the held-out images.")
     ] = 1
@@ -233,7 +233,12 @@ class ProcessOptions:
         return self.workers > 1 or bool(self.address or self.join)
 
 
-def check_options(budget: BudgetOptions, search: SearchOptions, processes: ProcessOptions) -> None:
+def check_options(
+    training: TrainingOptions,
+    budget: BudgetOptions,
+    search: SearchOptions,
+    processes: ProcessOptions,
+) -> None:
     """Refuse options that contradict each other.
 
     Raises:
@@ -247,6 +252,13 @@ def check_options(budget: BudgetOptions, search: SearchOptions, processes: Proce
         raise ValueError(
             "Expected --budget-ms with --budget-batch-size, the batch in which it is measured. "
             f"Received: --budget-batch-size {budget.budget_batch_size} alone"
+        )
+    if search.measure_proxy and (
+        search.halving_epochs or training.resolution or training.data_fraction < 1 or processes.join
+    ):
+        raise ValueError(
+            "Expected no --halving-epochs, --resolution, --data-fraction and --join with "
+            "--measure-proxy, which chooses how trials train. Received: one of them"
         )
     if search.oracle == "hyperband" and search.trials is not None:
         raise ValueError(

@@ -21,7 +21,7 @@ from sklearn.inspection import permutation_importance
 
 from keras_inception.data.record import recorded_source
 from keras_inception.files import aside, write_text
-from tuning.proxy_quality import ProxyQuality
+from tuning.fidelity import FidelityChoice, load_choice
 from tuning.report.finalists import finalists_html
 from tuning.report.pictures import BEST, draw_pictures
 from tuning.report.template import TEMPLATE
@@ -69,7 +69,7 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
     weights = importance(trials, space.dimensions)
     draw_pictures(trials, weights, folder)
     title = f"Search of {space.base.name} on {_data_name(folder, search)}"
-    page = _page(title, trials, weights, ProxyQuality.load(folder), read_verdict(folder))
+    page = _page(title, trials, weights, load_choice(folder), read_verdict(folder))
     write_text(folder / REPORT_FILE, page)
     return folder / REPORT_FILE
 
@@ -127,7 +127,7 @@ def _page(
     title: str,
     trials: Sequence[SearchedTrial],
     weights: dict[str, float],
-    quality: ProxyQuality | None,
+    choice: FidelityChoice | None,
     found: Verdict | None,
 ) -> str:
     best = best_first(trials)
@@ -140,7 +140,7 @@ def _page(
             f"{best[0].accuracy:.2%} at {best[0].macs:,} multiply-adds, {best[0].params:,} "
             "parameters."
         ),
-        proxy=html.escape(_proxy_line(quality)),
+        proxy=html.escape(_proxy_line(choice, len(trials))),
         finalists=finalists_html(found),
         figures=_figures(trials, weights),
         leaderboard=_table(best),
@@ -161,17 +161,13 @@ def _figures(trials: Sequence[SearchedTrial], weights: dict[str, float]) -> str:
     )
 
 
-def _proxy_line(quality: ProxyQuality | None) -> str:
-    if quality is None:
+def _proxy_line(choice: FidelityChoice | None, trials: int) -> str:
+    if choice is None:
         return (
-            "Noise and rank correlation were not measured: differences between neighbors in the "
-            "leaderboard may be chance."
+            "How well the trials rank networks was not measured before the search: differences "
+            "between neighbors in the leaderboard may be chance."
         )
-    return (
-        f"Standard deviation of one network over {len(quality.seeds)} seeds: {quality.noise:.2%}; "
-        f"over networks: {quality.spread:.2%}. Rank correlation of cheap and full trainings "
-        f"{quality.rank_correlation:.2f} ({len(quality.cheap)} networks)."
-    )
+    return choice.describe(trials)
 
 
 def _hover(trial: SearchedTrial) -> str:
