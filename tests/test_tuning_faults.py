@@ -131,6 +131,28 @@ def test_a_worker_killed_in_a_trial(search) -> None:
             assert one.trials() == ALL_SIX
 
 
+def test_a_worker_and_the_chief_killed_in_the_last_stage(search) -> None:
+    """Three trials, and two finalists by two seeds: each ends once, on another worker."""
+    one = search("ours", seconds=1.0, trials=3, finals=2)
+    chief, first, second = (one.start(name) for name in ("chief", "first", "second"))
+    one.wait(lambda: one.counts("begin")["3"])
+    victim = first if one.pid_of("3") == first.pid else second
+    kill(victim)
+    kill(chief)
+    chief = one.start("chief")
+    succeed(second if victim is first else first, chief)
+    assert one.counts("end") == dict.fromkeys(map(str, range(7)), 1)
+    assert set(one.trials().values()) == {"COMPLETED"}
+    states = [
+        json.loads(file.read_text())["hyperparameters"]["values"]
+        for file in sorted(one.folder.glob("trial_*/trial.json"))
+    ]
+    seeds = [values.get("tuner/seed") for values in states]
+    assert seeds == [None, None, None, 1, 2, 1, 2]
+    finalists = [values.get("tuner/finalist") for values in states[3:]]
+    assert finalists[0] == finalists[1] != finalists[2] == finalists[3]
+
+
 def test_a_worker_restarted_under_its_name_resumes_its_trial(search) -> None:
     one = search("ours", seconds=1.0, lease=60.0)
     chief, worker = one.start("chief"), one.start("worker")

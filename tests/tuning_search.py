@@ -31,6 +31,7 @@ DEFAULTS = {
     "failures": 3,
     "log": "",
     "address": "",
+    "finals": 0,  # networks of the last stage, by two seeds
 }
 
 
@@ -94,6 +95,7 @@ def launched(folder: Path, space, options) -> None:
 
 
 def ours(folder: Path, space, options) -> None:
+    from tuning.engine.finals import Finals
     from tuning.engine.launcher import exit_with_launcher
     from tuning.engine.oracles import make_oracle
     from tuning.engine.tuner import SearchTuner
@@ -104,8 +106,10 @@ def ours(folder: Path, space, options) -> None:
         def run_trial(self, trial, *args, **kwargs):
             return evaluate(self, trial, folder, options)
 
+    count = options["finals"]
     oracle = make_oracle(
         "random",
+        finals=Finals(finalists=count, seeds=(1, 2), epochs=1) if count else None,
         objective=keras_tuner.Objective("score", "max"),
         max_trials=options["trials"],
         hyperparameters=space,
