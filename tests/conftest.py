@@ -26,6 +26,7 @@ from keras_inception.spec.network import (
 
 # The files of a finished run.
 RUN_FILES = {
+    "README.md",
     "best.keras",
     "confusion_matrix.png",
     "data.json",

@@ -72,7 +72,8 @@ def test_each_format_gives_the_model_s_scores(kind: str, images: Images, tmp_pat
     assert rows[1].size == sum(
         file.stat().st_size
         for file in (tmp_path / "out").rglob("*")
-        if file.is_file() and file.parent / file.name != tmp_path / "out" / "labels.txt"
+        if file.is_file()
+        and file not in {tmp_path / "out" / n for n in ("labels.txt", "README.md")}
     )
 
 
@@ -109,7 +110,10 @@ def test_fastest_keeps_the_format_with_the_lowest_latency(
         "litert": None,
         "litert-float16": tmp_path / "out" / "model_float16.tflite",
     }
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model_float16.tflite"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "README.md",
+        "model_float16.tflite",
+    }
 
 
 def test_fastest_skips_formats_that_do_not_agree(
@@ -130,7 +134,7 @@ def test_fastest_skips_formats_that_do_not_agree(
     rows = export(
         network(), tmp_path / "out", ["litert", "litert-float16"], images=images, fastest=True
     )
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.tflite"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "model.tflite"}
     assert rows[2].path is None
     assert rows[2].agreement.same_first < 0.99
 
@@ -248,7 +252,7 @@ def test_fastest_skips_a_saved_model_that_does_not_agree(
         network(), tmp_path / "out", ["saved_model-bfloat16", "litert"], images=images, fastest=True
     )
     assert [row.path for row in rows] == [None, None, tmp_path / "out" / "model.tflite"]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.tflite"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "model.tflite"}
 
 
 def test_a_refusal_lists_the_kept_formats(
@@ -257,7 +261,7 @@ def test_a_refusal_lists_the_kept_formats(
     monkeypatch.setattr("keras_inception.exporters.job.write_saved_model", disagreeing)
     with pytest.raises(ValueError, match=r"out': litert\.$"):
         export(network(), tmp_path / "out", ["saved_model-bfloat16", "litert"], images=images)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.tflite"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "model.tflite"}
 
 
 @pytest.mark.parametrize("error", [ValueError("no such endpoint"), KeyboardInterrupt()])
@@ -273,7 +277,7 @@ def test_an_interrupted_export_leaves_no_files_and_can_be_repeated(
             export(network(), tmp_path, ["litert"], images=images, labels=LABELS)
     assert not any(tmp_path.iterdir())
     export(network(), tmp_path, ["litert"], images=images, labels=LABELS)
-    assert {path.name for path in tmp_path.iterdir()} == {"labels.txt", "model.tflite"}
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "labels.txt", "model.tflite"}
 
 
 @pytest.mark.parametrize("name", ["torn.onnx", "torn.xml", "torn.tflite", "saved_model"])
@@ -394,3 +398,13 @@ def test_int8_instructions_are_the_processors(
         (tmp_path / "cpuinfo").write_text(text)
     monkeypatch.setattr("keras_inception.exporters.instructions.CPU_INFO", tmp_path / "cpuinfo")
     assert int8_instructions() == found
+
+
+def test_steps_names_of_openvino_and_the_card(images: Images, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    steps: list[str] = []
+    export(network(), tmp_path, ["litert", "openvino"], images=images, report=steps.append)
+    assert steps == ["writing litert (1 of 2)", "writing openvino (2 of 2)", "checking and timing"]
+    read = openvino.Core().read_model(tmp_path / "model.xml")
+    assert read.input("pixels").get_index() == read.output("scores").get_index() == 0
+    assert "| litert | model.tflite" in (tmp_path / "README.md").read_text()

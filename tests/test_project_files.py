@@ -1,5 +1,6 @@
 """Workflows and issue forms: they parse, and their commands match the project."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -7,6 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
+
+from keras_inception.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -73,3 +77,45 @@ def test_a_list_of_tests_names_tests_that_exist(name: str) -> None:
         file, _, function = word.partition("::")
         assert file == "--deselect" or (ROOT / file).exists(), file
         assert not function or f"def {function}(" in (ROOT / file).read_text(encoding="utf-8")
+
+
+# --- The container ---
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The instructions of the Dockerfile and their arguments, without comments."""
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    pairs = [line.split(maxsplit=1) for line in lines if line.strip() and line[0] != "#"]
+    return [(name, rest) for name, rest in pairs]
+
+
+def test_the_container_copies_what_the_package_is_built_from() -> None:
+    sources = [rest.split()[:-1] for name, rest in instructions() if name == "COPY"]
+    copied = {source for group in sources for source in group}
+    assert copied == {"pyproject.toml", "README.md", "LICENSE", "keras_inception", "tuning"}
+    assert all((ROOT / source).exists() for source in copied)
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert ignored[0] == "*"
+    assert {line[1:] for line in ignored if line.startswith("!")} == copied
+
+
+def test_the_container_installs_extras_that_exist_and_serves_as_another_user() -> None:
+    names = [name for name, _ in instructions()]
+    assert names[0] == "FROM"
+    assert names.index("USER") < names.index("ENTRYPOINT") < names.index("CMD")
+    (install,) = [rest for name, rest in instructions() if "pip install" in rest]
+    found = re.search(r"\.\[([\w,]+)\]", install)
+    assert found is not None
+    assert set(found[1].split(",")) <= set(PROJECT["optional-dependencies"])
+
+
+def test_the_container_runs_a_command_with_options_that_exist() -> None:
+    by_name = dict(instructions())
+    program, command, *options = json.loads(by_name["ENTRYPOINT"])
+    assert program in PROJECT["scripts"]
+    result = CliRunner().invoke(app, [command, "--help"])
+    for option, value in zip(options[::2], options[1::2], strict=True):
+        assert option in result.output
+        if option == "--port":
+            assert value == by_name["EXPOSE"]
+    assert json.loads(by_name["CMD"]) == ["/model/saved_model"]

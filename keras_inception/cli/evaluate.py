@@ -61,7 +61,9 @@ def evaluate(
     strict: Strict = False,
     out: ResultFolder = None,
 ) -> None:
-    """Top-1 and top-5 of a model, and of all given models together, in the layout of Table 3.
+    """Accuracy of a model, and of all given models together, in the layout of Table 3.
+
+    Top-1, and of more than five classes top-5.
 
     The images are the held-out ones of the data; its test images, where it has validation images
     beside them.
@@ -196,7 +198,9 @@ def _check_classes(predictor: Predictor, path: Path, data: ImageData) -> None:
 def _table(rows: list[Table3Row], results: list[Result], data: ImageData) -> Table:
     note = f"; {data.note}" if data.note else ""
     table = Table(title=f"{len(data.test):,} held-out images of {escape(data.name + note)}")
-    for column in ("models", "crops", "cost", "top-5 error", "compared to base", "top-1", "loss"):
+    top_5 = len(data.class_names) > 5
+    compared = ("top-5 error", "compared to base") if top_5 else ()
+    for column in ("models", "crops", "cost", *compared, "top-1", "loss"):
         table.add_column(column, justify="right")
     for row, (_, name, evaluation) in zip(rows, results, strict=True):
         difference = row.compared_to_base
@@ -204,8 +208,9 @@ def _table(rows: list[Table3Row], results: list[Result], data: ImageData) -> Tab
             str(row.models),
             name,
             str(row.cost),
-            f"{row.top_5_error:.2%}",
-            "base" if difference is None else f"{difference:+.2%}",
+            *(f"{row.top_5_error:.2%}", "base" if difference is None else f"{difference:+.2%}")[
+                : len(compared)
+            ],
             f"{evaluation.top_1:.2%}",
             f"{evaluation.loss:.4f}",
         )

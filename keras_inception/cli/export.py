@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from keras_inception.cli.common import console, ended_by_signals, print_warning, usage_errors
+from keras_inception.cli.common import (
+    console,
+    ended_by_signals,
+    errors,
+    print_warning,
+    usage_errors,
+)
 from keras_inception.cli.data import chosen_data, print_left_out
 from keras_inception.cli.options import KerasModel
 from keras_inception.files import keras_file
@@ -63,15 +72,17 @@ def export(
         from keras_inception.exporters.job import export as write_exports
 
         folder = out or path.with_name("export")
-        rows = write_exports(
-            path,
-            folder,
-            _formats(kinds or ["saved_model"]),
-            images=_folder_images(path, images) if images else _recorded_images(path),
-            features=features or ["avg_pool"],
-            fastest=kinds == ["fastest"],
-            merge=merge,
-        )
+        with _steps() as report:
+            rows = write_exports(
+                path,
+                folder,
+                _formats(kinds or ["saved_model"]),
+                images=_folder_images(path, images) if images else _recorded_images(path),
+                features=features or ["avg_pool"],
+                fastest=kinds == ["fastest"],
+                merge=merge,
+                report=report,
+            )
     console.print(_table(rows))
     _print_missing_instructions(rows)
     kept = ", ".join(row.path.name for row in rows if row.path)
@@ -103,6 +114,20 @@ def _recorded_images(model: Path) -> Any:
         print_warning(f"the recorded data cannot be used; the sample takes their place. {error}")
         data = open_data(SAMPLE)
     return data_images(data, *_shape_and_labels(model))
+
+
+@contextmanager
+def _steps() -> Iterator[Callable[[str], None]]:
+    """On a terminal, the current step and its seconds."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    shown = errors.is_terminal
+    with Progress(*columns, console=errors, transient=True, disable=not shown) as progress:
+        task = progress.add_task("loading the model")
+
+        def report(words: str) -> None:
+            progress.reset(task, description=words)
+
+        yield report
 
 
 def _folder_images(model: Path, folder: Path) -> Any:

@@ -35,6 +35,7 @@ class _Listed(NamedTuple):
 _COMMANDS = {
     "train": _Listed("Train a network, evaluate it, and write it to a folder.", "train", "train"),
     "summary": _Listed("Print the cost of a network.", "summary", "summary"),
+    "info": _Listed("Print what a run, an export, a model or a spec is.", "info", "info"),
     "evaluate": _Listed("Print the accuracy of one or several models.", "evaluate", "evaluate"),
     "predict": _Listed("Print the most probable labels of images.", "predict", "predict"),
     "export": _Listed("Write a model in formats that serve it.", "export", "export"),

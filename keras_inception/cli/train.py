@@ -267,9 +267,10 @@ def _print_result(folder: Path, metrics: dict[str, Any]) -> None:
     if "top_1" not in metrics:  # only the chief evaluates
         return
     print_missing_pictures()
+    top_5 = f"(top-5 {metrics['top_5']:.2%}) " if len(metrics["per_class"]) > 5 else ""
     console.print(
-        f"Held-out accuracy [bold]{metrics['top_1']:.2%}[/] "
-        f"(top-5 {metrics['top_5']:.2%}) after {metrics['seconds']:.0f} s."
+        f"Held-out accuracy [bold]{metrics['top_1']:.2%}[/] {top_5}"
+        f"after {metrics['seconds']:.0f} s."
     )
     console.print(f"Everything is in [bold]{escape(str(folder))}[/]:")
     for path in sorted(folder.iterdir()):

@@ -109,6 +109,8 @@ def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: n
         converted = openvino.convert_model(function.get_concrete_function())
         if kind == "openvino-int8":
             converted = quantize_openvino(converted, calibration.astype(np.float32))
+        converted.inputs[0].set_names({"pixels"})
+        converted.outputs[0].set_names({"scores"})
         converted.set_rt_info("bf16" if kind == "openvino-bfloat16" else "f32", OPENVINO_PRECISION)
         openvino.save_model(converted, path, compress_to_fp16=False)
     else:

@@ -6,7 +6,7 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,9 +40,11 @@ from keras_inception.files import (
     read_labels,
     require_empty,
     write_labels,
+    write_text,
 )
 from keras_inception.network.nested import flat_classifier
 from keras_inception.packages import MissingPackageError
+from keras_inception.runtimes.description import CARD_FILE, describe_documents, model_card
 from keras_inception.runtimes.keras_model import Scores, image_shape, load_keras, network_input
 from keras_inception.runtimes.load import load_network
 
@@ -93,6 +95,7 @@ def export(
     features: Sequence[str] = ("avg_pool",),
     fastest: bool = False,
     merge: bool = False,
+    report: Callable[[str], None] | None = None,
 ) -> list[Exported]:
     """Write a model in each of the formats, each checked against the Python model.
 
@@ -110,6 +113,7 @@ def export(
         fastest: keep only the format with the lowest latency of one image on this machine, of
             those that agree with the model.
         merge: apply `merge_parallel_convs`.
+        report: is given words for each step as it begins.
 
     Returns:
         A row for the Python model ("keras", in graph mode), then one for each format.
@@ -127,7 +131,9 @@ def export(
     job = _job(model, images, labels, features)
     make_writable(folder)
     with contents_aside(folder) as beside:
-        _write(job, beside, formats, merge)
+        say = report or (lambda words: None)
+        _write(job, beside, formats, merge, say)
+        say("checking and timing")
         rows = _table(job.model, beside, formats, job.images)
         refusals = {row.kind: _refusal(row, job) for row in rows}
         kept = _kept(rows, refusals, fastest)
@@ -137,6 +143,7 @@ def export(
         refused = next(filter(None, refusals.values()), None)
         if refused and not kept:
             raise refused
+        write_text(beside / CARD_FILE, _card(job, kept))
     if refused and not fastest:
         names = ", ".join(row.kind for row in kept)
         raise ValueError(f"{refused} Kept in {str(folder)!r}: {names}.") from refused
@@ -178,11 +185,18 @@ def _text_beside(path: Path, name: str) -> str | None:
     return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
-def _write(job: _Job, folder: Path, formats: Sequence[Format], merge: bool) -> None:
+def _write(
+    job: _Job,
+    folder: Path,
+    formats: Sequence[Format],
+    merge: bool,
+    report: Callable[[str], None],
+) -> None:
     served = merge_parallel_convs(job.model) if merge else job.model
     if job.labels is not None:
         write_labels(folder / LABELS_FILE, job.labels)
-    for kind in formats:
+    for number, kind in enumerate(formats, 1):
+        report(f"writing {kind} ({number} of {len(formats)})")
         if kind not in _SAVED_MODELS:
             write_format(served, folder / FILES[kind], kind, calibration=job.images.calibration)
             continue
@@ -195,6 +209,19 @@ def _write(job: _Job, folder: Path, formats: Sequence[Format], merge: bool) -> N
             documents=job.documents,
             precision=_SAVED_MODELS[kind],
         )
+
+
+def _card(job: _Job, kept: Sequence[Exported]) -> str:
+    """The README.md of an export."""
+    facts = describe_documents(job.documents)
+    facts |= {
+        row.kind: f"{row.path.name}, {row.size / 1e6:.1f} MB, {row.milliseconds:.2f} ms an image, "
+        f"largest difference from the model {row.agreement.largest_difference:.1e}"
+        for row in kept
+        if row.path
+    }
+    command = "keras-inception predict FOLDER/FORMAT IMAGE"
+    return model_card(facts, f"Exports of {job.model.name}", command)
 
 
 def _kept(

@@ -35,6 +35,12 @@ from keras_inception.files import (
 )
 from keras_inception.locks import LOCK_FILE
 from keras_inception.packages import is_installed
+from keras_inception.runtimes.description import (
+    CARD_FILE,
+    describe_documents,
+    documents_of,
+    model_card,
+)
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
 from keras_inception.training.progress import Progress, TrainingInterruptedError
@@ -89,7 +95,11 @@ def finish_run(
     if is_installed("matplotlib") and is_installed("jinja2"):
         report("drawing the pictures and the report")
         _draw(spec, data, recipe, folder, evaluation, scores, metrics)
-    write_text(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
+    document = json.dumps(metrics, indent=2) + "\n"
+    facts = describe_documents(documents_of(folder) | {METRICS_FILE: document})
+    command = "keras-inception predict FOLDER IMAGE"
+    write_text(folder / CARD_FILE, model_card(facts, f"{spec.name} on {data.name}", command))
+    write_text(folder / METRICS_FILE, document)
     clear(folder)
     return model, metrics
 
