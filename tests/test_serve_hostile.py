@@ -178,7 +178,7 @@ def test_an_image_that_takes_too_long_is_given_up(served_model: Path) -> None:
 
 def test_slow_images_delay_no_others(served_model: Path) -> None:
     """Those that wait for the slow lane still wait when the good one has been answered."""
-    slow = plain_ppm(1_500_000)
+    slow = plain_ppm(2_000_000)
     done: list[str] = []
 
     def timed(name: str, contents: bytes) -> int:
@@ -186,12 +186,15 @@ def test_slow_images_delay_no_others(served_model: Path) -> None:
         done.append(name)
         return status
 
-    with running(served_model, Limits(decode_seconds=20)) as url, ThreadPoolExecutor(16) as pool:
-        bad = [pool.submit(timed, "slow", slow) for _ in range(6)]
+    with (
+        running(served_model, Limits(decode_seconds=60, seconds=600)) as url,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        bad = [pool.submit(timed, "slow", slow) for _ in range(8)]
         while not done:  # the first of them is through; the others wait for the slow lane
             time.sleep(0.05)
         assert timed("good", png()) == 200
-        assert done.count("slow") < 6
+        assert done.count("slow") <= 4  # those that end while the others pass the fast lane
         assert {one.result() for one in bad} == {200}
 
 
