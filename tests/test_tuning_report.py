@@ -14,6 +14,7 @@ import pytest
 from keras_inception.cost.budget import Budget
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import PAPER, SMALL
+from tuning.report import page as page_module
 from tuning.report.page import importance, write_report
 from tuning.space import Space
 from tuning.trials import best_first, pareto_front, read_trials, search_progress, stage_shares
@@ -129,9 +130,47 @@ def test_files_of_a_report(folder: Path) -> None:
     assert (
         "Trials train for 3 epochs (rank correlation with full trainings 0.75; 12 networks" in page
     )
+    leaderboard = page.partition('id="leaderboard"')[2].partition("</table>")[0]
+    headings = re.findall(r"<th><button>(.*?)</button>", leaderboard)
+    assert headings == [
+        *("place", "trial", "accuracy", "multiply-adds", "parameters", "seconds"),
+        "train it fully",
+    ]  # every trial has the recipe's epochs: no column without numbers
+    values = re.findall(r'<tr><td data-value="(\d+)">\1</td><td data-value="(\d+)"', leaderboard)
+    assert [trial for _, trial in values] == [row["trial"] for row in rows]
     assert not re.search(
         r"<(script|link|img)[^>]+https?:", page
     )  # nothing is loaded from other hosts
+
+
+def test_a_stored_network_has_its_next_command(folder: Path) -> None:
+    (folder / "trial_07" / "spec.json").write_text(PAPER.to_json())
+    (folder / "data.json").write_text(json.dumps({"source": "dir:my pets"}))
+    page = write_report(folder).read_text()
+    commands = re.findall(r'data-text="([^"]*)"', page)
+    spec = folder / "trial_07" / "spec.json"
+    expected = f"keras-inception train --spec {spec} --data 'dir:my pets'"
+    assert [html.unescape(text) for text in commands] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("macs", "params", "axes"),
+    [
+        ((100, 104, 102), (10, 30, 20), ["parameters"]),
+        ((100, 200, 300), (10, 30, 20), ["multiply-adds", "parameters"]),
+        ((100, 100, 100), (10, 10, 10), []),
+    ],
+)
+def test_a_cost_that_all_networks_have_is_no_axis(macs, params, axes, folder: Path) -> None:
+    trials = [
+        replace(trial, macs=one, params=other)
+        for trial, one, other in zip(read_trials(folder)[:3], macs, params, strict=True)
+    ]
+    figures = page_module._pareto_figures(trials)
+    assert [figure.layout.xaxis.title.text for figure in figures] == axes
+    if axes:  # trials 0, 1, 2 have .7375, .825, .7875: by parameters, 10, 20 are not beaten
+        assert list(figures[-1].data[1].x) == [10, 20, 30]
+        assert list(figures[-1].data[1].y) == pytest.approx([0.7375, 0.7875, 0.825])
 
 
 def test_no_report_without_a_search_or_a_completed_trial(folder: Path, tmp_path: Path) -> None:
@@ -172,8 +211,8 @@ addEventListener("load", () => {
         check=True,
     ).stdout
     assert dom.count('class="main-svg"') >= 6
-    shown = re.search(r'id="shown">(.*?)</p>', dom, re.DOTALL)
-    assert shown is not None
+    shown = re.findall(r'class="shown"[^>]*>(.*?)</p>', dom, re.DOTALL)
+    assert shown[0] == "Click a point to see its network here."  # of the other chart
     text = html.unescape(shown[1])
     assert "trial 7: 85.00%" in text
     module = SPACE.spec({"stage_4/width": 0.5, "budget/share": -0.75}).modules[1]

@@ -45,6 +45,7 @@ class SearchedTrial:
         epochs: complete ones at its end; None: the recipe's.
         finalist: in the last stage, the number of the trial whose network it trains.
         message: why it failed.
+        folder: holds its spec.json.
     """
 
     number: int
@@ -58,6 +59,7 @@ class SearchedTrial:
     epochs: int | None
     finalist: int | None
     message: str | None
+    folder: Path
 
     @property
     def accuracy(self) -> float:
@@ -169,6 +171,7 @@ def _trial(state: dict[str, Any], space: str, folder: Path) -> SearchedTrial:
         epochs=control.epochs,
         finalist=None if control.finalist is None else int(control.finalist),
         message=state["message"],
+        folder=folder,
     )
 
 

@@ -9,6 +9,7 @@ import csv
 import html
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,28 +20,28 @@ from plotly.io import to_html
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
-from keras_inception.data.record import recorded_source
-from keras_inception.files import aside, write_text
+from keras_inception.data.record import data_option, recorded_source
+from keras_inception.files import REPORT_FILE, SPEC_FILE, aside
+from keras_inception.reports.page import write_page
 from tuning.fidelity import FidelityChoice, load_choice
-from tuning.report.finalists import finalists_html
 from tuning.report.pictures import BEST, draw_pictures
-from tuning.report.template import TEMPLATE
 from tuning.run import write_best_spec
 from tuning.space import Dimension, Space
 from tuning.trials import (
     SearchedTrial,
     best_first,
     completed_of,
-    pareto_front,
     read_search,
     read_trials,
     stage_rows,
 )
-from tuning.verdict import Verdict, read_verdict
+from tuning.verdict import read_verdict
 
-REPORT_FILE = "report.html"
 LEADERBOARD_FILE = "leaderboard.csv"
 _FEWEST_FOR_IMPORTANCE = 8
+# An axis of the charts: what a trial costs.
+_COSTS = {"multiply-adds": "macs", "parameters": "params"}
+_SAME_COST = 1.05  # costs that differ less, by this ratio, are the same
 
 
 def write_report(folder: str | os.PathLike[str]) -> Path:
@@ -69,8 +70,7 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
     weights = importance(trials, space.dimensions)
     draw_pictures(trials, weights, folder)
     title = f"Search of {space.base.name} on {_data_name(folder, search)}"
-    page = _page(title, trials, weights, load_choice(folder), read_verdict(folder))
-    write_text(folder / REPORT_FILE, page)
+    _write_page(folder, title, trials, weights)
     return folder / REPORT_FILE
 
 
@@ -123,42 +123,61 @@ def _data_name(folder: Path, search: dict[str, Any]) -> str:
     return recorded_source(folder) or search["data"].get("name", "unnamed data")
 
 
-def _page(
-    title: str,
-    trials: Sequence[SearchedTrial],
-    weights: dict[str, float],
-    choice: FidelityChoice | None,
-    found: Verdict | None,
-) -> str:
+def _write_page(
+    folder: Path, title: str, trials: Sequence[SearchedTrial], weights: dict[str, float]
+) -> None:
     best = best_first(trials)
-    spec = found.finalists[0].spec if found else best[0].spec
+    found = read_verdict(folder)
     failed = [trial for trial in trials if trial.status == "FAILED"]
-    return TEMPLATE.format(
-        title=html.escape(title),
-        summary=html.escape(
+    clickable = [_progress_figure(trials), *_pareto_figures(trials)]
+    others = [_importance_figure(weights)] if weights else []
+    others += _stage_figures(best[:BEST])
+    columns, rows = _leaderboard(best)
+    source = recorded_source(folder)
+    write_page(
+        folder / REPORT_FILE,
+        "search.html",
+        title=title,
+        summary=(
             f"{len(best)} trials completed, {len(failed)} failed. Best validation accuracy "
             f"{best[0].accuracy:.2%} at {best[0].macs:,} multiply-adds, {best[0].params:,} "
             "parameters."
         ),
-        proxy=html.escape(_proxy_line(choice, len(trials))),
-        finalists=finalists_html(found),
-        figures=_figures(trials, weights),
-        leaderboard=_table(best),
-        failures=_failures(failed),
-        spec=html.escape(spec.to_json()),
+        proxy=_proxy_line(load_choice(folder), len(trials)),
+        verdict=None if found is None else str(found),
+        finalists=() if found is None else found.finalists,
+        worse=() if found is None else found.worse,
+        figures=_drawn([*clickable, *others]),
+        clickable=len(clickable),
+        columns=columns,
+        leaderboard=[
+            (row, _training_command(trial, source)) for row, trial in zip(rows, best, strict=True)
+        ],
+        failed=failed,
+        spec=(found.finalists[0].spec if found else best[0].spec).to_json(),
     )
 
 
-def _figures(trials: Sequence[SearchedTrial], weights: dict[str, float]) -> str:
-    """All figures as HTML; the first one brings Plotly's library."""
-    figures = [_progress_figure(trials), _pareto_figure(trials)]
-    if weights:
-        figures.append(_importance_figure(weights))
-    figures += _stage_figures(best_first(trials)[:BEST])
-    return "\n".join(
-        to_html(figure, full_html=False, include_plotlyjs=index == 0)
+def _training_command(trial: SearchedTrial, source: str | None) -> str | None:
+    """What trains a network fully; None in a search that did not store it."""
+    if not (trial.folder / SPEC_FILE).is_file():
+        return None
+    spec = shlex.quote(str(trial.folder / SPEC_FILE))
+    data = "" if source is None else f" {data_option(source)}"
+    return f"keras-inception train --spec {spec}{data}"
+
+
+def _drawn(figures: Sequence[go.Figure]) -> list[str]:
+    """The figures as HTML; the first one brings Plotly's library."""
+    return [
+        to_html(
+            figure,
+            full_html=False,
+            include_plotlyjs=index == 0,
+            config={"responsive": True, "displayModeBar": False},
+        )
         for index, figure in enumerate(figures)
-    )
+    ]
 
 
 def _proxy_line(choice: FidelityChoice | None, trials: int) -> str:
@@ -176,7 +195,7 @@ def _hover(trial: SearchedTrial) -> str:
     lines.append(f"{trial.macs:,} multiply-adds, {trial.params:,} parameters")
     for module in trial.spec.modules:
         columns = ", ".join(f"{name} {width}" for name, width in module.widths().items())
-        lines.append(f"<b>{module.name}</b> {columns}")
+        lines.append(f"<b>{html.escape(module.name)}</b> {columns}")
     return "<br>".join(lines)
 
 
@@ -201,17 +220,42 @@ def _progress_figure(trials: Sequence[SearchedTrial]) -> go.Figure:
     return _titled(figure, "Progress", "trial", "validation accuracy")
 
 
-def _pareto_figure(trials: Sequence[SearchedTrial]) -> go.Figure:
+def _pareto_figures(trials: Sequence[SearchedTrial]) -> list[go.Figure]:
+    """Accuracy against the costs that differ between networks; a fixed budget is no axis."""
     completed = completed_of(trials)
-    front = pareto_front(trials)
-    figure = go.Figure([_points(completed, [trial.macs for trial in completed], "trial")])
+    costs = {name: [getattr(trial, key) for trial in completed] for name, key in _COSTS.items()}
+    differing = {
+        name: values for name, values in costs.items() if max(values) > _SAME_COST * min(values)
+    }
+    return [
+        _pareto_figure(completed, name, [float(value) for value in values])
+        for name, values in differing.items()
+    ]
+
+
+def _pareto_figure(
+    completed: Sequence[SearchedTrial], name: str, costs: Sequence[float]
+) -> go.Figure:
+    figure = go.Figure([_points(completed, [*costs], "trial")])
+    accuracies = [trial.accuracy for trial in completed]
+    front = _front(costs, accuracies)
     figure.add_scatter(
-        x=[trial.macs for trial in front],
-        y=[trial.accuracy for trial in front],
+        x=[cost for cost, _ in front],
+        y=[accuracy for _, accuracy in front],
         mode="lines",
-        name="front",
+        line_shape="hv",
+        name="best for its cost",
     )
-    return _titled(figure, "Accuracy against multiply-adds", "multiply-adds", "validation accuracy")
+    return _titled(figure, f"Accuracy against {name}", name, "validation accuracy")
+
+
+def _front(costs: Sequence[float], accuracies: Sequence[float]) -> list[tuple[float, float]]:
+    """The points that no cheaper one equals, by cost."""
+    front: list[tuple[float, float]] = []
+    for cost, accuracy in sorted(zip(costs, accuracies, strict=True), key=lambda x: (x[0], -x[1])):
+        if not front or accuracy > front[-1][1]:
+            front.append((cost, accuracy))
+    return front
 
 
 def _importance_figure(weights: dict[str, float]) -> go.Figure:
@@ -235,27 +279,28 @@ def _stage_figures(best: Sequence[SearchedTrial]) -> list[go.Figure]:
 
 
 def _titled(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
-    return figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, height=420)
+    return figure.update_layout(
+        title=title,
+        xaxis_title=x,
+        yaxis_title=y,
+        height=420,
+        margin={"l": 60, "r": 20, "t": 50, "b": 50},
+        legend={"orientation": "h", "y": 1.08, "x": 1, "xanchor": "right"},
+    )
 
 
-def _table(best: Sequence[SearchedTrial]) -> str:
-    rows = [
-        f"<tr><td>{place}</td><td>{trial.number}</td><td>{trial.accuracy:.2%}</td>"
-        f"<td>{trial.macs:,}</td><td>{trial.params:,}</td>"
-        f"<td>{'' if trial.epochs is None else trial.epochs}</td>"
-        f"<td>{trial.metrics['seconds']:.0f}</td></tr>"
-        for place, trial in enumerate(best, start=1)
-    ]
-    return "\n".join(rows)
-
-
-def _failures(failed: Sequence[SearchedTrial]) -> str:
-    if not failed:
-        return "<p>None.</p>"
-    items = [
-        f"<details><summary>trial {trial.number}: "
-        f"{html.escape((trial.message or 'no message').strip().splitlines()[-1])}</summary>"
-        f"<pre>{html.escape(trial.message or '')}</pre></details>"
-        for trial in failed
-    ]
-    return "\n".join(items)
+def _leaderboard(best: Sequence[SearchedTrial]) -> tuple[list[str], list[list[tuple[float, str]]]]:
+    """The columns, and (value, text) of each for every trial; one without values is left out."""
+    columns: dict[str, list[tuple[float, str]]] = {
+        "place": [(place, str(place)) for place in range(1, len(best) + 1)],
+        "trial": [(trial.number, str(trial.number)) for trial in best],
+        "accuracy": [(trial.accuracy, f"{trial.accuracy:.2%}") for trial in best],
+        "multiply-adds": [(trial.macs, f"{trial.macs:,}") for trial in best],
+        "parameters": [(trial.params, f"{trial.params:,}") for trial in best],
+        "epochs": [(trial.epochs or -1, str(trial.epochs or "")) for trial in best],
+        "seconds": [
+            (trial.metrics["seconds"], f"{trial.metrics['seconds']:.0f}") for trial in best
+        ],
+    }
+    shown = {name: cells for name, cells in columns.items() if any(text for _, text in cells)}
+    return [*shown], [list(row) for row in zip(*shown.values(), strict=True)]
