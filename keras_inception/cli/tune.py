@@ -82,7 +82,7 @@ def tune(
         spec, recipe, rounds = network.spec(), training.recipe(), search.rounds()
     launched = "KERASTUNER_TUNER_ID" in os.environ
     if not launched:
-        console.print("Loading TensorFlow ...")
+        console.print("Loading Keras and its backend ...")
     from keras_inception.training.strategy import make_strategy
     from tuning.engine.launcher import exit_with_launcher
     from tuning.plan import SearchPlan

@@ -15,6 +15,7 @@ from rich.table import Table
 from keras_inception.cli.choices import cost_line
 from keras_inception.cli.common import console
 from keras_inception.cli.data import next_data, quoted
+from keras_inception.packages import is_installed
 
 if TYPE_CHECKING:
     from keras_inception.data.splits import ImageData
@@ -57,14 +58,16 @@ def print_coverage(space: Space) -> None:
 def print_result(folder: Path) -> None:
     """Write the report of a search, and print its best trials."""
     from keras_inception.data.record import recorded_source
-    from tuning.report.hparams import write_hparams
     from tuning.report.page import write_report
     from tuning.run import BEST_SPEC_FILE
     from tuning.trials import best_first, read_trials
     from tuning.verdict import read_verdict
 
     page = write_report(folder)
-    write_hparams(folder)
+    if is_installed("tensorflow"):
+        from tuning.report.hparams import write_hparams
+
+        write_hparams(folder)
     table = Table("trial", "accuracy", "multiply-adds", "parameters", "epochs")
     for trial in best_first(read_trials(folder))[:_LEADERBOARD]:
         epochs = "" if trial.epochs is None else str(trial.epochs)
