@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from keras_inception.data.augment import Draws, mixed_up, photometric
+from keras_inception.data.augment import Draws, augmented, mixed_up, photometric, pixel_places
+from keras_inception.spec.recipe import Recipe
 
 
 class Fixed:
@@ -76,6 +77,18 @@ def test_photometric_stays_within_the_pixel_range():
     assert result.min() == 0
     assert result.max() == 255
     assert np.isfinite(result).all()
+
+
+@pytest.mark.parametrize(("flip", "shift"), [(True, 0), (False, 2), (True, 3)])
+def test_pixel_places_are_those_of_augmented_images(flip, shift):
+    """Gathered by rows and columns; the NumPy code for whole images slices and pads."""
+    images = np.random.default_rng(0).integers(0, 256, (32, 5, 7, 3), np.uint8)
+    recipe = Recipe(name="r", epochs=1, flip=flip, shift=shift)
+    draws = Draws(1, 2, 32, 0, 32)
+    rows, columns = pixel_places((5, 7), recipe, draws)
+    numbers = np.arange(32)[:, None, None]
+    gathered = images[numbers, rows[:, :, None], columns[:, None, :]]
+    np.testing.assert_array_equal(gathered, augmented(images, recipe, draws))
 
 
 def test_mixup_blends_neighbours_and_their_labels():

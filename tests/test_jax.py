@@ -78,6 +78,46 @@ def test_arrays_files_and_the_sample_train_without_tensorflow(tmp_path):
         assert left - pictures == expected - pictures
 
 
+HELD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from dataclasses import replace
+from itertools import islice
+import jax
+import numpy as np
+from training_job import RECIPE
+from training_steps import noise, one_module_spec
+from keras_inception.data.stream import training_batches
+from keras_inception.training.strategy import make_trainer
+spec, recipe, split = one_module_spec(), replace(RECIPE, flip=True, shift=2), noise().train
+trainer = make_trainer(spec, recipe, total_steps=10)
+assert not trainer.holds_images  # a CPU
+trainer.holds_images = True
+held = trainer.batches(lambda *shard: trainer.stream(split)(3, *shard))
+streamed = training_batches(split, spec, recipe, start_step=3)
+for (images, labels), (expected, right) in islice(zip(held, streamed), 12):
+    assert isinstance(images, jax.Array)
+    np.testing.assert_allclose(images, expected, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(labels, right)
+    assert images.dtype == expected.dtype and labels.dtype == right.dtype
+blending = make_trainer(spec, replace(recipe, mixup=1.0), total_steps=10)
+blending.holds_images = True
+mixed = next(blending.stream(split)(0, 0, 1))
+assert isinstance(mixed[0], np.ndarray)  # blended on the host
+"""
+
+
+def test_images_held_on_the_device_give_the_streamed_batches(tmp_path):
+    """Across the end of a pass of six batches and two images."""
+    ended = subprocess.run(
+        [sys.executable, "-c", HELD, str(TESTS)],
+        env=ENVIRONMENT | JAX,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+
+
 @pytest.mark.slow
 def test_a_killed_run_ends_bit_for_bit_where_it_would_have(tmp_path):
     wait_for_all([start("training_job.py", "cpu:1", tmp_path / "expected", **JAX)])

@@ -71,7 +71,7 @@ class Draws:
 def augmented(images: np.ndarray, recipe: Recipe, draws: Draws) -> np.ndarray:
     """Mirror, shift and distort images according to the recipe."""
     if recipe.flip:
-        chosen = draws.uniform(Purpose.FLIP, 1) < 0.5
+        chosen = _mirrored(draws)
         images = np.where(chosen[:, :, None, None], images[:, :, ::-1], images)
     if recipe.shift:
         images = shifted(images, recipe.shift, draws)
@@ -88,11 +88,45 @@ def shifted(images: np.ndarray, most: int, draws: Draws) -> np.ndarray:
     count, height, width, _ = images.shape
     edge = (most, most)
     padded = np.pad(images, ((0, 0), edge, edge, (0, 0)), mode="symmetric")
-    offsets = (draws.uniform(Purpose.SHIFT, 2) * (2 * most + 1)).astype(int)
-    offsets = np.minimum(offsets, 2 * most)
+    offsets = _offsets(most, draws)
     windows = sliding_window_view(padded, (height, width), (1, 2))  # N x m x m x C x h x w
     moved = windows[np.arange(count), offsets[:, 0], offsets[:, 1]]
     return np.ascontiguousarray(np.moveaxis(moved, 1, 3))
+
+
+def pixel_places(
+    size: tuple[int, int], recipe: Recipe, draws: Draws
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where `augmented` takes each row and each column from, without photometric distortions.
+
+    Returns:
+        int32, N x height and N x width.
+    """
+    offsets = _offsets(recipe.shift, draws) - recipe.shift
+    rows, columns = (
+        _reflected(np.arange(length) + offsets[:, axis : axis + 1], length)
+        for axis, length in enumerate(size)
+    )
+    if recipe.flip:
+        columns = np.where(_mirrored(draws), size[1] - 1 - columns, columns)
+    return rows.astype(np.int32), columns.astype(np.int32)
+
+
+def _mirrored(draws: Draws) -> np.ndarray:
+    """rows x 1: which images are mirrored."""
+    return draws.uniform(Purpose.FLIP, 1) < 0.5
+
+
+def _offsets(most: int, draws: Draws) -> np.ndarray:
+    """rows x 2, integers from 0 to 2 * most."""
+    offsets = (draws.uniform(Purpose.SHIFT, 2) * (2 * most + 1)).astype(int)
+    return np.minimum(offsets, 2 * most)
+
+
+def _reflected(places: np.ndarray, length: int) -> np.ndarray:
+    """Places beyond an edge, mirrored at it; the edge itself is repeated."""
+    places = places % (2 * length)
+    return np.minimum(places, 2 * length - 1 - places)
 
 
 # Weights of red, green and blue in Pillow's grey (ITU-R 601).

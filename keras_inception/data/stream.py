@@ -20,7 +20,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_inception.data.augment import Draws, Purpose, augmented, generator, mixed_up
+from keras_inception.data.augment import (
+    Draws,
+    Purpose,
+    augmented,
+    generator,
+    mixed_up,
+    pixel_places,
+)
 from keras_inception.data.splits import AnySplit, FileSplit, Split
 from keras_inception.images.conventions import preprocess_input
 from keras_inception.images.geometry import halvings_of, random_window
@@ -82,6 +89,31 @@ def training_batches(
     return _prepared((batch.finished, arguments) for arguments in zip(steps, decoded, strict=False))
 
 
+def placed_batches(
+    split: Split, spec: NetworkSpec, recipe: Recipe, *, start_step: int = 0
+) -> Generator[tuple[np.ndarray, ...], None, None]:
+    """The batches of `training_batches` for one worker that holds the images on its device.
+
+    For images of the network's size that are at most mirrored and shifted (`is_placed`).
+
+    Returns:
+        int32: positions in the split (N), rows (N x height) and columns (N x width) that each
+        image consists of, and labels (N).
+    """
+    batch = _TrainingBatch(split, spec, recipe, 0, 1)
+    return (batch.placed(step) for step in itertools.count(start_step))
+
+
+def is_placed(split: Split, spec: NetworkSpec, recipe: Recipe) -> bool:
+    """Whether training only takes pixels of these images from other places."""
+    return (
+        network_size(split, spec) == split.shape[:2]
+        and recipe.crop == "none"
+        and not recipe.photometric
+        and not recipe.mixup
+    )
+
+
 class _TrainingBatch:
     """One worker's share of batch `step` of a run: a pure function of the step."""
 
@@ -103,8 +135,8 @@ class _TrainingBatch:
         self._after_crops = replace(recipe, flip=False) if crops else recipe
 
     def of_whole_images(self, step: int) -> Batch:
-        images = self._split.fitted(self._positions(step), self.size, self.channels)
-        return self.finished(step, images)
+        positions = self._positions(step)
+        return self.finished(step, self._split.fitted(positions, self.size, self.channels))
 
     def of_crops(self, step: int) -> Batch:
         positions, uniforms = self.crop_draws(step)
@@ -122,6 +154,12 @@ class _TrainingBatch:
             classes, alpha = self._spec.classes, self._recipe.mixup
             images, labels = mixed_up(images, labels, classes, alpha, self._draws(step))
         return _network_input(images, self._spec), labels
+
+    def placed(self, step: int) -> tuple[np.ndarray, ...]:
+        """See `placed_batches`."""
+        positions = self._positions(step)
+        places = pixel_places(self.size, self._recipe, self._draws(step))
+        return positions.astype(np.int32), *places, self._labels[positions]
 
     def crop_draws(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions in the split, and the uniform numbers of each row (`ROW_DRAWS`)."""

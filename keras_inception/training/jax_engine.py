@@ -16,10 +16,12 @@ import jax
 import keras
 import numpy as np
 
+from keras_inception.data.splits import AnySplit
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
+from keras_inception.training.jax_arrays import held_images
 from keras_inception.training.jax_devices import device_count, process_of
-from keras_inception.training.step import Trainer
+from keras_inception.training.step import Trainer, TrainingStream
 
 
 class JaxTrainer(Trainer):
@@ -28,6 +30,9 @@ class JaxTrainer(Trainer):
     Args:
         spec, recipe, total_steps: as for `Trainer`.
         strategy: the devices; None: one.
+
+    Attributes:
+        holds_images: keep training images on the device where that is possible (`jax_arrays`).
     """
 
     lost_process_errors = (jax.errors.JaxRuntimeError,)
@@ -44,7 +49,9 @@ class JaxTrainer(Trainer):
         with strategy.scope() if strategy else nullcontext():
             super().__init__(spec, recipe, total_steps=total_steps)
         self._devices = device_count(strategy)
-        self.steps_ahead = 0 if jax.default_backend() == "cpu" else 2
+        accelerator = jax.default_backend() != "cpu"
+        self.steps_ahead = 2 if accelerator else 0
+        self.holds_images = accelerator and strategy is None
         self._variables = [variable for _, variable in self._state_variables()]
         self._jitted_step = jax.jit(self._stateless(self._step), donate_argnums=0)
         evaluation = self._stateless(self._evaluation)
@@ -66,6 +73,13 @@ class JaxTrainer(Trainer):
             )
             for values in batch
         )
+
+    def stream(self, split: AnySplit) -> TrainingStream:
+        """See `Trainer.stream`; an accelerator holds images that fit."""
+        held = held_images(split, self.spec, self.recipe) if self.holds_images else None
+        if held is None:
+            return super().stream(split)
+        return lambda start_step, shard_index, shard_count: held.batches(start_step)
 
     def start_step(self, batch: Any, *, stop: bool = False) -> Any:
         """See `Trainer.start_step`."""

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import keras
 import numpy as np
 
 from keras_inception.data.splits import ImageData
-from keras_inception.data.stream import padded_evaluation_batches, training_batches
+from keras_inception.data.stream import padded_evaluation_batches
 from keras_inception.files import BEST_FILE, MODEL_FILE, aside
 from keras_inception.keras_compat import without_tensorflow
 from keras_inception.training.progress import (
@@ -70,6 +71,7 @@ class TrainingLoop:
         self.trainer = trainer
         self._recipe = trainer.recipe
         self._data = data
+        self._stream = trainer.stream(data.train)
         self._folder = folder
         self._snapshots = snapshots
         self._identity = identity
@@ -243,17 +245,7 @@ class TrainingLoop:
         return self.trainer.batches(self._training_shards(self.progress.step))
 
     def _training_shards(self, start_step: int) -> Callable[[int, int], Any]:
-        def shard(index: int, count: int) -> Any:
-            return training_batches(
-                self._data.train,
-                self.trainer.spec,
-                self._recipe,
-                start_step=start_step,
-                shard_index=index,
-                shard_count=count,
-            )
-
-        return shard
+        return partial(self._stream, start_step)
 
     def _evaluation_shard(self, index: int, count: int) -> Any:
         return padded_evaluation_batches(

@@ -18,6 +18,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_inception.data.splits import AnySplit
+from keras_inception.data.stream import training_batches
 from keras_inception.network.build import build_network, inference_model
 from keras_inception.network.endpoints import freeze_until
 from keras_inception.spec.network import NetworkSpec
@@ -36,6 +38,8 @@ STATISTICS_BATCHES = 50
 
 # (shard_index, shard_count) -> this process's rows of each global batch.
 ShardedBatches = Callable[[int, int], Generator[tuple[np.ndarray, ...], None, None]]
+# (start_step, shard_index, shard_count) -> the same of the training images, from a step.
+TrainingStream = Callable[[int, int, int], Generator[tuple[Any, ...], None, None]]
 
 
 class Trainer(ABC):
@@ -203,13 +207,30 @@ class Trainer(ABC):
         factor = self.recipe.clip_norm / ops.maximum(norm, self.recipe.clip_norm)
         return [gradient * factor / self._shares for gradient in summed]
 
-    # Evaluation.
+    # Data.
+
+    def stream(self, split: AnySplit) -> TrainingStream:
+        """The training batches of a split, ready for `batches`."""
+
+        def batches(start_step: int, shard_index: int, shard_count: int) -> Any:
+            return training_batches(
+                split,
+                self.spec,
+                self.recipe,
+                start_step=start_step,
+                shard_index=shard_index,
+                shard_count=shard_count,
+            )
+
+        return batches
 
     def batches(self, sharded: ShardedBatches) -> Generator[Any, None, None]:
         """Batches on the devices: each process prepares its rows alone."""
         with closing(sharded(*self.process)) as source:
             for batch in source:
                 yield self.put(batch)
+
+    # Evaluation.
 
     def evaluate(
         self, batches: ShardedBatches, after_batch: Callable[[int], None] = lambda batch: None
