@@ -220,9 +220,7 @@ def test_a_signal_is_acknowledged_while_the_main_thread_is_in_c():
 
 def wait_for_snapshot(folder: Path, process: subprocess.Popen[str], after: int = 0) -> None:
     """Wait for a snapshot of a step beyond `after`, or the end of the process."""
-    deadline = time.monotonic() + 300
     while process.poll() is None and last_step(folder) <= after:
-        assert time.monotonic() < deadline, "no snapshot within five minutes"
         time.sleep(0.01)
 
 

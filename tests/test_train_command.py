@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ import keras_inception.training.finish
 from keras_inception.cli import display
 from keras_inception.data.record import write_record
 from keras_inception.data.sample import load_sample
-from keras_inception.training.progress import TRAINING
+from keras_inception.training.progress import TRAINING, Progress
 from keras_inception.training.run import train
 from keras_inception.training.snapshot import Snapshot, Snapshots
 
@@ -139,8 +139,8 @@ def test_resume_takes_the_run_that_was_saved_last_and_says_from_where(asked):
     data = load_sample()
     for day, saved_at in ((1, 2000.0), (2, 1000.0)):
         folder = Path(f"saved_models/small-fashion_mnist_sample-2026010{day}-120000")
-        progress = {"step": 40 + day, "epoch": 3}
-        document = {"progress": progress, "saved_at": saved_at}
+        progress = Progress(step=40 + day, epoch=3)
+        document = {"progress": asdict(progress), "saved_at": saved_at}
         Snapshots(folder / "snapshots").save(40 + day, Snapshot(document, {}))
         write_record(folder, data)
     result = run("train", "--resume")
