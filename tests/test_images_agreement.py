@@ -345,6 +345,16 @@ def test_rare_layouts_of_exif(kind):
     np.testing.assert_array_equal(turned_pixels[0], np.rot90(noted, -1))
 
 
+def test_the_orientation_may_end_the_block():
+    """The last byte of the block is that of the value, and nothing follows."""
+    contents = with_block(directory(turned(4, ">"), order=">")[:-4], kind="PNG")
+    expected = np.rot90(np.asarray(noise(40, 70)), -1)
+    np.testing.assert_array_equal(read_image(contents, height=70, width=40, channels=3), expected)
+    pixels, valid = by_graph([contents], 70, 40, 3)
+    assert valid == [True]
+    np.testing.assert_array_equal(pixels[0], expected)
+
+
 # What Pillow and other readers take differently, or the graph does not read.
 MARKED = {
     "two orientations": directory(turned(3), turned(3, value=3)),
