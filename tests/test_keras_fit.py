@@ -22,7 +22,7 @@ def logits_network() -> keras.Model:
 )
 def test_features_of_the_training_step_are_refused(change):
     recipe = replace(RECIPE, average="none")
-    with pytest.raises(ValueError, match="which only `train` has"):
+    with pytest.raises(ValueError, match=r"which only `train` and `tuning\.search` have"):
         compile_model(logits_network(), replace(recipe, **change), total_steps=9)
 
 

@@ -14,6 +14,7 @@ from keras_inception.cost.layers import network_cost
 from keras_inception.network.build import build_network
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import QUICK, Recipe
+from keras_inception.training.keras_fit import require_plain
 from keras_inception.training.optimizer import make_optimizer
 from tuning.base import base_network, base_with_room, usual_divisor
 from tuning.rate_schedule import RecipeSchedule
@@ -66,7 +67,7 @@ class InceptionHyperModel(keras_tuner.HyperModel):
         pools: bool = False,
     ) -> None:
         super().__init__()
-        _require_plain(recipe)
+        require_plain(recipe)
         self.recipe = recipe
         form = base_network(input_shape, classes, base)
         if base is None:
@@ -184,20 +185,6 @@ class SmoothedCrossentropy(keras.losses.Loss):
     def get_config(self) -> dict[str, Any]:
         """The arguments, for saving."""
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
-
-
-def _require_plain(recipe: Recipe) -> None:
-    if recipe.average != "none" or recipe.micro_batches > 1 or recipe.precision != "float32":
-        raise ValueError(
-            "Expected a recipe without averages, micro-batches and half precision, which Keras's "
-            f"fit does not have; `tuning.search` has. Received: average={recipe.average!r}, "
-            f"micro_batches={recipe.micro_batches}, precision={recipe.precision!r}"
-        )
-    if isinstance(recipe.class_weights, str):
-        raise ValueError(
-            "Expected a number for each class. Received: "
-            f"class_weights={recipe.class_weights!r}. Give Keras's `class_weight` to `search`."
-        )
 
 
 def _require_end(data: Any, steps_per_epoch: int | None) -> None:

@@ -37,17 +37,7 @@ def compile_model(model: keras.Model, recipe: Recipe, *, total_steps: int) -> No
     Raises:
         ValueError: a model that ends in probabilities, or what only the training step does.
     """
-    if recipe.average != "none" or recipe.micro_batches > 1 or recipe.precision != "float32":
-        raise ValueError(
-            "Expected a recipe without averages, micro-batches and half precision, which only "
-            f"`train` has. Received: average={recipe.average!r}, "
-            f"micro_batches={recipe.micro_batches}, precision={recipe.precision!r}"
-        )
-    if recipe.class_weights == "balanced":
-        raise ValueError(
-            'Expected numbers as class weights. Received: class_weights="balanced", which only '
-            "`train` works out."
-        )
+    require_plain(recipe)
     _require_logits(model)
     optimizer = make_optimizer(
         recipe, model.trainable_variables, learning_rate_schedule(recipe, total_steps)
@@ -57,6 +47,25 @@ def compile_model(model: keras.Model, recipe: Recipe, *, total_steps: int) -> No
     model.compile(optimizer, metrics=accuracy, jit_compile=recipe.jit_compile or "auto")
     # Keras calls it with what it needs to know: whether it trains.
     setattr(model, "compute_loss", partial(_loss, recipe))  # noqa: B010
+
+
+def require_plain(recipe: Recipe) -> None:
+    """Check that Keras's `fit` can follow a recipe.
+
+    Raises:
+        ValueError: what only the training step does.
+    """
+    if recipe.average != "none" or recipe.micro_batches > 1 or recipe.precision != "float32":
+        raise ValueError(
+            "Expected a recipe without averages, micro-batches and half precision, which only "
+            f"`train` and `tuning.search` have. Received: average={recipe.average!r}, "
+            f"micro_batches={recipe.micro_batches}, precision={recipe.precision!r}"
+        )
+    if recipe.class_weights == "balanced":
+        raise ValueError(
+            'Expected numbers as class weights. Received: class_weights="balanced", which only '
+            "`train` and `tuning.search` work out. Give Keras's `class_weight` to `fit`."
+        )
 
 
 def _require_logits(model: keras.Model) -> None:
