@@ -26,6 +26,7 @@ from keras_inception.cli.options import (
     NewFolder,
     RecipeChanges,
     RecipeName,
+    Seed,
     SpecFile,
     Variant,
 )
@@ -70,6 +71,7 @@ def design(
     threshold: Threshold = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
+    seed: Seed = None,
     out: NewFolder = None,
 ) -> None:
     """Measure what a trained network's modules see, and propose their widths within a budget.
@@ -84,7 +86,9 @@ def design(
         folder = out or RUNS / f"design-{datetime.now():%Y%m%d-%H%M%S}"
         _check(folder, model_folder, layer_by_layer)
         sizes = kernel_sizes(kernels)
-        recipe = chosen_recipe(recipe_name, changes, epochs=epochs, batch_size=batch_size)
+        recipe = chosen_recipe(
+            recipe_name, changes, epochs=epochs, batch_size=batch_size, seed=seed
+        )
     console.print("Loading TensorFlow ...")
     from keras_inception.training.run import fitted_to_data
 
