@@ -44,6 +44,7 @@ def ended(
         ("", 0),
         ("sys.exit(2)", 2),
         ("sys.exit(75)", 75),
+        ("from keras_inception.cli.native_output import drop_held; drop_held(); os._exit(75)", 75),
         # Somebody stops it, with and without a handler of its own.
         ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", -signal.SIGTERM),
         ("os.kill(os.getpid(), signal.SIGHUP); time.sleep(60)", -signal.SIGHUP),

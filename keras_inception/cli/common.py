@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from keras_inception.cli.native_output import drop_held
 from keras_inception.files import printable, remove_own_leftovers
 from keras_inception.packages import MissingPackageError, is_installed
 
@@ -52,6 +53,7 @@ def _end_at_once(count: int) -> None:
     remove_own_leftovers()
     with suppress(OSError):  # the terminal may be gone
         errors.print("Stopped by a signal. No incomplete files are left; start the command again.")
+    drop_held()
     os._exit(INTERRUPTED)
 
 
