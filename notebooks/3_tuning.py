@@ -58,14 +58,19 @@ print(f"the neutral point: {network_cost(neutral).total.macs:,} multiply-adds")
 # ## The search
 #
 # Five trials on a tenth of the sample with two epochs each show how a search works; they are far
-# too few to choose a network. The same call with the same folder resumes a stopped search. The same
-# in a shell: `keras-inception tune --variant tiny --budget-macs 3983720 --trials 5`, with
-# `--workers 2` for two processes.
+# too few to choose a network. Without `finalists=0` the best five would then be trained fully, with
+# two seeds each. The same call with the same folder resumes a stopped search. The same in a shell:
+# `keras-inception tune --variant tiny --budget-macs 3983720 --trials 5`, with `--workers 2` for two
+# processes.
 
 # %%
 folder = Path(tempfile.mkdtemp()) / "search"
 plan = SearchPlan(
-    space=space, recipe=replace(RECIPES["quick"], epochs=2), max_trials=5, data_fraction=0.1
+    space=space,
+    recipe=replace(RECIPES["quick"], epochs=2),
+    max_trials=5,
+    data_fraction=0.1,
+    finalists=0,
 )
 search(plan, open_data("sample"), folder)
 
