@@ -17,12 +17,13 @@
 # it. The notebook runs on a CPU in about a minute, without downloads.
 
 # %%
-import os
+import logging
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # hide TensorFlow's log messages
+import keras_inception  # before Keras and TensorFlow, whose log messages it hides
+
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 # %%
-import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -30,10 +31,6 @@ from pathlib import Path
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
-
-import keras_inception
-
-logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 # %% [markdown]
 # ## The architecture is data

@@ -19,12 +19,13 @@
 # format.
 
 # %%
-import os
+import logging
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # hide TensorFlow's log messages
+import keras_inception  # before Keras and TensorFlow, whose log messages it hides
+
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 # %%
-import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,6 @@ import keras
 import numpy as np
 from PIL import Image
 
-import keras_inception
 from keras_inception import (
     RECIPES,
     VARIANTS,
@@ -45,8 +45,6 @@ from keras_inception import (
 )
 
 WORK = Path(tempfile.mkdtemp())
-
-logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 # %% [markdown]
 # ## A folder of images

@@ -18,15 +18,14 @@
 # queries the local server.
 
 # %%
-import os
+import logging
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # hide TensorFlow's log messages
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 # %%
 import base64
 import io
 import json
-import logging
 import socket
 import subprocess
 import sys
@@ -41,8 +40,6 @@ import numpy as np
 from PIL import Image
 
 from keras_inception import RECIPES, VARIANTS, open_data, train
-
-logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 # %%
 data = open_data("sample")

@@ -19,12 +19,11 @@
 # `GoogLeNet()` with ImageNet weights.
 
 # %%
-import os
+import logging
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # hide TensorFlow's log messages
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 # %%
-import logging
 import tempfile
 from dataclasses import replace
 from importlib import resources
@@ -35,8 +34,6 @@ import numpy as np
 
 import keras_inception
 from keras_inception import RECIPES, VARIANTS, open_data, read_image, train
-
-logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 # %%
 data = open_data("sample")

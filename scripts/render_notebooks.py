@@ -32,11 +32,11 @@ def main(*names: str) -> None:
 
 
 def write(notebook: NotebookNode, name: str) -> None:
-    """Write a page and its pictures; what TensorFlow logs is left out."""
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-    body, resources = MarkdownExporter().from_notebook_node(
+    """Write a page and its pictures."""
+    exporter = MarkdownExporter(
+        preprocessors=["nbconvert.preprocessors.CoalesceStreamsPreprocessor"]
+    )
+    body, resources = exporter.from_notebook_node(
         notebook, {"unique_key": name, "output_files_dir": "."}
     )
     PAGES.mkdir(exist_ok=True)
