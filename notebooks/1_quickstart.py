@@ -17,13 +17,12 @@
 # it. The notebook runs on a CPU in about a minute, without downloads.
 
 # %%
-import logging
-
 import keras_inception  # before Keras and TensorFlow, whose log messages it hides
 
-logging.getLogger("tensorflow").setLevel(logging.ERROR)
+print(keras_inception.__version__)
 
 # %%
+import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +30,8 @@ from pathlib import Path
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
+
+logging.getLogger("tensorflow").setLevel(logging.ERROR)  # retracing of small models
 
 # %% [markdown]
 # ## The architecture is data

@@ -19,13 +19,12 @@
 # format.
 
 # %%
-import logging
-
 import keras_inception  # before Keras and TensorFlow, whose log messages it hides
 
-logging.getLogger("tensorflow").setLevel(logging.ERROR)
+print(keras_inception.__version__)
 
 # %%
+import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +43,7 @@ from keras_inception import (
     train,
 )
 
+logging.getLogger("tensorflow").setLevel(logging.ERROR)  # retracing of small models
 WORK = Path(tempfile.mkdtemp())
 
 # %% [markdown]

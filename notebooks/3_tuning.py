@@ -18,13 +18,14 @@
 # projected onto the budget before it is built.
 
 # %%
-import logging
+import os
 import warnings
 
-logging.getLogger("tensorflow").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", "IProgress not found")  # the notebook uses no progress bar
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # hide TensorFlow's log messages
 
 # %%
+import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,8 @@ import matplotlib.pyplot as plt
 
 from keras_inception import RECIPES, VARIANTS, Budget, network_cost, open_data
 from tuning import SearchPlan, Space, best_first, read_trials, search, write_report
+
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 # %% [markdown]
 # ## The space

@@ -18,11 +18,6 @@
 # queries the local server.
 
 # %%
-import logging
-
-logging.getLogger("tensorflow").setLevel(logging.ERROR)
-
-# %%
 import base64
 import io
 import json

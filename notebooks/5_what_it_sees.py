@@ -19,11 +19,6 @@
 # `GoogLeNet()` with ImageNet weights.
 
 # %%
-import logging
-
-logging.getLogger("tensorflow").setLevel(logging.ERROR)
-
-# %%
 import tempfile
 from dataclasses import replace
 from importlib import resources

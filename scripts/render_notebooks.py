@@ -32,7 +32,10 @@ def main(*names: str) -> None:
 
 
 def write(notebook: NotebookNode, name: str) -> None:
-    """Write a page and its pictures."""
+    """Write a page and its pictures, without what libraries log to standard error."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     exporter = MarkdownExporter(
         preprocessors=["nbconvert.preprocessors.CoalesceStreamsPreprocessor"]
     )
