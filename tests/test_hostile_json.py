@@ -14,6 +14,7 @@ import keras_tuner
 import numpy as np
 import pytest
 from test_tuning_report import folder as searched
+from tuning.proxy_quality import ProxyQuality, proxy_quality
 
 from keras_inception.data.record import recorded_fingerprint, recorded_source
 from keras_inception.spec.network import NetworkSpec
@@ -23,7 +24,6 @@ from keras_inception.training.run import _read_metrics
 from keras_inception.training.snapshot import Snapshot, Snapshots
 from tuning.engine.oracles import make_oracle
 from tuning.latency import LatencyModel
-from tuning.proxy_quality import ProxyQuality, proxy_quality
 from tuning.report.page import write_report
 from tuning.run import best_spec
 from tuning.trials import read_search, read_trials, search_progress
