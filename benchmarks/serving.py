@@ -57,18 +57,17 @@ def jpeg(side: int, seed: int = 0) -> bytes:
 
 def write_model(folder: Path) -> Path:
     """Write GoogLeNet as ONNX, with random weights."""
-    from keras_inception.exporters.formats import write_format
-    from keras_inception.network.googlenet import GoogLeNet
+    from keras_inception import GoogLeNet, export
 
-    model = GoogLeNet(weights=None)
-    path = folder / "model.onnx"
-    write_format(model, path, "onnx", calibration=np.zeros((1, 224, 224, 3), np.uint8))
-    return path
+    images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    (_, written) = export(GoogLeNet(weights=None), folder / "export", ["onnx"], images=images)
+    assert written.path is not None
+    return written.path
 
 
 def runtime_rate(path: Path, batch: int, seconds: float) -> float:
     """Return the images a second of the runtime alone."""
-    from keras_inception.inference.predictor import load
+    from keras_inception import load
 
     scores = load(path).network.scores
     images = np.zeros((batch, 224, 224, 3), np.float32)

@@ -101,7 +101,7 @@ def test_invalid_recipes(tmp_path):
     assert_mistake(run("train", "--recipe", tmp_path / "r.json"), "r.json")
     assert_mistake(run("train", "--epochs", 0), "epochs=0")
     assert_mistake(run("train", "--batch-size", 6001), "at most 6000", "batch_size=6001")
-    assert_mistake(run("train", "--seed", 2**32), "below 2^32", "4294967296")
+    assert_mistake(run("train", "--seed", 2**32), "at most 4,294,967,295", "4294967296")
 
 
 def test_invalid_output_folders(tmp_path):
@@ -114,7 +114,7 @@ def test_invalid_output_folders(tmp_path):
 def test_variant_too_large_for_the_sample(tmp_path):
     # 28 pixels leave nothing after the paper's pools.
     result = run("train", "--variant", "bn", "--out", tmp_path / "run")
-    assert_mistake(result, "at least 31x31", "(28, 28, 1)", 'variant="small"')
+    assert_mistake(result, "at least 32x32", "(28, 28, 1)", 'variant="small"')
     assert not (tmp_path / "run").exists()
 
 
@@ -286,7 +286,7 @@ def test_summary_options(tmp_path):
     # only 1000 - 10 classes of 1024 + 1 parameters are gone.
     changed = run("summary", "--input-size", 160, "--classes", 10).output
     assert f"{6_998_552 - 990 * 1025:,} parameters" in changed
-    assert_mistake(run("summary", "--input-size", 16), "32")
+    assert_mistake(run("summary", "--input-size", 16), "31x31")
 
 
 def _start_training(folder: Path) -> subprocess.Popen:

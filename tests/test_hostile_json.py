@@ -14,7 +14,6 @@ import keras_tuner
 import numpy as np
 import pytest
 from test_tuning_report import folder as searched
-from tuning.proxy_quality import ProxyQuality, proxy_quality
 
 from keras_inception.data.record import recorded_fingerprint, recorded_source
 from keras_inception.spec.network import NetworkSpec
@@ -23,6 +22,7 @@ from keras_inception.spec.variants import NANO
 from keras_inception.training.run import _read_metrics
 from keras_inception.training.snapshot import Snapshot, Snapshots
 from tuning.engine.oracles import make_oracle
+from tuning.fidelity import load_choice
 from tuning.latency import LatencyModel
 from tuning.report.page import write_report
 from tuning.run import best_spec
@@ -185,8 +185,17 @@ def test_a_trial_that_cannot_be_read_is_named(searched):
 
 
 def test_every_value_of_the_files_beside_a_search(tmp_path):
-    proxy_quality([0.1, 0.2, 0.4], [0.1, 0.3, 0.2], [0.1, 0.2]).save(tmp_path)
-    assert assert_told(tmp_path / "proxy_quality.json", lambda: ProxyQuality.load(tmp_path)) > 50
+    way = {
+        "epochs": 1,
+        "data_fraction": 0.5,
+        "resolution": None,
+        "seconds": 2.0,
+        "rank_correlation": 0.8,
+    }
+    choice = {"chosen": way, "full": way, "measured": [way], "networks": 12, "seconds": 60.0}
+    file = tmp_path / "fidelity.json"
+    file.write_text(json.dumps({"trainings": {}, "choice": choice}))
+    assert assert_told(file, lambda: load_choice(tmp_path)) > 20
     model = LatencyModel(coefficients={"network": 1.0}, batch_size=1, error=0.1)
     file = tmp_path / "latency.json"
     file.write_text(model.to_json())

@@ -455,8 +455,13 @@ def test_a_non_finite_loss_ends_the_run(tmp_path):
         ({"input_shape": (None, None, 1)}, "Expected a fixed input size"),
         ({"pixels": "caffe"}, "Expected 3 channels for the convention 'caffe'"),
         (
-            {"stem": (ConvSpec(name="conv1", filters=8, kernel_size=3, stride=32),)},
-            "at least 32x32 pixels",
+            {
+                "stem": (
+                    ConvSpec(name="conv1", filters=8, kernel_size=3),
+                    PoolSpec(name="pool1", size=20, padding="valid"),
+                )
+            },
+            "at least 20x20 under 'pool1'",
         ),
         ({"aux": (AuxSpec(name="aux_1", after="3a", pool_size=9),)}, "at least 9x9 under 'aux_1'"),
     ],

@@ -204,7 +204,12 @@ def _load(folder: Path) -> dict[str, Any]:
     file = folder / FIDELITY_FILE
     if not file.exists():
         return {"trainings": {}}
-    document: dict[str, Any] = read_json(file, "fidelity")
+    document = read_json(file, "fidelity")
+    if not (isinstance(document, dict) and isinstance(document.get("trainings"), dict)):
+        raise ValueError(
+            f"Expected what --measure-proxy writes. Received: {str(file)!r} of another shape. "
+            "Remove it."
+        )
     return document
 
 

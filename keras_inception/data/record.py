@@ -7,7 +7,7 @@ import hashlib
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from keras_inception.bounded import read_json, shown
 from keras_inception.data.splits import ImageData
@@ -22,6 +22,7 @@ from keras_inception.files import (
 
 SCHEMA_VERSION = 1
 _FOLDER = "dir:"
+_Value = TypeVar("_Value", str, int)
 
 
 def fingerprint(data: ImageData) -> str:
@@ -86,12 +87,12 @@ def recorded_source(folder: Path) -> str | None:
     Raises:
         ValueError: a file that is no such record.
     """
-    return _recorded(folder, "source")
+    return _recorded(folder, "source", str)
 
 
 def recorded_fingerprint(folder: Path) -> str | None:
     """The fingerprint in `data.json` in a folder, as `recorded_source`."""
-    return _recorded(folder, "fingerprint")
+    return _recorded(folder, "fingerprint", str)
 
 
 def change_since(folder: Path, data: ImageData) -> str | None:
@@ -108,18 +109,18 @@ def change_since(folder: Path, data: ImageData) -> str | None:
     ):
         return None
     for part, count in (("training", len(data.train)), ("held-out", len(data.test))):
-        recorded = _recorded(folder, f"{part} images")
-        if recorded != str(count):
+        recorded = _recorded(folder, f"{part} images", int)
+        if recorded != count:
             return f"{recorded} {part} images then, {count} now"
     return "other images, labels or classes"
 
 
-def _recorded(folder: Path, key: str) -> str | None:
+def _recorded(folder: Path, key: str, kind: type[_Value]) -> _Value | None:
     file = folder / DATA_FILE
     try:
         found = read_json(file, "record of data")[key]
-        if not isinstance(found, str):
-            raise TypeError(f"{key!r} is {shown(found)}, no text")
+        if not isinstance(found, kind):
+            raise TypeError(f"{key!r} is {shown(found)}, not of the type {kind.__name__}")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:

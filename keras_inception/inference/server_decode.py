@@ -122,8 +122,8 @@ class _Worker:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start the process unless it runs."""
-        if self._process is None:
+        """Start the process unless it runs; one that was ended while it was idle does not."""
+        if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", _MODULE, self._argument),
                 env=_environment(),
