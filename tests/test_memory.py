@@ -71,7 +71,7 @@ def test_the_commands_need_less_than_2_gb_for_the_images(small, large, tmp_path)
             for data in (small, large)
         )
         needed[f"train, crops: {crop}"] = large_peak - small_peak
-    run = tmp_path / "small" / "paper"
+    run = tmp_path / small.name / "paper"
     for crops in ("whole", "144"):
         small_peak, large_peak = (
             peak("evaluate", run, "--data", f"dir:{data}", "--crops", crops)
