@@ -128,7 +128,7 @@ def test_the_kernels_count_of_processes_killed_for_memory_is_read() -> None:
 
 @pytest.mark.parametrize("with_chief", [True, False])
 def test_workers_of_the_chiefs_launcher_keep_their_names(tmp_path: Path, with_chief: bool) -> None:
-    """So that they get their trials back at once; those of other launchers are told apart."""
+    """So that they get their trials back at once; other launchers' have other names."""
     show = "import os; print(os.environ['KERASTUNER_TUNER_ID'])"
     for _ in range(2):
         launch(

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from keras_inception.bounded import read_json
 from keras_inception.cost.layers import network_cost
@@ -204,10 +204,16 @@ def best_first(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
     )
 
 
-def pareto_front(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
-    """Return the trials that no other beats in accuracy and multiply-adds, cheapest first."""
+def pareto_front(
+    trials: Sequence[SearchedTrial], cost: Literal["macs", "params"] = "macs"
+) -> list[SearchedTrial]:
+    """Return the trials that no other beats in accuracy and a cost, cheapest first."""
+
+    def place(trial: SearchedTrial) -> tuple[int, float]:
+        return getattr(trial, cost), -trial.accuracy
+
     front: list[SearchedTrial] = []
-    for trial in sorted(completed_of(trials), key=lambda trial: (trial.macs, -trial.accuracy)):
+    for trial in sorted(completed_of(trials), key=place):
         if not front or trial.accuracy > front[-1].accuracy:
             front.append(trial)
     return front

@@ -78,15 +78,14 @@ def class_activation_maps(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: if the model does not end with global average pool and classifier.
     """
-    if not _has_plain_head(model):
+    name, kernel = last_grid(model)
+    if name is None:
         raise ValueError(
             "Expected a classifier whose head is the global pool and one dense layer, avg_pool and "
             f"predictions_logits. Received: {model.name!r}. Build it with include_top=True, or in "
             f"the flat form: {FLAT_FORM}"
         )
-    grid = keras.Model(model.input, {"grid": model.get_layer("avg_pool").input})
-    kernel = np.asarray(model.get_layer("predictions_logits").get_weights()[0], np.float32)
-    return _computed(grid, pixels)["grid"] @ kernel
+    return activations(model, pixels, [name])[name] @ kernel
 
 
 def _has_plain_head(model: keras.Model) -> bool:
@@ -111,7 +110,7 @@ def branches_by_module(model: keras.Model) -> dict[str, tuple[str, ...]]:
     """Return the endpoints of the branches of each module: {"3a": ("3a_1x1", ...)}."""
     # A module of one branch ends with Identity, which has a single input.
     ends = keras.layers.Concatenate | keras.layers.Identity
-    producers = {id(layer.output): layer.name for layer in model.layers}
+    producers = _producers(model)
     return {
         layer.name: tuple(producers[id(tensor)] for tensor in keras.tree.flatten(layer.input))
         for layer in model.layers
@@ -126,9 +125,14 @@ def last_grid(model: keras.Model) -> tuple[str | None, np.ndarray]:
     """
     if not _has_plain_head(model):
         return None, np.zeros((0, 0), np.float32)
-    producers = {id(layer.output): layer.name for layer in model.layers}
+    producers = _producers(model)
     kernel = model.get_layer("predictions_logits").get_weights()[0]
     return producers[id(model.get_layer("avg_pool").input)], np.asarray(kernel, np.float32)
+
+
+def _producers(model: keras.Model) -> dict[int, str]:
+    """The names of layers, by the ids of their outputs."""
+    return {id(layer.output): layer.name for layer in model.layers}
 
 
 def activations(

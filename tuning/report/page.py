@@ -12,7 +12,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import plotly.graph_objects as go
@@ -31,6 +31,7 @@ from tuning.trials import (
     SearchedTrial,
     best_first,
     completed_of,
+    pareto_front,
     read_search,
     read_trials,
     stage_rows,
@@ -40,7 +41,7 @@ from tuning.verdict import read_verdict
 LEADERBOARD_FILE = "leaderboard.csv"
 _FEWEST_FOR_IMPORTANCE = 8
 # An axis of the charts: what a trial costs.
-_COSTS = {"multiply-adds": "macs", "parameters": "params"}
+_COSTS: dict[str, Literal["macs", "params"]] = {"multiply-adds": "macs", "parameters": "params"}
 _SAME_COST = 1.05  # costs that differ less, by this ratio, are the same
 
 
@@ -223,39 +224,23 @@ def _progress_figure(trials: Sequence[SearchedTrial]) -> go.Figure:
 def _pareto_figures(trials: Sequence[SearchedTrial]) -> list[go.Figure]:
     """Accuracy against the costs that differ between networks; a fixed budget is no axis."""
     completed = completed_of(trials)
-    costs = {name: [getattr(trial, key) for trial in completed] for name, key in _COSTS.items()}
-    differing = {
-        name: values for name, values in costs.items() if max(values) > _SAME_COST * min(values)
-    }
-    return [
-        _pareto_figure(completed, name, [float(value) for value in values])
-        for name, values in differing.items()
-    ]
-
-
-def _pareto_figure(
-    completed: Sequence[SearchedTrial], name: str, costs: Sequence[float]
-) -> go.Figure:
-    figure = go.Figure([_points(completed, [*costs], "trial")])
-    accuracies = [trial.accuracy for trial in completed]
-    front = _front(costs, accuracies)
-    figure.add_scatter(
-        x=[cost for cost, _ in front],
-        y=[accuracy for _, accuracy in front],
-        mode="lines",
-        line_shape="hv",
-        name="best for its cost",
-    )
-    return _titled(figure, f"Accuracy against {name}", name, "validation accuracy")
-
-
-def _front(costs: Sequence[float], accuracies: Sequence[float]) -> list[tuple[float, float]]:
-    """The points that no cheaper one equals, by cost."""
-    front: list[tuple[float, float]] = []
-    for cost, accuracy in sorted(zip(costs, accuracies, strict=True), key=lambda x: (x[0], -x[1])):
-        if not front or accuracy > front[-1][1]:
-            front.append((cost, accuracy))
-    return front
+    figures = []
+    for name, cost in _COSTS.items():
+        values = [getattr(trial, cost) for trial in completed]
+        if max(values) <= _SAME_COST * min(values):
+            continue
+        front = pareto_front(completed, cost)
+        figure = go.Figure([_points(completed, [float(value) for value in values], "trial")])
+        figure.add_scatter(
+            x=[getattr(trial, cost) for trial in front],
+            y=[trial.accuracy for trial in front],
+            mode="lines",
+            line_shape="hv",
+            name="best for its cost",
+        )
+        title = f"Accuracy against {name}"
+        figures.append(_titled(figure, title, name, "validation accuracy"))
+    return figures
 
 
 def _importance_figure(weights: dict[str, float]) -> go.Figure:
