@@ -42,10 +42,13 @@ def few_points(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_mistakes(tmp_path: Path) -> None:
     out = tmp_path / "search"
     assert_mistake(run(*QUICK, out, "--budget-macs", 100_000), "Expected a budget of at least")
-    assert_mistake(run(*QUICK, out, "--oracle", "best"), "Received: kind='best'")
+    assert_mistake(
+        run(*QUICK, out, "--oracle", "best"),
+        "Expected --oracle tpe, bayesian, random or hyperband. Received: 'best'",
+    )
     assert_mistake(
         run(*QUICK, out, "--second-objective", "price", "--min-budget-share", 0.7),
-        "Received: second_objective='price'",
+        "Expected --second-objective macs or params. Received: 'price'",
     )
     assert_mistake(
         run(*QUICK, out, "--halving-epochs", "a,b"), "Expected --halving-epochs such as 2,6,18"

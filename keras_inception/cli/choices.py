@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,21 @@ from keras_inception.cost.layers import network_cost
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import RECIPES, Recipe
 from keras_inception.spec.variants import variant_spec
+
+
+def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse a value that an option does not know.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if value not in choices:
+        raise ValueError(f"Expected {option} {listed(choices)}. Received: {value!r}")
+
+
+def listed(choices: Sequence[str]) -> str:
+    """Choices as --help has them: "a, b or c"."""
+    return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
 
 
 def chosen_spec(variant: str, path: Path | None) -> NetworkSpec:

@@ -15,6 +15,7 @@ from keras_inception.files import DATA_FILE, SCAN_FILE, printable
 
 if TYPE_CHECKING:
     from keras_inception.data.splits import ImageData
+    from keras_inception.spec.network import NetworkSpec
     from keras_inception.spec.recipe import Recipe
 
 _DEFAULT = "sample"
@@ -63,6 +64,23 @@ def chosen_data(
     if recorded_name and beside:
         _warn_of_changes(data, beside)
     return data
+
+
+def with_channels(data: ImageData, channels: int | None, weights: Path | None) -> ImageData:
+    """The data in the channels of --channels, or else of weights that the network begins with."""
+    if channels is None and weights is not None:
+        from keras_inception.training.fine_tune import initial_channels
+
+        channels = initial_channels(weights)
+    return data if channels is None else data.with_channels(channels)
+
+
+def fitted_spec(spec: NetworkSpec, data: ImageData, input_size: int | None) -> NetworkSpec:
+    """The network on the data, with the size of --input-size if it was given."""
+    from keras_inception.training.run import fitted_to_data
+
+    spec = fitted_to_data(spec, data)
+    return spec if input_size is None else spec.with_size(input_size)
 
 
 def _warn_of_changes(data: ImageData, recorded: Path) -> None:

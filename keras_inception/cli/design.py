@@ -7,31 +7,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from keras_inception.cli.choices import chosen_budget, chosen_recipe, chosen_spec, cost_line
-from keras_inception.cli.common import RUNS, console, ended_by_signals, print_error, usage_errors
-from keras_inception.cli.data import chosen_data, next_data, print_data, quoted
-from keras_inception.cli.display import TrainingDisplay
-from keras_inception.cli.options import (
-    BatchSize,
-    BudgetMacs,
-    BudgetParams,
-    DataName,
-    Epochs,
-    NewFolder,
-    RecipeChanges,
-    RecipeName,
-    Seed,
-    SpecFile,
-    Variant,
+from keras_inception.cli.choices import chosen_budget, cost_line
+from keras_inception.cli.common import (
+    RUNS,
+    console,
+    ended_by_signals,
+    print_error,
+    usage_errors,
+    waiting,
 )
+from keras_inception.cli.data import fitted_spec, lowered_batch_size, next_data, print_data, quoted
+from keras_inception.cli.design_options import (
+    NetworkOptions,
+    ProposalOptions,
+    TrainingOptions,
+    check_options,
+)
+from keras_inception.cli.display import TrainingDisplay
+from keras_inception.cli.option_groups import option_groups
 from keras_inception.cost.budget import Budget, fit_to_budget
-from keras_inception.files import REPORT_FILE, SPEC_FILE, keras_file, require_empty
+from keras_inception.files import REPORT_FILE, SPEC_FILE, require_empty
 from keras_inception.spec.kernels import kernel_sizes
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
@@ -42,68 +43,52 @@ if TYPE_CHECKING:
     from keras_inception.design.procedure import Design
 
 
-MeasuredRun = Annotated[
-    Path | None,
-    typer.Option("--model", help="Folder of a finished run to measure instead of training one."),
-]
-LayerByLayer = Annotated[
-    bool, typer.Option("--layer-by-layer", help="Train and measure once for each module.")
-]
-Kernels = Annotated[str, typer.Option(help="The set of kernel sizes that clusters may choose.")]
-Threshold = Annotated[
-    float | None,
-    typer.Option(help="Least |correlation| of the units of a cluster; default .6."),
-]
-
-
 @ended_by_signals()
-def design(
-    variant: Variant = "small",
-    spec_file: SpecFile = None,
-    data_name: DataName = None,
-    recipe_name: RecipeName = "quick",
-    changes: RecipeChanges = None,
-    model_folder: MeasuredRun = None,
-    budget_macs: BudgetMacs = None,
-    budget_params: BudgetParams = None,
-    layer_by_layer: LayerByLayer = False,
-    kernels: Kernels = "1,3,5",
-    threshold: Threshold = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    seed: Seed = None,
-    out: NewFolder = None,
-) -> None:
+@option_groups
+def design(network: NetworkOptions, training: TrainingOptions, proposal: ProposalOptions) -> None:
     """Measure what a trained network's modules see, and propose their widths within a budget.
 
     Trains the variant first, or takes a finished run. Writes spec.json for
     `train --spec`, and report.html with its pictures.
     """
     with usage_errors():
-        if model_folder:
-            keras_file(model_folder)
-        spec = chosen_spec(variant, spec_file or (model_folder and model_folder / SPEC_FILE))
-        folder = out or RUNS / f"design-{datetime.now():%Y%m%d-%H%M%S}"
-        _check(folder, model_folder, layer_by_layer)
-        sizes = kernel_sizes(kernels)
-        recipe = chosen_recipe(
-            recipe_name, changes, epochs=epochs, batch_size=batch_size, seed=seed
-        )
-    console.print("Loading TensorFlow ...")
-    from keras_inception.training.run import fitted_to_data
-
+        spec, recipe = network.spec(), training.recipe()
+        folder = proposal.out or RUNS / f"design-{datetime.now():%Y%m%d-%H%M%S}"
+        require_empty(folder)
+        check_options(network, training, proposal)
+        sizes = kernel_sizes(proposal.kernels)
+    with usage_errors(), waiting("Loading Keras and its backend"):
+        options = _options(sizes, proposal.threshold)
+        strategy = _strategy(training.strategy)
     with usage_errors():
-        options = _options(sizes, threshold)
-        data = chosen_data(data_name, beside=model_folder or (spec_file and spec_file.parent))
-        spec = fitted_to_data(spec, data)
-        budget = chosen_budget(spec, budget_macs, budget_params)
+        data = network.data(spec)
+        if network.model_folder:
+            spec = replace(spec, classes=len(data.class_names))
+        else:
+            spec = fitted_spec(spec, data, network.input_size)
+            recipe = _lowered(recipe, len(data.train), training, strategy)
+        budget = chosen_budget(spec, proposal.budget_macs, proposal.budget_params)
         fit_to_budget(spec, budget)  # refuses a budget that is too small, before the training
         console.print(cost_line(spec))
         print_data(data)
-    job = _Job(spec, data, recipe, budget, options, folder)
+    job = _Job(spec, data, recipe, budget, options, folder, strategy)
     with _ends(), TrainingDisplay() as display:
-        found = _designed(job, model_folder, layer_by_layer, display)
+        found = _designed(job, network.model_folder, proposal.layer_by_layer, display)
     _print_result(job, found)
+
+
+def _strategy(name: str) -> Any:
+    from keras_inception.training.strategy import make_strategy
+
+    return make_strategy(name)
+
+
+def _lowered(recipe: Recipe, images: int, training: TrainingOptions, strategy: Any) -> Recipe:
+    from keras_inception.training.strategy import device_count
+
+    return lowered_batch_size(
+        recipe, images, training.batch_size, training.changes, device_count(strategy)
+    )
 
 
 @dataclass(frozen=True)
@@ -116,6 +101,7 @@ class _Job:
     budget: Budget
     options: DesignOptions
     folder: Path
+    strategy: Any
 
 
 def _options(sizes: tuple[int, ...], threshold: float | None) -> DesignOptions:
@@ -140,13 +126,22 @@ def _designed(
     if layer_by_layer:
         grown = folder / "grown"
         found = grow_network(
-            spec, data, recipe, job.budget, grown, job.options, callbacks=callbacks
+            spec,
+            data,
+            recipe,
+            job.budget,
+            grown,
+            job.options,
+            strategy=job.strategy,
+            callbacks=callbacks,
         )
     else:
         if model_folder:
             model = load_keras(model_folder)
         else:
-            run = train(spec, data, recipe, folder / "measured", callbacks=callbacks, verbose=0)
+            measured = folder / "measured"
+            given: dict[str, Any] = {"strategy": job.strategy, "callbacks": callbacks}
+            run = train(spec, data, recipe, measured, verbose=0, **given)
             model = run.model
         found = design_network(spec, model, data.test, job.budget, job.options)
     write_design_report(found, folder)
@@ -180,11 +175,3 @@ def _ends() -> Iterator[None]:
     except (TrainingInterruptedError, FloatingPointError) as error:
         print_error(f"{error} Start again in another folder.")
         raise typer.Exit(2 if isinstance(error, FloatingPointError) else 1) from None
-
-
-def _check(folder: Path, model_folder: Path | None, layer_by_layer: bool) -> None:
-    require_empty(folder)
-    if model_folder and layer_by_layer:
-        raise ValueError(
-            "Expected --model or --layer-by-layer, which trains networks of its own. Received: both"
-        )

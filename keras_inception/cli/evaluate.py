@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from keras_inception.cli.choices import require_choice
 from keras_inception.cli.common import (
     console,
     ended_by_signals,
@@ -175,8 +176,7 @@ def _check_out(folder: Path) -> None:
 
 
 def _crops(name: str) -> Crops:
-    if name not in get_args(Crops):
-        raise ValueError(f"Expected --crops whole, 1, 10 or 144. Received: {name!r}")
+    require_choice("--crops", name, get_args(Crops))
     return cast(Crops, name)
 
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from keras_inception.cli.choices import require_choice
 from keras_inception.cli.common import (
     console,
     ended_by_signals,
@@ -69,6 +70,7 @@ def export(
     """Write a model in formats that serve it, each checked against the model on real images."""
     with usage_errors():
         path = keras_file(model)
+        formats = _formats(kinds or ["saved_model"])
         from keras_inception.exporters.job import export as write_exports
 
         folder = out or path.with_name("export")
@@ -76,7 +78,7 @@ def export(
             rows = write_exports(
                 path,
                 folder,
-                _formats(kinds or ["saved_model"]),
+                formats,
                 images=_folder_images(path, images) if images else _recorded_images(path),
                 features=features or ["avg_pool"],
                 fastest=kinds == ["fastest"],
@@ -153,6 +155,8 @@ def _formats(names: list[str]) -> Any:
     from keras_inception.exporters.formats import FORMATS
     from keras_inception.exporters.job import available_formats
 
+    for name in names:
+        require_choice("--format", name, (*FORMATS, "all", "fastest"))
     if names == ["fastest"]:
         return available_formats()
     return FORMATS if names == ["all"] else names

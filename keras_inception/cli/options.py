@@ -34,6 +34,30 @@ BatchSize = Annotated[
     int | None, typer.Option(help="Images a training step; default the recipe's.")
 ]
 Seed = Annotated[int | None, typer.Option(help="Random seed; default the recipe's.")]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Epochs without a better held-out accuracy after which to stop, with the weights of "
+        "the best epoch; default the recipe's; 0 never.",
+    ),
+]
+InputSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Height and width in pixels; default those of the images if all have one size, "
+        "otherwise the network's.",
+    ),
+]
+Channels = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="1 (grey) or 3 (RGB) channels; default those of the initial weights or the measured "
+        "model, otherwise the images'.",
+    ),
+]
 StrategyName = Annotated[
     str,
     typer.Option("--strategy", help="auto, cpu:N, mirrored, multi-worker, tpu or tpu:NAME."),

@@ -29,12 +29,22 @@ from keras_inception.cli.common import (
     usage_errors,
     waiting,
 )
-from keras_inception.cli.data import chosen_data, lowered_batch_size, print_data, quoted
+from keras_inception.cli.data import (
+    chosen_data,
+    fitted_spec,
+    lowered_batch_size,
+    print_data,
+    quoted,
+    with_channels,
+)
 from keras_inception.cli.display import TrainingDisplay
 from keras_inception.cli.options import (
     BatchSize,
+    Channels,
     DataName,
     Epochs,
+    InputSize,
+    Patience,
     RecipeChanges,
     RecipeName,
     Seed,
@@ -67,34 +77,11 @@ Resume = Annotated[
         "saved last.",
     ),
 ]
-InputSize = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Height and width in pixels; default those of the images if all have one size, "
-        "otherwise the variant's.",
-    ),
-]
-Channels = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="1 (grey) or 3 (RGB) channels; default those of --init, otherwise the images'.",
-    ),
-]
 InitialWeights = Annotated[
     Path | None, typer.Option(help="Initial weights: a run's folder, or a .keras file.")
 ]
 FreezeUntil = Annotated[
     str | None, typer.Option(help="Do not train this endpoint and the layers below it.")
-]
-Patience = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="Epochs without a better held-out accuracy after which to stop, with the weights of "
-        "the best epoch; default the recipe's; 0 never.",
-    ),
 ]
 Callbacks = Annotated[
     list[str] | None,
@@ -161,8 +148,8 @@ def train(
         data = chosen_data(
             data_name, beside=spec_file and spec_file.parent, folder=out, strict=strict
         )
-        data = _with_channels(data, channels, init)
-        spec = _fitted_spec(spec, data, input_size)
+        data = with_channels(data, channels, init)
+        spec = fitted_spec(spec, data, input_size)
         replicas = _device_count(devices)
         recipe = lowered_batch_size(recipe, len(data.train), batch_size, changes, replicas)
         folder = _folder(out, spec, data, resume)
@@ -183,15 +170,6 @@ def train(
     _print_result(folder, result.metrics)
 
 
-def _with_channels(data: ImageData, channels: int | None, init: Path | None) -> ImageData:
-    """The data in the channels that were asked for, or that the initial weights need."""
-    if channels is None and init is not None:
-        from keras_inception.training.fine_tune import initial_channels
-
-        channels = initial_channels(init)
-    return data if channels is None else data.with_channels(channels)
-
-
 def _initialization(spec: NetworkSpec, recipe: Recipe, init: Path | None) -> str | None:
     """What is loaded, reinitialized and trained, before anything is written."""
     if init is None:
@@ -204,13 +182,6 @@ def _initialization(spec: NetworkSpec, recipe: Recipe, init: Path | None) -> str
     from keras_inception.training.fine_tune import describe_initialization
 
     return describe_initialization(spec, init, recipe.freeze_until)
-
-
-def _fitted_spec(spec: NetworkSpec, data: ImageData, input_size: int | None) -> NetworkSpec:
-    from keras_inception.training.run import fitted_to_data
-
-    spec = fitted_to_data(spec, data)
-    return spec if input_size is None else spec.with_size(input_size)
 
 
 def _prepared(

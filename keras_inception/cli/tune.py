@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import signal
 import sys
@@ -15,8 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from keras_inception.cli.common import INTERRUPTED, RUNS, console, errors, print_error, usage_errors
-from keras_inception.cli.data import chosen_data, lowered_batch_size, print_data
+from keras_inception.cli.common import (
+    INTERRUPTED,
+    RUNS,
+    console,
+    errors,
+    print_error,
+    usage_errors,
+    waiting,
+)
+from keras_inception.cli.data import chosen_data, lowered_batch_size, print_data, with_channels
 from keras_inception.cli.option_groups import option_groups
 from keras_inception.cli.tune_display import (
     SearchDisplay,
@@ -78,27 +87,29 @@ def tune(
     SIGTERM: the same command resumes the search.
     """
     with usage_errors():
-        check_options(training, budget, search, processes)
+        check_options(training, budget, space, search, processes)
         spec, recipe, rounds = network.spec(), training.recipe(), search.rounds()
     launched = "KERASTUNER_TUNER_ID" in os.environ
-    if not launched:
-        console.print("Loading Keras and its backend ...")
-    from keras_inception.training.strategy import make_strategy
-    from tuning.engine.launcher import exit_with_launcher
-    from tuning.plan import SearchPlan
+    with waiting("Loading Keras and its backend"):
+        from keras_inception.training.strategy import make_strategy
+        from tuning.engine.launcher import exit_with_launcher
+        from tuning.plan import SearchPlan
 
     exit_with_launcher()
     with usage_errors():
         strategy = make_strategy(training.strategy)
+        folder = _folder(search, spec.name if spec else "network", launched)
         spec_file = network.spec_file
         data = chosen_data(
-            network.data_name, beside=spec_file and spec_file.parent, folder=search.out
+            network.data_name,
+            beside=spec_file and spec_file.parent,
+            folder=folder,
+            strict=network.strict,
         )
+        data = with_channels(data, network.channels, None)
         recipe = _lowered(recipe, len(data.train), training)
-        name = spec.name if spec else "network"
-        folder = search.out or RUNS / f"tune-{name}-{datetime.now():%Y%m%d-%H%M%S}"
         plan = SearchPlan(
-            space=chosen_space(spec, data, folder, budget, space),
+            space=chosen_space(spec, data, network.input_size, folder, budget, space),
             recipe=recipe,
             oracle=search.oracle,  # type: ignore[arg-type]
             max_trials=search.trials or DEFAULT_TRIALS,
@@ -126,6 +137,28 @@ def tune_report(
     """Write report.html, pictures, leaderboard.csv and TensorBoard's HParams of a search."""
     with usage_errors():
         print_result(folder)
+
+
+def _folder(search: SearchOptions, network: str, launched: bool) -> Path:
+    """The folder of --out or a new one; with --resume that of a search that did not finish."""
+    from tuning.run import BEST_SPEC_FILE
+    from tuning.trials import SEARCH_FILE
+
+    if launched or not search.resume:
+        return search.out or RUNS / f"tune-{network}-{datetime.now():%Y%m%d-%H%M%S}"
+    pattern = f"tune-{glob.escape(network)}-{'[0-9]' * 8}-{'[0-9]' * 6}"
+    # The one that is named may have finished: with more --trials it is continued.
+    folders = [search.out] if search.out else sorted(RUNS.glob(pattern))
+    found = [
+        folder
+        for folder in folders
+        if (folder / SEARCH_FILE).exists()
+        and (search.out or not (folder / BEST_SPEC_FILE).exists())
+    ]
+    if not found:
+        where = str(search.out or RUNS / f"tune-{network}-*")
+        raise ValueError(f"Expected an unfinished search. Received: none in {where!r}")
+    return found[-1]
 
 
 def _lowered(recipe: Recipe, images: int, training: TrainingOptions) -> Recipe:

@@ -8,21 +8,29 @@ from typing import Annotated
 
 import typer
 
-from keras_inception.cli.choices import chosen_recipe, chosen_spec
+from keras_inception.cli.choices import chosen_recipe, chosen_spec, listed, require_choice
 from keras_inception.cli.options import (
     BatchSize,
     BudgetMacs,
     BudgetParams,
+    Channels,
     DataName,
     Epochs,
+    InputSize,
+    Patience,
     RecipeChanges,
     RecipeName,
     SpecFile,
+    Strict,
 )
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
 
 DEFAULT_TRIALS = 30
+# Those of `tuning`, which is imported only when the options are right.
+ORACLES = ("tpe", "bayesian", "random", "hyperband")
+PRUNINGS = ("median", "halving", "none")
+SECOND_OBJECTIVES = ("macs", "params")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +46,9 @@ class NetworkOptions:
     ] = None
     spec_file: SpecFile = None
     data_name: DataName = None
+    strict: Strict = False
+    input_size: InputSize = None
+    channels: Channels = None
 
     def spec(self) -> NetworkSpec | None:
         """The network to search around; None: one that is built for the budget."""
@@ -54,6 +65,7 @@ class TrainingOptions:
     changes: RecipeChanges = None
     epochs: Epochs = None
     batch_size: BatchSize = None
+    patience: Patience = None
     resolution: Annotated[
         int | None,
         typer.Option(
@@ -67,8 +79,13 @@ class TrainingOptions:
 
     def recipe(self) -> Recipe:
         """The recipe with its changes."""
-        own = {"epochs": self.epochs, "batch_size": self.batch_size}
-        return chosen_recipe(self.recipe_name, self.changes, **own)
+        return chosen_recipe(
+            self.recipe_name,
+            self.changes,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            patience=self.patience,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +138,8 @@ class SpaceOptions:
     second_objective: Annotated[
         str | None,
         typer.Option(
-            help="macs or params: minimize it beside the accuracy; default accuracy alone."
+            help=f"{listed(SECOND_OBJECTIVES)}: minimize it beside the accuracy; default accuracy "
+            "alone."
         ),
     ] = None
     min_budget_share: Annotated[
@@ -134,7 +152,7 @@ class SpaceOptions:
 class SearchOptions:
     """Search."""
 
-    oracle: Annotated[str, typer.Option(help="tpe, bayesian, random or hyperband.")] = "tpe"
+    oracle: Annotated[str, typer.Option(help=f"{listed(ORACLES)}.")] = "tpe"
     trials: Annotated[
         int | None,
         typer.Option(
@@ -181,6 +199,13 @@ class SearchOptions:
         Path | None,
         typer.Option(help="Folder of the search; default saved_models/ and a name with the time."),
     ] = None
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Resume the search in --out, or the newest unfinished search of this network.",
+        ),
+    ] = False
 
     def rounds(self) -> tuple[int, ...]:
         """The epochs of --halving-epochs."""
@@ -236,6 +261,7 @@ class ProcessOptions:
 def check_options(
     training: TrainingOptions,
     budget: BudgetOptions,
+    space: SpaceOptions,
     search: SearchOptions,
     processes: ProcessOptions,
 ) -> None:
@@ -244,6 +270,11 @@ def check_options(
     Raises:
         ValueError: they do.
     """
+    require_choice("--oracle", search.oracle, ORACLES)
+    if search.pruning is not None:
+        require_choice("--pruning", search.pruning, PRUNINGS)
+    if space.second_objective is not None:
+        require_choice("--second-objective", space.second_objective, SECOND_OBJECTIVES)
     if processes.join and budget.budget_ms:
         raise ValueError(
             "Expected --budget-ms on one machine, whose times it means. Received: --join too"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from keras_inception.cli.choices import chosen_budget
 from keras_inception.cli.common import console
+from keras_inception.cli.data import fitted_spec
 from keras_inception.cli.tune_options import BudgetOptions, SpaceOptions
 from keras_inception.cost.budget import Budget, NetworkBound
 from keras_inception.spec.network import NetworkSpec
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 def chosen_space(
     spec: NetworkSpec | None,
     data: ImageData,
+    input_size: int | None,
     folder: Path,
     budget: BudgetOptions,
     options: SpaceOptions,
@@ -29,6 +31,7 @@ def chosen_space(
     Args:
         spec: the network, before it is fitted to the data; None: one built for the budget.
         data: gives the input shape and the classes.
+        input_size: height and width in the place of the data's; None: those of the data.
         folder: of the search, for the latency model.
         budget: options of the budget.
         options: of the space.
@@ -39,7 +42,7 @@ def chosen_space(
     from tuning.base import base_network, base_with_room, usual_divisor
     from tuning.space import Space
 
-    base = base_network(_input_shape(spec or SMALL, data), len(data.class_names), spec)
+    base = base_network(_input_shape(spec or SMALL, data, input_size), len(data.class_names), spec)
     bound = _budget(base, folder, budget)
     divisor = options.width_divisor
     if spec is None:
@@ -56,14 +59,13 @@ def chosen_space(
     )
 
 
-def _input_shape(spec: NetworkSpec, data: ImageData) -> tuple[int, int, int]:
-    from keras_inception.training.run import fitted_to_data
-
-    height, width, channels = fitted_to_data(spec, data).input_shape
+def _input_shape(
+    spec: NetworkSpec, data: ImageData, input_size: int | None
+) -> tuple[int, int, int]:
+    height, width, channels = fitted_spec(spec, data, input_size).input_shape
     if height is None or width is None:
         raise ValueError(
-            "Expected a network or images of one size. Received: neither. Use --spec with an "
-            "input_shape."
+            "Expected a network or images of one size. Received: neither. Use --input-size."
         )
     return height, width, channels
 

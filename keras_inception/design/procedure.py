@@ -24,6 +24,7 @@ from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
 from keras_inception.spec.validation import derived_name
 from keras_inception.training.run import train
+from keras_inception.training.strategy import Strategy
 
 _BATCH_SIZE = 128
 
@@ -68,6 +69,7 @@ def grow_network(
     folder: str | os.PathLike[str],
     options: DesignOptions | None = None,
     *,
+    strategy: Strategy = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Design:
     """Design layer by layer: build the next module, train briefly, measure, repeat.
@@ -83,6 +85,7 @@ def grow_network(
         budget: budget of the proposal.
         folder: new or empty; gets one run folder per module.
         options: kernels, threshold, grid of widths.
+        strategy: of `make_strategy`, for each training; None: one device.
         callbacks: callbacks of each training.
     """
     options = options or DesignOptions()
@@ -90,7 +93,8 @@ def grow_network(
     measurements: list[ModuleMeasurement] = []
     for module, endpoint in module_inputs(spec).items():
         step = truncated(grown, module)
-        run = train(step, data, recipe, Path(folder) / module, callbacks=callbacks, verbose=0)
+        given: dict[str, Any] = {"strategy": strategy, "callbacks": callbacks}
+        run = train(step, data, recipe, Path(folder) / module, verbose=0, **given)
         found = measure(run.model, {module: endpoint}, _passes(data.test, step), options)
         measurements += found
         changed = proposed_module(step.modules[-1], found[0], width_divisor=options.width_divisor)
