@@ -167,7 +167,9 @@ def test_training_output(tmp_path, monkeypatch):
         f"{cost.macs:,} multiply-adds, "
         f"{cost.activations * 4 / 1e6:.1f} MB of activations per image."
     )
-    assert lines[1] == ("64 training and 32 held-out images in 10 classes of fashion_mnist_sample.")
+    assert lines[1] == (
+        "64 training images and 32 held-out images in 10 classes of fashion_mnist_sample."
+    )
     # Counted by NumPy's unique, not by the command.
     counts = np.unique(load_sample().train.labels[:64], return_counts=True)[1]
     assert lines[2].startswith(f"Training images a class: {counts[0]} T-shirt/top, ")

@@ -57,7 +57,7 @@ def test_a_folder_of_images_with_non_ascii_names(asked, tmp_path):
     assert result.exit_code == 0, result.output
     assert asked["data"].class_names == ("hund 🐕", "kätzchen")
     # Unreadable files are reported, not dropped silently.
-    assert "1 file is left out:" in result.stderr
+    assert "1 file left out:" in result.stderr
     assert "Notiz.jpg" in result.stderr
     # The run has one folder, even if the path of the data has slashes and spaces.
     assert asked["folder"].parent == Path("saved_models")

@@ -130,7 +130,7 @@ def test_a_broken_record_is_listed(data_dir):
     ((place, reason),) = data.unreadable
     assert "mine-train.tfrecord" in place
     assert reason
-    with pytest.raises(ValueError, match="Received 1 others"):
+    with pytest.raises(ValueError, match="Received: 1 other file"):
         open_data("tfds:mine", strict=True)
 
 

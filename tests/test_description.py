@@ -38,7 +38,7 @@ def test_a_run(folder):
     facts = describe(folder)
     assert facts["network"] == "tiny_for_tests, 32 x 32 x 3, 5 classes"
     assert facts["cost"].startswith(f"{build_network(SPEC).count_params():,} parameters")
-    assert facts["data"] == "dir:/pictures: 1,200 training, 300 held-out images"
+    assert facts["data"] == "dir:/pictures: 1,200 training images, 300 held-out images"
     assert facts["recipe"].startswith("quick: 7 epochs")
     assert facts["accuracy"] == "50.00% of 300 held-out images"  # no top-5 of five classes
     assert facts["classes"] == "cat, dog, fox, owl, bee"

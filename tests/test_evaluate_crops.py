@@ -184,7 +184,7 @@ def test_an_ensemble_with_two_numbers_of_crops(trained, tmp_path):
     arguments = ["evaluate", str(one), str(two), "--data", f"dir:{pictures}", "--crops", "1"]
     answer = CliRunner().invoke(app, [*arguments, "--crops", "10", "--out", str(tmp_path / "out")])
     assert answer.exit_code == 0, answer.output
-    assert "1 file is left out" in answer.stderr
+    assert "1 file left out" in answer.stderr
     assert "broken.png: zero bytes" in answer.stderr
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert [(row["models"], row["crop"], row["cost"]) for row in document["rows"]] == [
@@ -253,5 +253,5 @@ def test_the_metrics_of_a_run_are_not_overwritten(trained):
 
 @pytest.mark.parametrize("crops", ["whole", "10"])
 def test_images_with_other_channels_than_the_model_are_refused(crops):
-    with pytest.raises(ValueError, match=r"images of 1 channels, .* images of 3"):
+    with pytest.raises(ValueError, match=r"images of 1 channel, .* images of 3"):
         crop_scores(brightness_model(1.0), lying(channels=3), crops)

@@ -126,7 +126,7 @@ def test_hidden_and_system_files_are_listed_but_allowed_by_strict(tmp_path):
     assert len(data.unreadable) == 12
     assert {reason for _, reason in data.unreadable} == HARMLESS
     (tmp_path / "a" / "notes.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"Received 1 others: .*notes\.txt"):
+    with pytest.raises(ValueError, match=r"Received: 1 other file: .*notes\.txt"):
         open_data(f"dir:{tmp_path}", strict=True)
 
 

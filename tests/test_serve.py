@@ -256,7 +256,7 @@ def test_too_many_concurrent_requests_are_503_immediately(
     with running(served_model, Limits(**most)) as url, ThreadPoolExecutor() as pool:
         first = pool.submit(post, url, png())
         arrived.wait()
-        assert post(url, png()) == (503, {"detail": "Busy: 1 images are waiting. Try again later."})
+        assert post(url, png()) == (503, {"detail": "Busy: 1 image waiting. Try again later."})
         release.set()
         assert first.result()[0] == 200
 

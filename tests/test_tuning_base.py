@@ -112,6 +112,6 @@ def test_floors_and_distinct_networks_against_a_count_of_the_documents() -> None
 def test_what_the_count_says() -> None:
     found = Coverage(points=1000, on_floor=512, distinct=998, floors={"conv1": 500, "3a_3x3": 2})
     assert str(found) == (
-        "Of 1,000 random points 512 have a width at its floor (conv1 in 500, 3a_3x3 in 2); they "
-        "are 998 distinct networks."
+        "1,000 random points: 512 with a width at its floor (conv1 in 500, 3a_3x3 in 2), "
+        "998 distinct networks."
     )

@@ -66,7 +66,8 @@ def test_the_cheapest_way_that_ranks_well_enough(
     assert by_way[2, 0.25] == pytest.approx(0.6)
     assert choice.describe(60) == (
         "Trials train for 1 epoch, 50% of the images (rank correlation with full trainings 0.80; "
-        "4 networks, measured in 4 min). 60 trials take about 6 min, by full trainings 31 min."
+        "4 networks, measured in 4 min). 60 trials would take about 6 min, by full "
+        "trainings 31 min."
     )
     applied = choice.applied(full_plan())
     assert (applied.halving_epochs, applied.data_fraction, applied.resolution) == ((1,), 0.5, None)

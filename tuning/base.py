@@ -16,6 +16,7 @@ from keras_inception.cost.budget import NetworkBound, fit_to_budget, module_widt
 from keras_inception.cost.layers import network_cost
 from keras_inception.spec.network import ConvSpec, NetworkSpec
 from keras_inception.spec.variants import BN, SMALL
+from keras_inception.wording import counted
 from tuning.space import Space
 
 # The narrowest width of a base, in width divisors: it can be halved twice.
@@ -135,8 +136,8 @@ class Coverage:
     def __str__(self) -> str:
         often = ", ".join(f"{name} in {count:,}" for name, count in list(self.floors.items())[:2])
         return (
-            f"Of {self.points:,} random points {self.on_floor:,} have a width at its floor"
-            f"{f' ({often})' if often else ''}; they are {self.distinct:,} distinct networks."
+            f"{counted(self.points, 'random point')}: {self.on_floor:,} with a width at its floor"
+            f"{f' ({often})' if often else ''}, {counted(self.distinct, 'distinct network')}."
         )
 
 

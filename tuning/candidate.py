@@ -23,6 +23,7 @@ from keras_inception.training.losses import with_class_weights
 from keras_inception.training.signals import StopSignals
 from keras_inception.training.snapshot import Snapshot, Snapshots
 from keras_inception.training.strategy import Strategy, make_trainer
+from keras_inception.wording import counted
 
 STATE_FOLDER = "state"
 
@@ -60,7 +61,7 @@ def hold_out(data: ImageData, share: float, seed: int = 0) -> ImageData:
     rows = held_out_rows(data.train.labels, share, seed) if valid else np.zeros(count, bool)
     if not rows.any():
         raise ValueError(
-            f"Expected a share of {count} images that leaves some on both sides. "
+            f"Expected a share of {counted(count, 'image')} that leaves some on both sides. "
             f"Received: share={share!r}"
         )
     return replace(
@@ -68,7 +69,7 @@ def hold_out(data: ImageData, share: float, seed: int = 0) -> ImageData:
         train=_rows(data.train, np.flatnonzero(~rows)),
         test=_rows(data.train, np.flatnonzero(rows)),
         final_test=None,
-        note=f"{rows.sum()} of {count} training images held out",
+        note=f"{rows.sum()} of {counted(count, 'training image')} held out",
     )
 
 

@@ -23,6 +23,7 @@ from keras_inception.data.splits import ImageData
 from keras_inception.files import write_text
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.training.strategy import Strategy
+from keras_inception.wording import counted
 from tuning.candidate import TrialResult, at_resolution, hold_out, subset, train_candidate
 from tuning.plan import FIDELITY_FILE, SearchPlan
 from tuning.space import Space
@@ -57,7 +58,7 @@ class Fidelity:
     rank_correlation: float | None
 
     def __str__(self) -> str:
-        parts = [f"{self.epochs} epoch{'s' * (self.epochs > 1)}"]
+        parts = [counted(self.epochs, "epoch")]
         if self.data_fraction < 1:
             parts.append(f"{self.data_fraction:.0%} of the images")
         if self.resolution is not None:
@@ -102,7 +103,7 @@ class FidelityChoice:
             reason = f"rank correlation with full trainings {own.rank_correlation:.2f}"
         return (
             f"Trials train for {own} ({reason}; {self.networks} networks, measured in "
-            f"{_minutes(self.seconds)}). {trials} trials take about "
+            f"{_minutes(self.seconds)}). {counted(trials, 'trial')} would take about "
             f"{_minutes(trials * own.seconds)}, by full trainings "
             f"{_minutes(trials * full.seconds)}."
         )

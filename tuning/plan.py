@@ -12,6 +12,7 @@ import keras_tuner
 from keras_inception.data.record import identity as data_identity
 from keras_inception.data.splits import ImageData
 from keras_inception.spec.recipe import Recipe
+from keras_inception.wording import counted
 from tuning.engine.finals import Finals
 from tuning.engine.oracle import SearchOracle
 from tuning.engine.oracles import Kind, make_oracle
@@ -105,7 +106,7 @@ class SearchPlan:
             )
         if self.halving_epochs and self.halving_epochs[-1] > self.recipe.epochs:
             raise ValueError(
-                f"Expected rounds of at most the recipe's {self.recipe.epochs} epochs. "
+                f"Expected rounds of at most the recipe's {counted(self.recipe.epochs, 'epoch')}. "
                 f"Received: halving_epochs={self.halving_epochs!r}"
             )
         self.make_oracle()  # refuses what the kind cannot do

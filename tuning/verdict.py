@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import scipy.stats
 
 from keras_inception.spec.network import NetworkSpec
+from keras_inception.wording import counted
 from tuning.trials import SearchedTrial, completed_of, read_finals, read_trials
 
 VERDICT_FILE = "verdict.json"
@@ -74,24 +75,25 @@ class Verdict:
 
     def _best(self) -> list[str]:
         best, *others = self.finalists
-        count = len(best.accuracies)
+        name = f"{counted(len(self.finalists), 'finalist')} is trial {best.number}'s network"
         if self.noise is None:
             return [
-                f"The best of {len(self.finalists)} finalists is trial {best.number}'s network:"
-                f" {best.mean:.2%} after one full training; its noise is not known."
+                f"The best of {name}: {best.mean:.2%} after one full training; its noise is not "
+                "known."
             ]
+        count = counted(len(best.accuracies), "full training")
         text = (
-            f"The best of {len(self.finalists)} finalists is trial {best.number}'s network: "
-            f"{best.mean:.2%} in the mean of {count} full trainings (standard deviation over seeds "
-            f"{self.noise:.2%}, of all finalists together)."
+            f"The best of {name}: {best.mean:.2%} in the mean of {count} (standard deviation over "
+            f"seeds {self.noise:.2%}, of all finalists together)."
         )
         if not others:
             return [text]
         if not self.worse:
             return [text, "Its lead over the others may be chance."]
         numbers = ", ".join(map(str, self.worse))
+        trials = "trial" if len(self.worse) == 1 else "trials"
         rest = "" if len(self.worse) == len(others) else "; its lead over the others may be chance"
-        return [text, f"It beats those of trials {numbers} by more than the noise{rest}."]
+        return [text, f"It beats those of {trials} {numbers} by more than the noise{rest}."]
 
     def _ranking(self) -> list[str]:
         if self.rank_correlation is None or self.interval is None:

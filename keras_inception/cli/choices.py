@@ -15,6 +15,7 @@ from keras_inception.cost.layers import network_cost
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import RECIPES, Recipe
 from keras_inception.spec.variants import variant_spec
+from keras_inception.wording import counted
 
 
 def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
@@ -104,7 +105,8 @@ def cost_line(spec: NetworkSpec) -> str:
     total = network_cost(spec).total
     height, width, channels = spec.input_shape
     return (
-        f"[bold]{escape(spec.name)}[/] on {height} x {width} x {channels}, {spec.classes} classes: "
+        f"[bold]{escape(spec.name)}[/] on {height} x {width} x {channels}, "
+        f"{counted(spec.classes, 'class')}: "
         f"{total.params:,} parameters, {total.macs:,} multiply-adds, "
         f"{total.activation_bytes() / 1e6:.1f} MB of activations per image."
     )

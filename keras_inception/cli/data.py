@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from keras_inception.cli import common
 from keras_inception.files import DATA_FILE, SCAN_FILE, printable
+from keras_inception.wording import counted
 
 if TYPE_CHECKING:
     from keras_inception.data.splits import ImageData
@@ -138,8 +139,8 @@ def lowered_batch_size(
     lowered = lowered_batch(recipe, images, devices)
     if lowered != recipe:
         common.console.print(
-            f"The batch is {lowered.batch_size} in the place of {recipe.batch_size}, since there "
-            f"are {images:,} training images. --batch-size sets another."
+            f"The batch is {lowered.batch_size} in the place of {recipe.batch_size}, for "
+            f"{counted(images, 'training image')}. --batch-size sets another."
         )
     return lowered
 
@@ -151,18 +152,18 @@ def quoted(path: Path) -> str:
 
 def print_data(data: ImageData) -> None:
     """What the data set is made of, and everything of it that is left out."""
-    parts = [f"{len(data.train):,} training", f"{len(data.test):,} held-out"]
+    parts = [counted(len(data.train), "training image"), counted(len(data.test), "held-out image")]
     if data.final_test is not None:
-        parts.append(f"{len(data.final_test):,} test")
+        parts.append(counted(len(data.final_test), "test image"))
     note = f" ({data.note})" if data.note else ""
     common.console.print(
-        f"{' and '.join(parts)} images in {len(data.class_names)} classes of "
+        f"{' and '.join(parts)} in {counted(len(data.class_names), 'class')} of "
         f"{escape(printable(data.name + note))}."
     )
     print_left_out(data.unreadable, data.folders_left_out)
     if data.transparent:
         common.errors.print(
-            f"{data.transparent:,} images have transparent pixels, which are white to the network."
+            f"Images with transparent pixels, which are white to the network: {data.transparent:,}."
         )
 
 
@@ -176,8 +177,7 @@ def print_left_out(
     rows = [row for row in files if row[1] not in HARMLESS]
     harmless = len(files) - len(rows)
     if rows:
-        count = f"{len(rows)} {'file is' if len(rows) == 1 else 'files are'} left out"
-        common.errors.print(f"[bold]{count}:[/]")
+        common.errors.print(f"[bold]{counted(len(rows), 'file')} left out:[/]")
     for path, reason in rows[:_MOST_LISTED]:
         common.errors.print(f"  {escape(printable(path))}: {escape(printable(reason))}")
     if len(rows) > _MOST_LISTED:
@@ -186,5 +186,5 @@ def print_left_out(
         common.errors.print(f"Folder left out: {escape(printable(path))}: {escape(reason)}")
     if harmless:
         common.errors.print(
-            f"{harmless:,} hidden files and files of the operating system are left out."
+            f"{counted(harmless, 'file')} left out: hidden, or the operating system's."
         )

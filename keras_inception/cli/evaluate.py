@@ -32,6 +32,7 @@ from keras_inception.files import (
 )
 from keras_inception.images.geometry import Crops
 from keras_inception.packages import is_installed
+from keras_inception.wording import counted
 
 if TYPE_CHECKING:
     from keras_inception.data.splits import ImageData
@@ -189,15 +190,17 @@ def _check_classes(predictor: Predictor, path: Path, data: ImageData) -> None:
         own = class_names(len(own)) or own
     if len(names) != len(own) or names not in (numbers, own):
         raise ValueError(
-            f"Expected a model of the {len(data.class_names)} classes of {data.name!r}, in their "
-            f"order. Received: {str(path)!r} of {len(names)} classes {list(names[:5])}..., data of "
-            f"{list(data.class_names[:5])}..."
+            f"Expected a model of the {counted(len(own), 'class')} of {data.name!r}, in their "
+            f"order. Received: {str(path)!r} of {counted(len(names), 'class')} "
+            f"{list(names[:5])}..., data of {list(data.class_names[:5])}..."
         )
 
 
 def _table(rows: list[Table3Row], results: list[Result], data: ImageData) -> Table:
     note = f"; {data.note}" if data.note else ""
-    table = Table(title=f"{len(data.test):,} held-out images of {escape(data.name + note)}")
+    table = Table(
+        title=f"{counted(len(data.test), 'held-out image')} of {escape(data.name + note)}"
+    )
     top_5 = len(data.class_names) > 5
     compared = ("top-5 error", "compared to base") if top_5 else ()
     for column in ("models", "crops", "cost", *compared, "top-1", "loss"):

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from keras_inception.cli.common import console, errors, print_error, usage_errors
 from keras_inception.files import printable
+from keras_inception.wording import counted
 
 # More answers than this are printed as tables one after the other, as they come.
 _ROWS_AT_ONCE = 32
@@ -98,7 +99,7 @@ class _Report:
             self._print_table()
         if self._harmless:
             errors.print(
-                f"{self._harmless} hidden files and files of the operating system are left out."
+                f"{counted(self._harmless, 'file')} left out: hidden, or the operating system's."
             )
         if not self._seen:
             with usage_errors():

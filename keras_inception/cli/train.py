@@ -56,6 +56,7 @@ from keras_inception.cli.options import (
 from keras_inception.files import METRICS_FILE, MODEL_FILE, SNAPSHOT_FOLDER, keras_file, printable
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
+from keras_inception.wording import counted
 
 if TYPE_CHECKING:
     from keras_inception.data.splits import ImageData
@@ -213,7 +214,8 @@ def _print_job(spec: NetworkSpec, data: ImageData, recipe: Recipe, initial: str 
         console.print(escape(printable(initial)))
     console.print(_class_counts(data))
     console.print(
-        f"{recipe.epochs} epochs by the recipe {escape(recipe.name)}. {augmentation(recipe)}"
+        f"{counted(recipe.epochs, 'epoch')} by the recipe {escape(recipe.name)}. "
+        f"{augmentation(recipe)}"
     )
     if (hint := size_hint(spec, data)) is not None:
         errors.print(f"[bold]Hint:[/] {hint}")

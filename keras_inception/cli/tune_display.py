@@ -16,6 +16,7 @@ from keras_inception.cli.choices import cost_line
 from keras_inception.cli.common import console
 from keras_inception.cli.data import next_data, quoted
 from keras_inception.packages import is_installed
+from keras_inception.wording import counted
 
 if TYPE_CHECKING:
     from keras_inception.data.splits import ImageData
@@ -30,8 +31,9 @@ def print_plan(plan: SearchPlan, data: ImageData, folder: Path) -> None:
     """The neutral network, the size of the search and its folder."""
     console.print(cost_line(plan.space.spec({})))
     console.print(
-        f"{plan.search_trial_count} trials by {plan.oracle} over {len(plan.space.dimensions)} "
-        f"hyperparameters{_finals_of(plan)}, on {len(data.train):,} training images of "
+        f"{counted(plan.search_trial_count, 'trial')} by {plan.oracle} over "
+        f"{counted(len(plan.space.dimensions), 'hyperparameter')}{_finals_of(plan)}, on "
+        f"{counted(len(data.train), 'training image')} of "
         f"{escape(data.name)}, {plan.validation_share:.0%} of them held out; in "
         f"[bold]{escape(str(folder))}[/]."
     )
@@ -39,7 +41,7 @@ def print_plan(plan: SearchPlan, data: ImageData, folder: Path) -> None:
 
 def _finals_of(plan: SearchPlan) -> str:
     count = plan.trial_count - plan.search_trial_count
-    return f", then {count} full trainings of the best" if count else ""
+    return f", then {counted(count, 'full training')} of the best" if count else ""
 
 
 def print_coverage(space: Space) -> None:
@@ -138,7 +140,7 @@ class SearchDisplay:
         best = "none yet" if now.best is None else f"{now.best:.2%}"
         left = "" if now.seconds_left is None else f"; about {_duration(now.seconds_left)} left"
         return (
-            f"{now.completed} of {self._max_trials} trials done, {now.failed} failed, "
+            f"{now.completed} of {counted(self._max_trials, 'trial')} done, {now.failed} failed, "
             f"{now.running} running; best {best}{left}"
         )
 

@@ -15,6 +15,7 @@ from keras_inception.data.scan import Place, Scanned, scan
 from keras_inception.data.splits import FileSplit, ImageData, ImageFile
 from keras_inception.files import printable
 from keras_inception.images.listing import IMAGE_SUFFIXES, LeftOut, Listing, list_folder
+from keras_inception.wording import counted
 
 # The parts of a data set, and the names of their folders in lower case.
 _TRAIN, _VALIDATION, _TEST = "train", "validation", "test"
@@ -247,13 +248,14 @@ def _splits(parts: Mapping[str, _Part], layout: _Layout) -> dict:
         if not chosen.any():
             raise ValueError(
                 "Expected at least two readable images of a class, of which one is held out. "
-                f"Received: {len(train.files)} images, one of each class"
+                f"Received: {counted(len(train.files), 'image')}, one of each class"
             )
         rows = np.arange(len(chosen))
         return {
             "train": train.split(channels, rows[~chosen]),
             "test": train.split(channels, rows[chosen]),
-            "note": f"a fifth of each class is held out by a fixed seed: {chosen.sum()} images",
+            "note": "a fifth of each class is held out by a fixed seed: "
+            f"{counted(int(chosen.sum()), 'image')}",
         }
     final = parts[_TEST].split(channels) if len(held_out) == 2 else None
     note = held_out_note(*(folders[part] for part in held_out))

@@ -19,6 +19,7 @@ from keras_inception.files import (
     printable,
     write_text,
 )
+from keras_inception.wording import counted
 
 SCHEMA_VERSION = 1
 _FOLDER = "dir:"
@@ -110,8 +111,8 @@ def change_since(folder: Path, data: ImageData) -> str | None:
         return None
     for part, count in (("training", len(data.train)), ("held-out", len(data.test))):
         recorded = _recorded(folder, f"{part} images", int)
-        if recorded != count:
-            return f"{recorded} {part} images then, {count} now"
+        if recorded is not None and recorded != count:
+            return f"{counted(recorded, f'{part} image')} then, {count:,} now"
     return "other images, labels or classes"
 
 

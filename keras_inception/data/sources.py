@@ -10,6 +10,7 @@ from keras_inception.data.sample import load_sample
 from keras_inception.data.splits import ImageData
 from keras_inception.images.listing import HARMLESS
 from keras_inception.packages import explained_imports
+from keras_inception.wording import counted
 
 SAMPLE = "sample"
 _MOST_LISTED = 10
@@ -66,7 +67,8 @@ def open_data(
         listed = "; ".join(f"{path}: {why}" for path, why in refused[:_MOST_LISTED])
         more = len(refused) - _MOST_LISTED
         raise ValueError(
-            f"Expected readable images only. Received {len(refused)} others: {listed}"
+            "Expected readable images only. Received: "
+            f"{counted(len(refused), 'other file')}: {listed}"
             + (f"; and {more} more" if more > 0 else "")
         )
     return data

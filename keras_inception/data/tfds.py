@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras_inception.data.folder import held_out_note, held_out_rows
 from keras_inception.data.scan import Place, Scanned, scan
 from keras_inception.data.splits import AnySplit, FileSplit, ImageData, ImageFile, Split
+from keras_inception.wording import counted
 
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -65,7 +66,8 @@ def open_tfds(
     final = None
     if not held_out:
         chosen = held_out_rows(train.labels)
-        note = f"a fifth of each class is held out by a fixed seed: {int(chosen.sum())} images"
+        count = counted(int(chosen.sum()), "image")
+        note = f"a fifth of each class is held out by a fixed seed: {count}"
         train, test = _rows(train, ~chosen), _rows(train, chosen)
     else:
         test, *rest = (read(builder, s, image, label, unreadable, look) for s in held_out)

@@ -11,6 +11,7 @@ from PIL import Image
 from keras_inception.data.splits import AnySplit, Split
 from keras_inception.images.decode import as_pixels
 from keras_inception.images.geometry import Crops, Scale, Square, mirrors, scales
+from keras_inception.wording import counted
 
 
 def crop_views(
@@ -36,8 +37,8 @@ def crop_views(
     """
     if isinstance(split, Split) and split.shape[2] != channels:  # files are decoded as asked
         raise ValueError(
-            f"Expected images of {channels} channels, as the network takes. Received: images of "
-            f"{split.shape[2]}"
+            f"Expected images of {counted(channels, 'channel')}, as the network takes. "
+            f"Received: images of {split.shape[2]}"
         )
     position = 0
     while position < len(split):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_inception.wording import counted
+
 # Largest difference of a score due to float32 rounding.
 FLOAT32_TOLERANCE = 1e-5
 # Share of images whose first class must be the same in lower precision.
@@ -50,7 +52,7 @@ def require_agreement(found: Agreement, what: str, precision: str) -> None:
         if not close:  # also if a score is NaN
             raise ValueError(
                 f"{what}: expected scores within {needed} of the model's. Received: a difference "
-                f"of {found.largest_difference:.3g} on {found.images} images."
+                f"of {found.largest_difference:.3g} on {counted(found.images, 'image')}."
             )
         return
     least = LEAST_SAME_FIRST[precision]

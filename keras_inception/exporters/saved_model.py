@@ -33,6 +33,7 @@ from keras_inception.images.limits import max_pixels
 from keras_inception.network.build import inference_model
 from keras_inception.network.endpoints import feature_extractor
 from keras_inception.runtimes.keras_model import image_shape, network_input
+from keras_inception.wording import counted
 
 PREPROCESSING_FILE = "preprocessing.json"
 SCHEMA_VERSION = 1
@@ -255,7 +256,9 @@ def _check_fit(model: keras.Model, samples: np.ndarray, labels: Sequence[str] | 
             f"shape={samples.shape}, dtype={samples.dtype}"
         )
     if labels is not None and len(labels) != classes:
-        raise ValueError(f"Expected {classes} labels, one for each class. Received: {len(labels)}")
+        raise ValueError(
+            f"Expected {counted(classes, 'label')}, one for each class. Received: {len(labels)}"
+        )
     require_single_lines(labels or ())
 
 

@@ -19,6 +19,7 @@ from keras_inception.inference.server_guard import Guard
 from keras_inception.inference.server_limits import Limits
 from keras_inception.inference.server_maps import Maps
 from keras_inception.packages import require_package
+from keras_inception.wording import counted
 
 PAGE = Path(__file__).with_name("page.html")
 PACKAGES = ("fastapi", "uvicorn", "python_multipart")
@@ -177,7 +178,7 @@ class _Places:
     @contextmanager
     def taken(self, size: int) -> Iterator[None]:
         if self._count >= self._limits.waiting or self._bytes + size > self._limits.waiting_bytes:
-            raise _error(503, f"Busy: {self._count} images are waiting. Try again later.")
+            raise _error(503, f"Busy: {counted(self._count, 'image')} waiting. Try again later.")
         self._count += 1
         self._bytes += size
         try:

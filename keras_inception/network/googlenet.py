@@ -17,6 +17,7 @@ from keras_inception.weights.cache import imagenet_weights
 from keras_inception.weights.manifest import imagenet_entry
 from keras_inception.weights.readers import pixel_conventions, read_source
 from keras_inception.weights.source import Source, converted
+from keras_inception.wording import counted
 
 
 def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applications
@@ -199,7 +200,7 @@ def _imagenet(
     channels = VARIANTS[network.name].input_shape[2]
     if network.input_shape[2] != channels:
         raise ValueError(
-            f"Expected {channels} channels with ImageNet weights. Received: "
+            f"Expected {counted(channels, 'channel')} with ImageNet weights. Received: "
             f"input_shape={network.input_shape} (height, width, channels). Use weights=None."
         )
     if auxiliary and network.input_shape[:2] != VARIANTS[network.name].input_shape[:2]:

@@ -23,6 +23,7 @@ from keras_inception.files import (
     read_labels,
 )
 from keras_inception.spec.network import NetworkSpec
+from keras_inception.wording import counted
 
 CARD_FILE = "README.md"
 # Labels are listed up to so many.
@@ -82,21 +83,20 @@ def describe_documents(documents: Mapping[str, str]) -> dict[str, str]:
         _loaded(documents, name) for name in (DATA_FILE, RECIPE_FILE, METRICS_FILE)
     )
     if data:
-        counts = (
-            f"{data['training images']:,} training, {data['held-out images']:,} held-out images"
-        )
+        held_out = counted(data["held-out images"], "held-out image")
+        counts = f"{counted(data['training images'], 'training image')}, {held_out}"
         facts["data"] = f"{printable(data['source'])}: {counts}"
         facts["classes"] = _classes(data["classes"])
     if recipe:
         facts["recipe"] = (
-            f"{printable(recipe['name'])}: {recipe['epochs']} epochs, batches of "
+            f"{printable(recipe['name'])}: {counted(recipe['epochs'], 'epoch')}, batches of "
             f"{recipe['batch_size']}, {recipe['optimizer']}"
         )
     if "top_1" in metrics:
         few = len(metrics.get("per_class", ())) <= 5
         top_5 = "" if few else f", top-5 {metrics['top_5']:.2%}"
         facts["accuracy"] = (
-            f"{metrics['top_1']:.2%} of {metrics['images']:,} held-out images{top_5}"
+            f"{metrics['top_1']:.2%} of {counted(metrics['images'], 'held-out image')}{top_5}"
         )
     return facts
 
@@ -127,7 +127,7 @@ def _facts_of_spec(spec: NetworkSpec) -> dict[str, str]:
     total = network_cost(spec).total
     size = " x ".join(map(str, spec.input_shape))
     return {
-        "network": f"{printable(spec.name)}, {size}, {spec.classes} classes",
+        "network": f"{printable(spec.name)}, {size}, {counted(spec.classes, 'class')}",
         "cost": f"{total.params:,} parameters, {total.macs:,} multiply-adds",
         "pixels": spec.pixels,
     }
@@ -146,7 +146,7 @@ def _facts_of_model(path: Path) -> dict[str, str]:
     model = load_keras(file)
     size = " x ".join(map(str, image_shape(model)))
     return {
-        "network": f"{printable(model.name)}, {size}, {model.output_shape[-1]} classes",
+        "network": f"{printable(model.name)}, {size}, {counted(model.output_shape[-1], 'class')}",
         "cost": f"{model.count_params():,} numbers, {model_cost(model).macs:,} multiply-adds",
         "pixels": model_preprocessing(model),
     }

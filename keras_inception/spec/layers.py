@@ -125,7 +125,7 @@ class AuxSpec:
     Average pool -> 1x1 convolution -> dense -> ReLU -> dropout -> dense -> softmax.
     `pool` is "valid" for the paper's windows of `pool_size` and `pool_stride`, or "adaptive"
     for torch's adaptive average pool to an output of `pool_size` (its windows start
-    at other positions; see docs/design.md).
+    at other positions; see docs/variants.md).
     """
 
     name: str

@@ -1,6 +1,6 @@
 """The pixel conventions of the public GoogLeNets, as data. Standard library only.
 
-Four conventions exist (docs/design.md); mixing them is the most reported cause of near-zero
+Four conventions exist (docs/variants.md); mixing them is the most reported cause of near-zero
 accuracy. A spec names its own in `NetworkSpec.pixels`.
 """
 

@@ -1,7 +1,7 @@
 """The named networks: Table 1 as data, and the public networks called "Inception v1".
 
-Every deviation from the paper is a field of the spec, with its source in a comment (docs/design.md
-has a table of them). Nothing here builds or counts anything.
+Every deviation from the paper is a field of the spec, with its source in a comment;
+docs/variants.md has a table of them. Nothing here builds or counts anything.
 """
 
 from __future__ import annotations

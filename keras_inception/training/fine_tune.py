@@ -15,6 +15,7 @@ from keras_inception.network.nested import flat_classifier
 from keras_inception.runtimes.keras_model import image_shape, load_any_keras
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.weights.own import pixel_convention
+from keras_inception.wording import counted
 
 
 class Initialization(NamedTuple):
@@ -105,8 +106,8 @@ def describe_initialization(spec: NetworkSpec, path: Path, frozen_until: str | N
     trained = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     fresh = ", ".join(found.reinitialized) or "nothing"
     return (
-        f"Initial weights of {len(found.loaded)} layers are those of {path}; reinitialized: "
-        f"{fresh}. {trained:,} of {model.count_params():,} parameters train."
+        f"Initial weights of {counted(len(found.loaded), 'layer')} are those of {path}; "
+        f"reinitialized: {fresh}. {trained:,} of {model.count_params():,} parameters train."
     )
 
 

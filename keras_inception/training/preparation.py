@@ -10,6 +10,7 @@ import numpy as np
 from keras_inception.data.splits import FileSplit, ImageData
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
+from keras_inception.wording import counted
 
 # Steps of an epoch that a lowered batch leaves.
 _LEAST_STEPS = 4
@@ -61,7 +62,7 @@ def augmentation(recipe: Recipe) -> str:
     if recipe.flip:
         done.append("mirrored left to right (half of them)")
     if recipe.shift:
-        done.append(f"shifted by up to {recipe.shift} pixels")
+        done.append(f"shifted by up to {counted(recipe.shift, 'pixel')}")
     if recipe.photometric:
         done.append("varied in brightness, contrast and colour")
     if recipe.mixup:

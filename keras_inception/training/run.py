@@ -53,6 +53,7 @@ from keras_inception.training.losses import with_class_weights
 from keras_inception.training.signals import StopSignals
 from keras_inception.training.snapshot import Snapshots, require_same
 from keras_inception.training.strategy import Strategy, check_strategy, is_chief, make_trainer
+from keras_inception.wording import counted
 
 # Height and width up to which the common size of all images becomes the network's.
 _LARGEST_ADOPTED = 224
@@ -270,9 +271,9 @@ def prepare_run(
     """
     if spec.classes != len(data.class_names) or spec.input_shape[2] != data.image_shape[2]:
         raise ValueError(
-            f"Expected a spec for {len(data.class_names)} classes and {data.image_shape[2]} "
-            f"channels. Received: classes={spec.classes}, input_shape={spec.input_shape}. "
-            "`fitted_to_data(spec, data)` makes one."
+            f"Expected a spec for {counted(len(data.class_names), 'class')} and "
+            f"{counted(data.image_shape[2], 'channel')}. Received: classes={spec.classes}, "
+            f"input_shape={spec.input_shape}. `fitted_to_data(spec, data)` makes one."
         )
     network_cost(spec, auxiliary=bool(spec.aux))  # refuses a size that does not fit
     pixel = np.zeros((1, 1, data.image_shape[2]))
@@ -280,7 +281,7 @@ def prepare_run(
     weights = recipe.class_weights
     if weights and weights != "balanced" and len(weights) != spec.classes:
         raise ValueError(
-            f"Expected a class weight for each of {spec.classes} classes. "
+            f"Expected a class weight for each of {counted(spec.classes, 'class')}. "
             f"Received: class_weights={weights}"
         )
     if len(data.train) < recipe.batch_size:

@@ -23,6 +23,7 @@ from keras_inception.spec.network import (
 from keras_inception.spec.variants import PAPER, PAPER_FLOOR
 from keras_inception.weights.onnx_graph import Graph, attribute, geometry, parse
 from keras_inception.weights.source import Arrays, Source, check_lrn
+from keras_inception.wording import counted
 
 
 def read(path: Path, spec: NetworkSpec | None = None) -> Arrays:
@@ -128,7 +129,9 @@ class _Walk:
         concat = self.graph.producer(tensor, "Concat", where=f"module {module.name}")
         branches = module.branches(1)  # the number of channels does not matter here
         if len(concat.input) != len(branches):
-            raise self._unlike(f"{len(branches)} branches in module {module.name}", concat)
+            raise self._unlike(
+                f"{counted(len(branches), 'branch')} in module {module.name}", concat
+            )
         inputs = {
             self._branch(output, branch, module)
             for output, branch in zip(concat.input, branches, strict=True)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_inception.wording import counted
 from tuning.engine.access import Access, chosen_secret
 from tuning.engine.leases import Cause, ProcessReport
 
@@ -191,7 +192,7 @@ class _Process:
             in_a_row = quick and cause is not Cause.OUTSIDE
             self._deaths[one] = self._deaths[one] + (one is cause) if in_a_row else 0
             if self._deaths[one] >= _MAX_DEATHS[one]:
-                raise self._error(f"died {self._deaths[one]} times in a row")
+                raise self._error(f"died {counted(self._deaths[one], 'time')} in a row")
 
     def _error(self, what: str) -> LaunchError:
         lines = self._log.read_text(errors="replace").strip().splitlines()

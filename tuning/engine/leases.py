@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from keras_inception.wording import counted
+
 LEASE_SECONDS = 120.0
 _PREFIX = "keras-inception-"
 
@@ -129,7 +131,7 @@ class Leases:
         how = "died by themselves, such as by a crash or out of memory,"
         if cause is Cause.UNKNOWN:
             how = "vanished or were killed for an unknown reason"
-        return f"{count} processes {how} while they ran this trial"
+        return f"{counted(count, 'process')} {how} while they ran this trial"
 
     def get_state(self) -> dict[str, Any]:
         """What oracle.json holds of it."""

@@ -27,7 +27,6 @@ from tuning.engine.pruning import STOPPED_EPOCH
 from tuning.engine.records import oracle_state, read_or_set_aside
 from tuning.engine.results import Bounds, check_point, check_results, check_space
 from tuning.engine.trial_files import TrialFiles
-from tuning.space import Value
 
 MAX_CONSECUTIVE_FAILURES = 8
 STOP: dict[str, Any] = {"status": TrialStatus.STOPPED, "values": None}
@@ -74,7 +73,7 @@ class SearchOracle(OracleHooks):
     def __init__(
         self,
         *,
-        network_of: Callable[[dict[str, Value]], str] | None = None,
+        network_of: Callable[[dict[str, Any]], str] | None = None,
         halving: Halving | None = None,
         finals: Finals | None = None,
         lease_seconds: float = LEASE_SECONDS,

@@ -23,6 +23,7 @@ from sklearn.inspection import permutation_importance
 from keras_inception.data.record import data_option, recorded_source
 from keras_inception.files import REPORT_FILE, SPEC_FILE, aside
 from keras_inception.reports.page import write_page
+from keras_inception.wording import counted
 from tuning.fidelity import FidelityChoice, load_choice
 from tuning.report.pictures import BEST, draw_pictures
 from tuning.run import write_best_spec
@@ -62,8 +63,8 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
     best = best_first(trials)
     if not best:
         raise ValueError(
-            f"Expected a completed trial. Received: {str(folder)!r} with {len(trials)} trials, "
-            f"none of them completed.{_last_reason(trials)}"
+            f"Expected a completed trial. Received: {str(folder)!r} with "
+            f"{counted(len(trials), 'trial')}, none of them completed.{_last_reason(trials)}"
         )
     write_best_spec(folder)
     _write_leaderboard(best, folder / LEADERBOARD_FILE)
@@ -140,9 +141,9 @@ def _write_page(
         "search.html",
         title=title,
         summary=(
-            f"{len(best)} trials completed, {len(failed)} failed. Best validation accuracy "
-            f"{best[0].accuracy:.2%} at {best[0].macs:,} multiply-adds, {best[0].params:,} "
-            "parameters."
+            f"{counted(len(best), 'trial')} completed, {len(failed)} failed. Best validation "
+            f"accuracy {best[0].accuracy:.2%} at {best[0].macs:,} multiply-adds, "
+            f"{best[0].params:,} parameters."
         ),
         proxy=_proxy_line(load_choice(folder), len(trials)),
         verdict=None if found is None else str(found),
@@ -258,7 +259,7 @@ def _stage_figures(best: Sequence[SearchedTrial]) -> list[go.Figure]:
                 for stage, values in by_stage.items()
             ]
         )
-        title = f"{name} by stage, in the best {len(best)} networks"
+        title = f"{name} by stage, in the best {counted(len(best), 'network')}"
         figures.append(_titled(figure, title, "", name))
     return figures
 
