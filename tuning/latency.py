@@ -2,46 +2,59 @@
 
 The time of a network is a sum over its layers: for each kind of layer a time a layer, a time a
 multiply-add and a time an element written, none negative, so that a wider network is never
-predicted faster. `latency_timing` fits the model to timings of real networks.
+predicted faster. `latency_fit` fits the model to timings of real networks.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from keras_inception.bounded import shown
 from keras_inception.cost.budget import Budget
 from keras_inception.cost.layers import NetworkCost
+from keras_inception.runtimes.timing import Conditions
 from keras_inception.spec.validation import (
+    Migrations,
     from_fields,
     is_finite,
     json_document,
-    require_integers,
+    object_of,
+    require_instance,
     require_numbers,
     unexpected,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+
+def _from_1(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 timed TensorFlow's graph on all cores, whose number it did not write."""
+    old = dict(data)
+    return old | {"conditions": {"batch_size": old.pop("batch_size", 1), "threads": None}}
+
+
+MIGRATIONS: Migrations = {1: _from_1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyModel:
-    """Milliseconds an image on one machine, in batches of one size.
+    """Milliseconds an image under the conditions of the timings.
 
     Attributes:
         coefficients: milliseconds of a network, and by kind of layer of a layer, of a million
             multiply-adds and of a million elements written.
-        batch_size: images in a batch.
         error: mean relative error for networks that it was not fitted to.
+        conditions: runtime, precision, batch size, threads and device of the timings.
     """
 
     coefficients: dict[str, float]
-    batch_size: int
     error: float
+    conditions: Conditions = Conditions()
 
     def __post_init__(self) -> None:
-        require_integers(self, "batch_size")
+        require_instance(self, "conditions", Conditions)
         require_numbers(self, "error", positive=False)
         numbers = self.coefficients.values() if isinstance(self.coefficients, dict) else [None]
         if not all(is_finite(number) and number >= 0 for number in numbers):
@@ -73,7 +86,12 @@ class LatencyModel:
         Raises:
             ValueError: not JSON, or of another shape.
         """
-        return from_fields(cls, json_document(text, "latency model", SCHEMA_VERSION))
+        return latency_model(json_document(text, "latency model", SCHEMA_VERSION, MIGRATIONS))
+
+
+def latency_model(data: Any) -> LatencyModel:
+    """Read a model from the JSON object of its fields."""
+    return from_fields(LatencyModel, data, conditions=object_of(Conditions))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +117,7 @@ class LatencyBudget:
 
     def __str__(self) -> str:
         others = f" and {self.budget}" if self.budget else ""
-        batch = self.model.batch_size
-        together = f" in batches of {batch}" if batch > 1 else ""
-        return f"{self.milliseconds:g} ms an image{together}{others}"
+        return f"{self.milliseconds:g} ms an image ({self.model.conditions}){others}"
 
     def admits(self, cost: NetworkCost) -> bool:
         """Whether the network is within every bound."""

@@ -1,107 +1,191 @@
-"""Time networks on this machine, and fit the model of a latency budget to them.
+"""Write networks of a search space as exports with random weights, and time them.
 
-The model is fitted to some networks and its error measured on others.
+They are timed here by `keras-inception time` in a process of its own, or copied to another machine.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
-import statistics
-import time
-from collections.abc import Callable, Sequence
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import scipy.optimize
-import tensorflow as tf
 
 from keras_inception.bounded import read_json
-from keras_inception.cost.budget import module_widths, with_module_widths
-from keras_inception.cost.layers import NetworkCost, network_cost
-from keras_inception.exporters.inference_graph import fold_batch_norm
-from keras_inception.exporters.saved_model import constant_function
+from keras_inception.cost.budget import Budget
+from keras_inception.cost.layers import network_cost
 from keras_inception.files import write_text
-from keras_inception.network.build import build_network
+from keras_inception.runtimes.timing import TABLE_FILE
 from keras_inception.spec.network import NetworkSpec
-from tuning.latency import LatencyModel, latency_features
+from tuning.latency import LatencyModel
+from tuning.latency_fit import Wanted, fit_table
+from tuning.space import Space
 
-# A quarter of the networks measures the model's error.
-_NETWORKS = 32
-_ROUNDS = 12
-_FACTORS = (0.25, 2.0)
+NETWORKS = 32
+# Multiply-adds of the timed networks, relative to those of the space's base.
+_FACTORS = (1 / 16, 4.0)
+_CALIBRATION_IMAGES = 4
 
 
-def fit_latency(
-    costs: Sequence[NetworkCost],
-    milliseconds: Sequence[float],
-    *,
-    held_out: int,
-    batch_size: int = 1,
-) -> LatencyModel:
-    """Fit a model to timed networks.
+def random_networks(space: Space, count: int = NETWORKS, seed: int = 0) -> list[NetworkSpec]:
+    """Networks of a space at random points, from 1/16 to 4 times the cost of its base.
 
     Args:
-        costs: of the networks, all of one form.
-        milliseconds: an image, of each.
-        held_out: the last ones, which are left out of the fit and measure its error.
-        batch_size: with which the times were taken.
+        space: its budget is not used.
+        count: how many.
+        seed: of the points and of the costs.
+    """
+    draw = random.Random(seed)
+    own = network_cost(space.base).total.macs
+    low, high = _FACTORS
+    while not _allows(space, int(own * low)):
+        low *= 2
+    found = []
+    for _ in range(count):
+        factor = math.exp(draw.uniform(math.log(low), math.log(max(low, high))))
+        within = _within(space, int(own * factor))
+        found.append(within.spec(within.random_point(draw)))
+    return found
+
+
+def _within(space: Space, macs: int) -> Space:
+    return replace(space, budget=Budget(macs=macs), min_budget_share=1.0)
+
+
+def _allows(space: Space, macs: int) -> bool:
+    try:
+        _within(space, macs)
+    except ValueError:
+        return False
+    return True
+
+
+def write_networks(
+    space: Space,
+    folder: Path,
+    wanted: Wanted = Wanted(),
+    *,
+    count: int = NETWORKS,
+    report: Callable[[str], None] = lambda words: None,
+) -> list[Path]:
+    """Write random networks of a space as exports with random weights, each beside its spec.
+
+    Args:
+        space: of `random_networks`.
+        folder: new or existing; network_00.json and so on are written into it.
+        wanted: runtime and precision of the exports; default saved_model and float32.
+        count: how many networks.
+        report: is given words for each network as it begins.
+
+    Returns:
+        The exports.
 
     Raises:
-        ValueError: no network to fit to or none held out.
+        MissingPackageError: an optional package is missing.
+        ValueError: a runtime that is not exported to, or a precision that it does not have.
     """
-    if not 0 < held_out < len(costs):
+    from keras_inception.exporters.formats import FILES, require_packages
+
+    kind = export_format(wanted)
+    require_packages(kind)
+    folder.mkdir(parents=True, exist_ok=True)
+    ending = FILES[kind].removeprefix("saved_").removeprefix("model")
+    paths = []
+    for number, spec in enumerate(random_networks(space, count)):
+        name = f"network_{number:02}"
+        report(f"writing {name}{ending} ({number + 1} of {count})")
+        write_text(folder / f"{name}.json", spec.to_json())
+        paths.append(folder / f"{name}{ending}")
+        _write_export(spec, paths[-1], kind)
+    return paths
+
+
+def export_format(wanted: Wanted) -> Any:
+    """The export of a runtime and precision.
+
+    Raises:
+        ValueError: there is none.
+    """
+    from keras_inception.exporters.formats import FORMATS, PRECISIONS
+
+    by_name = {(kind.partition("-")[0], PRECISIONS.get(kind, "float32")): kind for kind in FORMATS}
+    runtime, precision = wanted.runtime or "saved_model", wanted.precision or "float32"
+    if (runtime, precision) not in by_name:
+        have = ", ".join(" ".join(pair) for pair in by_name)
         raise ValueError(
-            f"Expected some of {len(costs)} networks to fit to and some to hold out. "
-            f"Received: held_out={held_out}"
+            f"Expected a runtime and a precision among {have}. Received: {runtime} {precision}"
         )
-    rows = [latency_features(cost) for cost in costs]
-    names = sorted({name for row in rows for name in row})
-    table = np.array([[row.get(name, 0.0) for name in names] for row in rows])
-    times = np.array(milliseconds)
-    fitted = len(rows) - held_out
-    # Relative errors count, so that small networks are not drowned by large ones.
-    scaled = table[:fitted] / times[:fitted, None]
-    scale = np.maximum(scaled.max(axis=0), 1e-12)
-    weights, _ = scipy.optimize.nnls(scaled / scale, np.ones(fitted))
-    coefficients = weights / scale
-    predicted = table[fitted:] @ coefficients
-    error = float(np.mean(np.abs(predicted / times[fitted:] - 1)))
-    return LatencyModel(
-        coefficients=dict(zip(names, coefficients.tolist(), strict=True)),
-        batch_size=batch_size,
-        error=error,
-    )
+    return by_name[runtime, precision]
+
+
+def _write_export(spec: NetworkSpec, path: Path, kind: Any) -> None:
+    import keras
+
+    from keras_inception.exporters.formats import write_format
+    from keras_inception.exporters.saved_model import write_saved_model
+    from keras_inception.network.build import build_network
+
+    keras.backend.clear_session()
+    model = build_network(spec)
+    shape = (_CALIBRATION_IMAGES, *spec.input_shape)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    if kind.startswith("saved_model"):
+        precision = "bfloat16" if kind.endswith("bfloat16") else "float32"
+        write_saved_model(model, path, samples=images, precision=precision)
+    else:
+        write_format(model, path, kind, calibration=images, keep_accuracy=False)
 
 
 def measure_latency_model(
-    spec: NetworkSpec, *, batch_size: int = 1, seed: int = 0, networks: int | None = None
+    space: Space,
+    wanted: Wanted = Wanted(),
+    *,
+    count: int = NETWORKS,
+    report: Callable[[str], None] = lambda words: None,
 ) -> LatencyModel:
-    """Time networks of the form of `spec` on this machine, and fit a model to them.
+    """Time networks of a space on this machine, and fit a model to them.
 
     Args:
-        spec: its widths are multiplied by random factors from 1/4 to 2.
-        batch_size: images in a batch.
-        seed: of the widths.
-        networks: number of networks to time; a quarter of them measures the error. None: 32.
-    """
-    count = networks or _NETWORKS
-    draw = random.Random(seed)
-    specs = [_random_widths(spec, draw) for _ in range(count)]
-    times = measure_latencies(specs, batch_size=batch_size)
-    costs = [network_cost(item) for item in specs]
-    return fit_latency(costs, times, held_out=max(1, count // 4), batch_size=batch_size)
-
-
-def load_or_measure(
-    file: str | os.PathLike[str], spec: NetworkSpec, *, batch_size: int = 1
-) -> LatencyModel:
-    """Load the model from a file; if there is none, measure it and write the file and its folder.
+        space, wanted, count, report: of `write_networks`.
 
     Raises:
-        ValueError: the file's model is of another batch size.
+        MissingPackageError: an optional package is missing.
+        ValueError: the networks cannot be written or timed.
+    """
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = write_networks(space, folder, wanted, count=count, report=report)
+        report(f"timing {count} networks")
+        _time(paths, wanted)
+        return fit_table(folder / TABLE_FILE, space.base, wanted)
+
+
+def _time(paths: list[Path], wanted: Wanted) -> None:
+    """Run `keras-inception time`: in a new process, since TensorFlow's threads are a process's."""
+    command = [sys.executable, "-m", "keras_inception", "time", *map(str, paths)]
+    for option, value in (("--batch-size", wanted.batch_size), ("--threads", wanted.threads)):
+        command += [] if value is None else [option, str(value)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise ValueError(f"The networks could not be timed. {lines[-1]}")
+
+
+def load_or_fit(
+    file: str | os.PathLike[str], wanted: Wanted, fit: Callable[[], LatencyModel]
+) -> LatencyModel:
+    """Load the model from a file; if there is none, fit it and write the file and its folder.
+
+    Raises:
+        ValueError: the file's model is for other conditions, or `fit` failed.
     """
     file = Path(file)
     if file.exists():
@@ -109,44 +193,13 @@ def load_or_measure(
             loaded = LatencyModel.from_json(json.dumps(read_json(file, "latency model")))
         except ValueError as error:
             raise ValueError(f"{error} In {str(file)!r}.") from error
-        if loaded.batch_size != batch_size:
+        if not wanted.admits(loaded.conditions):
             raise ValueError(
-                f"Expected a batch of {loaded.batch_size}, with which the times in {str(file)!r} "
-                f"were taken, or another folder. Received: {batch_size}"
+                f"Expected {loaded.conditions}, under which the times in {str(file)!r} were taken, "
+                f"or another folder. Received: {wanted}"
             )
         return loaded
-    model = measure_latency_model(spec, batch_size=batch_size)
+    model = fit()
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, model.to_json())
     return model
-
-
-def measure_latencies(specs: Sequence[NetworkSpec], *, batch_size: int = 1) -> list[float]:
-    """Milliseconds an image of each network in graph mode: medians of interleaved rounds.
-
-    Batch normalization is folded into the convolutions, as in what is served.
-    """
-    runs = [_runner(spec, batch_size) for spec in specs]
-    times: list[list[float]] = [[] for _ in runs]
-    for _ in range(_ROUNDS):
-        for run, own in zip(runs, times, strict=True):
-            started = time.perf_counter()
-            run()
-            own.append((time.perf_counter() - started) * 1e3 / batch_size)
-    return [statistics.median(own) for own in times]
-
-
-def _runner(spec: NetworkSpec, batch_size: int) -> Callable[[], Any]:
-    # TensorFlow warns of many tracings when it is called for many networks.
-    graph = constant_function(fold_batch_norm(build_network(spec))).get_concrete_function()
-    images = tf.random.stateless_uniform((batch_size, *spec.input_shape), seed=(0, 0))
-    return lambda: graph(images).numpy()
-
-
-def _random_widths(spec: NetworkSpec, draw: random.Random) -> NetworkSpec:
-    common = draw.uniform(*_FACTORS)
-    widths = {
-        name: max(1, round(width * common * draw.uniform(*_FACTORS) ** 0.5))
-        for name, width in module_widths(spec).items()
-    }
-    return with_module_widths(spec, widths)

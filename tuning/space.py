@@ -34,7 +34,8 @@ from keras_inception.spec.validation import (
     require_tuple,
     tuple_of,
 )
-from tuning.latency import LatencyBudget, LatencyModel
+from tuning.latency import MIGRATIONS as LATENCY_MIGRATIONS
+from tuning.latency import LatencyBudget, latency_model
 from tuning.projection import (
     Value,
     Values,
@@ -48,7 +49,7 @@ from tuning.projection import (
     without_removed,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # Largest ratio of each kind of hyperparameter; the smallest is its inverse.
 WIDTH_RANGE = 2.0
 REDUCE_RANGE = 2.0
@@ -72,7 +73,14 @@ def _from_2(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"pools": False}
 
 
-MIGRATIONS: Migrations = {1: _from_1, 2: _from_2}
+def _from_3(data: dict[str, Any]) -> dict[str, Any]:
+    budget = data.get("budget")
+    if not isinstance(budget, dict) or not isinstance(budget.get("model"), dict):
+        return data
+    return data | {"budget": budget | {"model": LATENCY_MIGRATIONS[1](budget["model"])}}
+
+
+MIGRATIONS: Migrations = {1: _from_1, 2: _from_2, 3: _from_3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,8 +339,8 @@ def _base_from(data: Any) -> NetworkSpec:
 
 def _budget_from(data: Any) -> NetworkBound:
     if isinstance(data, dict) and "model" in data:
-        model, budget = object_of(LatencyModel), optional(object_of(Budget))
-        return from_fields(LatencyBudget, data, model=model, budget=budget)
+        budget = optional(object_of(Budget))
+        return from_fields(LatencyBudget, data, model=latency_model, budget=budget)
     return from_fields(Budget, data)
 
 

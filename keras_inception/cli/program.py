@@ -39,6 +39,7 @@ _COMMANDS = {
     "evaluate": _Listed("Print the accuracy of one or several models.", "evaluate", "evaluate"),
     "predict": _Listed("Print the most probable labels of images.", "predict", "predict"),
     "export": _Listed("Write a model in formats that serve it.", "export", "export"),
+    "time": _Listed("Write the milliseconds of exported networks.", "timing", "time"),
     "serve": _Listed("Serve a model: a page, and POST /predict.", "serve", "serve"),
     "design": _Listed("Propose widths from what a trained network measures.", "design", "design"),
     "tune": _Listed("Search the widths of a network within a budget.", "tune", "tune"),

@@ -97,14 +97,70 @@ class BudgetOptions:
     budget_ms: Annotated[
         float | None,
         typer.Option(
-            help="Most milliseconds an image, by a model that is fitted on this machine first; "
-            "default no limit."
+            help="Most milliseconds an image, by a model that is first fitted to timings of "
+            "networks of the space; default no limit."
+        ),
+    ] = None
+    budget_runtime: Annotated[
+        str | None,
+        typer.Option(
+            help="Runtime of --budget-ms, whose exports are timed on this machine: saved_model "
+            "(default), onnx, openvino or litert."
+        ),
+    ] = None
+    budget_precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Precision of --budget-ms: float32 (default), bfloat16 (saved_model, openvino), "
+            "float16 (litert) or int8 (onnx, openvino, litert)."
         ),
     ] = None
     budget_batch_size: Annotated[
         int | None,
         typer.Option(min=1, help="Images in a batch for --budget-ms; default 1."),
     ] = None
+    budget_threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads for --budget-ms; default one for each core."),
+    ] = None
+    budget_timings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Timings made elsewhere for --budget-ms: the table of `keras-inception time`, or "
+            "a folder of what LiteRT's benchmark_model wrote. Default this machine is timed."
+        ),
+    ] = None
+    timing_networks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write 32 networks of the space to this folder, as exports to time elsewhere, "
+            "and end; default the search runs."
+        ),
+    ] = None
+
+    def check(self, *, joins: bool) -> None:
+        """Refuse options of a time without one, and times of another machine's search.
+
+        Raises:
+            ValueError: there are some.
+        """
+        if joins and self.budget_ms:
+            raise ValueError(
+                "Expected --budget-ms on one machine, whose times it means. Received: --join too"
+            )
+        exported = {"runtime": self.budget_runtime, "precision": self.budget_precision}
+        timed = {
+            "batch-size": self.budget_batch_size,
+            "threads": self.budget_threads,
+            "timings": self.budget_timings,
+        }
+        alone = timed if self.timing_networks else exported | timed
+        for name, value in alone.items():
+            if value is not None and self.budget_ms is None:
+                raise ValueError(
+                    f"Expected --budget-ms with --budget-{name}, which says how it is measured. "
+                    f"Received: --budget-{name} {value} alone"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,15 +331,7 @@ def check_options(
         require_choice("--pruning", search.pruning, PRUNINGS)
     if space.second_objective is not None:
         require_choice("--second-objective", space.second_objective, SECOND_OBJECTIVES)
-    if processes.join and budget.budget_ms:
-        raise ValueError(
-            "Expected --budget-ms on one machine, whose times it means. Received: --join too"
-        )
-    if budget.budget_batch_size and not budget.budget_ms:
-        raise ValueError(
-            "Expected --budget-ms with --budget-batch-size, the batch in which it is measured. "
-            f"Received: --budget-batch-size {budget.budget_batch_size} alone"
-        )
+    budget.check(joins=bool(processes.join))
     if search.measure_proxy and (
         search.halving_epochs or training.resolution or training.data_fraction < 1 or processes.join
     ):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_inception.cli.choices import chosen_budget
-from keras_inception.cli.common import console
 from keras_inception.cli.data import fitted_spec
+from keras_inception.cli.tune_latency import chosen_bound
 from keras_inception.cli.tune_options import BudgetOptions, SpaceOptions
-from keras_inception.cost.budget import Budget, NetworkBound
+from keras_inception.cost.budget import NetworkBound
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import SMALL
 
@@ -39,14 +38,22 @@ def chosen_space(
     Raises:
         ValueError: values that the space refuses, or neither network nor images of one size.
     """
-    from tuning.base import base_network, base_with_room, usual_divisor
-    from tuning.space import Space
+    from tuning.base import base_network, base_with_room
 
     base = base_network(_input_shape(spec or SMALL, data, input_size), len(data.class_names), spec)
-    bound = _budget(base, folder, budget)
     divisor = options.width_divisor
+    bound = chosen_bound(base, folder, budget, lambda own: _space(base, own, divisor, options))
     if spec is None:
         base, divisor = base_with_room(base, bound, divisor)
+    return _space(base, bound, divisor, options)
+
+
+def _space(
+    base: NetworkSpec, bound: NetworkBound, divisor: int | None, options: SpaceOptions
+) -> Space:
+    from tuning.base import usual_divisor
+    from tuning.space import Space
+
     return Space(
         base=base,
         budget=bound,
@@ -68,23 +75,3 @@ def _input_shape(
             "Expected a network or images of one size. Received: neither. Use --input-size."
         )
     return height, width, channels
-
-
-def _budget(base: NetworkSpec, folder: Path, options: BudgetOptions) -> NetworkBound:
-    """The bounds that were asked for; none: the network's own multiply-adds."""
-    macs, params = options.budget_macs, options.budget_params
-    if options.budget_ms is None:
-        return chosen_budget(base, macs, params)
-    from tuning.latency import LatencyBudget
-    from tuning.latency_timing import load_or_measure
-    from tuning.plan import LATENCY_FILE
-
-    file = folder / LATENCY_FILE
-    new = not file.exists()
-    if new:
-        console.print("Timing networks of this form on this machine ...")
-    model = load_or_measure(file, base, batch_size=options.budget_batch_size or 1)
-    if new:
-        console.print(f"Mean error of the fitted model on networks left out: {model.error:.1%}.")
-    others = Budget(macs=macs, params=params) if macs or params else None
-    return LatencyBudget(milliseconds=options.budget_ms, model=model, budget=others)

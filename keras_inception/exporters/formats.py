@@ -20,8 +20,8 @@ from keras_inception.exporters.int8 import quantize_onnx, quantize_openvino
 from keras_inception.exporters.saved_model import constant_function
 from keras_inception.packages import require_package
 from keras_inception.quiet import level_kept, quiet_tensorflow
+from keras_inception.runtimes.exported import OPENVINO_PRECISION
 from keras_inception.runtimes.keras_model import image_shape, network_input
-from keras_inception.runtimes.load import OPENVINO_PRECISION
 
 Format = Literal[
     "saved_model",
@@ -85,7 +85,14 @@ def require_packages(kind: Format) -> None:
 
 
 @level_kept()
-def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: np.ndarray) -> None:
+def write_format(
+    model: keras.Model,
+    path: Path,
+    kind: Format,
+    *,
+    calibration: np.ndarray,
+    keep_accuracy: bool = True,
+) -> None:
     """Write one of the formats other than SavedModel.
 
     Args:
@@ -93,6 +100,8 @@ def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: n
         path: the file to write.
         kind: the format.
         calibration: uint8 N x h x w x C images that give int8 the ranges of activations.
+        keep_accuracy: leave layers of int8 in float32 where the first class changes too often;
+            False for networks that are only timed, whose weights and images are random.
     """
     _forget_eager_tables()
     function = _scoring_function(model)
@@ -102,13 +111,15 @@ def write_format(model: keras.Model, path: Path, kind: Format, *, calibration: n
         with TemporaryDirectory() as folder:
             exact = Path(folder, "exact.onnx")
             _write_onnx(function, exact)
-            quantize_onnx(exact, path, calibration.astype(np.float32))
+            quantize_onnx(exact, path, calibration.astype(np.float32), keep_accuracy=keep_accuracy)
     elif kind in ("openvino", "openvino-bfloat16", "openvino-int8"):
         import openvino
 
         converted = openvino.convert_model(function.get_concrete_function())
         if kind == "openvino-int8":
-            converted = quantize_openvino(converted, calibration.astype(np.float32))
+            converted = quantize_openvino(
+                converted, calibration.astype(np.float32), keep_accuracy=keep_accuracy
+            )
         converted.inputs[0].set_names({"pixels"})
         converted.outputs[0].set_names({"scores"})
         converted.set_rt_info("bf16" if kind == "openvino-bfloat16" else "f32", OPENVINO_PRECISION)

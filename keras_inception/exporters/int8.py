@@ -28,16 +28,22 @@ _RANKING_IMAGES = 50
 _MOST_IN_FLOAT = 0.5
 
 
-def quantize_onnx(source: Path, path: Path, calibration: np.ndarray) -> None:
+def quantize_onnx(
+    source: Path, path: Path, calibration: np.ndarray, *, keep_accuracy: bool = True
+) -> None:
     """Write an int8 ONNX file beside a float32 one.
 
     Args:
         source: a float32 file of this package.
         path: of the int8 file.
         calibration: float32 N x h x w x C in [0, 255].
+        keep_accuracy: leave layers in float32 where the first class changes too often.
     """
     import onnx
 
+    if not keep_accuracy:
+        _write_onnx(source, path, calibration, exclude=())
+        return
     layers = [node.name for node in onnx.load(source).graph.node if node.op_type in _QUANTIZED]
     expected = _first_classes(source, calibration)
     _write_onnx(source, path, calibration, exclude=())
@@ -120,12 +126,13 @@ def _tensors(path: Path, names: Sequence[str], images: np.ndarray) -> dict[str, 
     return dict(zip(found, session.run(found, {"pixels": images}), strict=True))
 
 
-def quantize_openvino(model: Any, calibration: np.ndarray) -> Any:
+def quantize_openvino(model: Any, calibration: np.ndarray, *, keep_accuracy: bool = True) -> Any:
     """Return an OpenVINO model in int8.
 
     Args:
         model: an `openvino.Model` of this package, in float32.
         calibration: float32 N x h x w x C in [0, 255].
+        keep_accuracy: leave layers in float32 where the first class changes too often.
     """
     import nncf
     import openvino
@@ -141,6 +148,8 @@ def quantize_openvino(model: Any, calibration: np.ndarray) -> Any:
     options = {"preset": nncf.QuantizationPreset.MIXED, "subset_size": len(images)}
     with _quiet():
         found = nncf.quantize(model, nncf.Dataset(images), **options)
+        if not keep_accuracy:
+            return found
         quantized = openvino.compile_model(found, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         if same_first(quantized, images) >= _LEAST:
             return found

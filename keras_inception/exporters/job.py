@@ -45,7 +45,8 @@ from keras_inception.files import (
 from keras_inception.network.nested import flat_classifier
 from keras_inception.packages import MissingPackageError
 from keras_inception.runtimes.description import CARD_FILE, describe_documents, model_card
-from keras_inception.runtimes.keras_model import Scores, image_shape, load_keras, network_input
+from keras_inception.runtimes.exported import Scores
+from keras_inception.runtimes.keras_model import image_shape, load_keras, network_input
 from keras_inception.runtimes.load import load_network
 
 _TIMED_CALLS = 15

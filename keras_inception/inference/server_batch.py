@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from keras_inception.runtimes.keras_model import Scores
+from keras_inception.runtimes.exported import Scores
 
 T = TypeVar("T")
 MOST_IN_A_CALL = 16

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ import numpy as np
 from keras_inception.files import keras_file
 from keras_inception.images.conventions import model_preprocessing, preprocess_input
 from keras_inception.network.nested import flat_classifier
+from keras_inception.runtimes.exported import Scores
 from keras_inception.weights.keras_file import check_model
-
-Scores = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)

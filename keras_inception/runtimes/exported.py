@@ -1,0 +1,161 @@
+"""Open an exported network: a SavedModel of this package, LiteRT, ONNX or OpenVINO.
+
+Imports the runtime alone, and no Keras, so that it works on a board which has nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_inception.packages import require_package
+from keras_inception.quiet import quiet_tensorflow
+
+Scores = Callable[[np.ndarray], np.ndarray]
+# Scores, and (height, width, channels) of the pixels.
+Opened = tuple[Scores, tuple[Any, ...]]
+
+# Key of an OpenVINO file's runtime information: the compute precision, "f32" or "bf16".
+OPENVINO_PRECISION = ["keras_inception", "inference_precision"]
+_PACKAGES = {
+    "saved_model": "tensorflow",
+    "litert": "ai_edge_litert",
+    "onnx": "onnxruntime",
+    "openvino": "openvino",
+}
+_RUNTIMES = {".tflite": "litert", ".onnx": "onnx", ".xml": "openvino"}
+
+
+def runtime_of(path: Path) -> str | None:
+    """The runtime of an exported network; None: it is none."""
+    if path.is_dir():
+        return "saved_model" if (path / "saved_model.pb").is_file() else None
+    return _RUNTIMES.get(path.suffix) if path.is_file() else None
+
+
+def open_exported(path: Path, *, threads: int | None = None) -> Opened:
+    """Open an exported network.
+
+    Args:
+        path: a SavedModel's folder, or a .tflite, .onnx or .xml file.
+        threads: of the runtime; None: its own choice, LiteRT's is all cores.
+
+    Returns:
+        Its scores, float32 pixels in [0, 255], N x h x w x C -> float32 N x classes, and the
+        shape (h, w, C) of an image.
+
+    Raises:
+        MissingPackageError: its runtime is not installed.
+        ValueError: no exported network, a damaged one, or `threads` of a TensorFlow that runs.
+    """
+    runtime = runtime_of(path)
+    if runtime is None:
+        raise ValueError(
+            "Expected an exported network: a SavedModel's folder, or a .tflite, .onnx or .xml "
+            f"(OpenVINO) file of `keras-inception export`. Received: {str(path)!r}"
+        )
+    require_package(_PACKAGES[runtime])
+    if runtime == "saved_model" and threads is not None:
+        _limit_tensorflow(threads)
+    try:
+        return _OPENERS[runtime](path, threads)
+    except Exception as error:  # each runtime has its own for a damaged file
+        raise ValueError(
+            f"Expected a whole model, as `keras-inception export` writes it. Received: "
+            f"{str(path)!r} ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _limit_tensorflow(threads: int) -> None:
+    """TensorFlow's threads are those of the process, set before it begins to compute."""
+    with quiet_tensorflow():
+        import tensorflow as tf
+
+    if tf.config.threading.get_intra_op_parallelism_threads() == threads:
+        return
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    except RuntimeError as error:
+        raise ValueError(
+            "Expected no threads for a TensorFlow that computes already. "
+            f"Received: threads={threads}. Open SavedModels of other threads in a new process."
+        ) from error
+
+
+def _saved_model(path: Path, _: int | None) -> Opened:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    serve = loaded.signatures.get("images")
+    if serve is None:
+        raise ValueError(
+            "Expected a SavedModel with the signature `images`, as export writes it. Received: "
+            f"{str(path)!r} with {sorted(loaded.signatures)}"
+        )
+    shape = serve.structured_input_signature[1]["pixels"].shape[1:]
+
+    def scores(pixels: np.ndarray) -> np.ndarray:
+        return serve(pixels=tf.constant(pixels, tf.float32))["scores"].numpy()
+
+    scores.loaded = loaded  # type: ignore[attr-defined] # a signature does not keep its tables
+    return scores, tuple(shape)
+
+
+def _litert(path: Path, threads: int | None) -> Opened:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with quiet_tensorflow():
+        interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())  # with XNNPACK
+        interpreter.allocate_tensors()
+    source = interpreter.get_input_details()[0]["index"]
+    target = interpreter.get_output_details()[0]["index"]
+    shape = tuple(int(size) for size in interpreter.get_input_details()[0]["shape"])
+
+    def scores(pixels: np.ndarray) -> np.ndarray:
+        if tuple(interpreter.get_input_details()[0]["shape"]) != pixels.shape:
+            interpreter.resize_tensor_input(source, pixels.shape)
+            interpreter.allocate_tensors()
+        interpreter.set_tensor(source, pixels)
+        interpreter.invoke()
+        return interpreter.get_tensor(target)
+
+    return scores, shape[1:]
+
+
+def _onnx(path: Path, threads: int | None) -> Opened:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0  # 0: its own choice
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    source = session.get_inputs()[0]
+    return lambda pixels: session.run(None, {source.name: pixels})[0], tuple(source.shape[1:])
+
+
+def _openvino(path: Path, threads: int | None) -> Opened:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    # OpenVINO would take bfloat16 by itself where the CPU has it.
+    known = model.has_rt_info(OPENVINO_PRECISION)
+    precision = model.get_rt_info(OPENVINO_PRECISION).astype(str) if known else "f32"
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision}
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = core.compile_model(model, "CPU", settings)
+    shape = tuple(dim.get_length() for dim in list(compiled.input(0).get_partial_shape())[1:])
+    return lambda pixels: np.array(compiled(pixels)[0]), shape
+
+
+_OPENERS: dict[str, Callable[[Path, int | None], Opened]] = {
+    "saved_model": _saved_model,
+    "litert": _litert,
+    "onnx": _onnx,
+    "openvino": _openvino,
+}
