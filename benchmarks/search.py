@@ -59,10 +59,12 @@ from tuning import (
     SearchPlan,
     Space,
     TrialResult,
+    Wanted,
     best_spec,
     claim,
     hold_out,
-    load_or_measure,
+    load_or_fit,
+    measure_latency_model,
     subset,
     train_candidate,
     write_report,
@@ -223,7 +225,11 @@ def budget_of(arm: Arm, have: Setting, folder: Path) -> NetworkBound:
     """Return the setting's multiply-adds, or a latency budget measured on this machine."""
     if arm.milliseconds is None:
         return have.budget
-    model = load_or_measure(folder / "latency.json", arm.base, batch_size=TIMED_BATCH)
+    wanted = Wanted(runtime="saved_model", precision="float32", batch_size=TIMED_BATCH)
+    space = Space(base=arm.base, budget=have.budget, width_divisor=4, kernels=arm.kernels)
+    model = load_or_fit(
+        folder / "latency.json", wanted, lambda: measure_latency_model(space, wanted)
+    )
     print(f"The latency model is off by {model.error:.1%} on held-out networks.", flush=True)
     return LatencyBudget(milliseconds=arm.milliseconds, model=model)
 

@@ -16,6 +16,7 @@ import pytest
 from test_tuning_report import folder as searched
 
 from keras_inception.data.record import recorded_fingerprint, recorded_source
+from keras_inception.runtimes.timing import Conditions
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import QUICK, Recipe
 from keras_inception.spec.variants import NANO
@@ -196,7 +197,7 @@ def test_every_value_of_the_files_beside_a_search(tmp_path):
     file = tmp_path / "fidelity.json"
     file.write_text(json.dumps({"trainings": {}, "choice": choice}))
     assert assert_told(file, lambda: load_choice(tmp_path)) > 20
-    model = LatencyModel(coefficients={"network": 1.0}, batch_size=1, error=0.1)
+    model = LatencyModel(coefficients={"network": 1.0}, error=0.1, conditions=Conditions())
     file = tmp_path / "latency.json"
     file.write_text(model.to_json())
     assert assert_told(file, lambda: LatencyModel.from_json(file.read_text())) > 50

@@ -13,11 +13,14 @@ from test_cli import assert_mistake, run
 from test_tuning_search import pretended
 
 from keras_inception.cost.layers import network_cost
+from keras_inception.runtimes.timing import Conditions
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import NANO
 from keras_inception.training.progress import TrainingDivergedError
 from tuning.candidate import TrialResult
 from tuning.latency import LatencyModel
+from tuning.latency_fit import Wanted
+from tuning.space import Space
 
 QUICK = (
     "tune",
@@ -177,13 +180,14 @@ def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.M
     macs = network_cost(NANO).total.macs
     measured = []
 
-    def measure(base: NetworkSpec, *, batch_size: int) -> LatencyModel:
-        measured.append(batch_size)
-        kinds = {layer.kind for layer in network_cost(base).layers}
+    def measure(space: Space, wanted: Wanted) -> LatencyModel:
+        measured.append(wanted.batch_size)
+        kinds = {layer.kind for layer in network_cost(space.base).layers}
         parts = ("layer", "million multiply-adds", "million elements")
         weights = {f"{kind}: {part}": 0.0 for kind in kinds for part in parts}
         weights |= {"network": 0.0} | {f"{kind}: {parts[1]}": 2e6 / macs for kind in kinds}
-        return LatencyModel(coefficients=weights, batch_size=batch_size, error=0.05)
+        conditions = Conditions(batch_size=wanted.batch_size or 0, threads=2)
+        return LatencyModel(coefficients=weights, error=0.05, conditions=conditions)
 
     trained: list[NetworkSpec] = []
 
@@ -202,12 +206,13 @@ def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.M
         assert 0.65 * macs < network_cost(spec).total.macs <= 0.7 * macs
     batched = ("--budget-batch-size", 64)
     assert_mistake(
-        run(*QUICK, tmp_path / "search", "--budget-ms", 1.4, *batched), "Expected a batch of 1, "
+        run(*QUICK, tmp_path / "search", "--budget-ms", 1.4, *batched),
+        "Expected saved_model float32, batch 1, 2 threads, ",
     )
     other = tmp_path / "other"
     assert_mistake(
         run(*QUICK, other, "--budget-ms", 0.05, *batched),
-        "Received: 0.05 ms an image in batches of 64.",
+        "Received: 0.05 ms an image (saved_model float32, batch 64, 2 threads).",
     )
     assert measured == [1, 64]
     assert_mistake(run(*QUICK, other, *batched), "Received: --budget-batch-size 64 alone")

@@ -1,25 +1,22 @@
 """Latency budgets: the model fits the measured times, and admitted networks are fast enough."""
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import keras
 import pytest
-import tensorflow as tf
 
 from keras_inception.cost.budget import Budget, fit_to_budget
 from keras_inception.cost.layers import NetworkCost, network_cost
+from keras_inception.runtimes.timing import Conditions
 from keras_inception.spec.variants import SMALL
 from tuning.latency import LatencyBudget, LatencyModel
-from tuning.latency_timing import (
-    fit_latency,
-    load_or_measure,
-    measure_latencies,
-    measure_latency_model,
-)
+from tuning.latency_fit import Wanted, fit_latency
+from tuning.latency_timing import load_or_fit
 from tuning.space import Space
+
+HERE = Conditions(runtime="saved_model", threads=2)
 
 
 def made_up(cost: NetworkCost) -> float:
@@ -48,7 +45,7 @@ def networks(count: int) -> list[NetworkCost]:
 
 def test_the_fit_predicts_held_out_networks() -> None:
     costs = networks(24)
-    model = fit_latency(costs, [made_up(cost) for cost in costs], held_out=6)
+    model = fit_latency(costs, [made_up(cost) for cost in costs], held_out=6, conditions=HERE)
     assert model.error < 0.01
     other = network_cost(SMALL)
     assert model.milliseconds(other) == pytest.approx(made_up(other), rel=0.02)
@@ -60,12 +57,14 @@ def test_the_error_is_that_of_the_held_out_networks() -> None:
     costs = networks(12)
     times = [made_up(cost) for cost in costs]
     times[-2:] = [2 * value for value in times[-2:]]
-    assert fit_latency(costs, times, held_out=2).error == pytest.approx(0.5, abs=0.02)
+    assert fit_latency(costs, times, held_out=2, conditions=HERE).error == pytest.approx(
+        0.5, abs=0.02
+    )
 
 
 def test_candidates_keep_a_latency_budget() -> None:
     costs = networks(24)
-    model = fit_latency(costs, [made_up(cost) for cost in costs], held_out=6)
+    model = fit_latency(costs, [made_up(cost) for cost in costs], held_out=6, conditions=HERE)
     bound = LatencyBudget(milliseconds=0.9, model=model)
     space = Space(base=SMALL, budget=bound, width_divisor=4)
     for values in ({}, {"stage_4/width": 1.0}, {"stage_3/odds_3x3": -2.0}):
@@ -84,8 +83,8 @@ def test_candidates_keep_a_latency_budget() -> None:
 def test_refusals() -> None:
     costs = networks(3)
     with pytest.raises(ValueError, match="Received: held_out=3"):
-        fit_latency(costs, [1.0] * 3, held_out=3)
-    model = fit_latency(costs, [1.0] * 3, held_out=1)
+        fit_latency(costs, [1.0] * 3, held_out=3, conditions=HERE)
+    model = fit_latency(costs, [1.0] * 3, held_out=1, conditions=HERE)
     with pytest.raises(ValueError, match="Received: milliseconds=0"):
         LatencyBudget(milliseconds=0, model=model)
     unknown = replace(model, coefficients={"network": 1.0})
@@ -93,47 +92,29 @@ def test_refusals() -> None:
         unknown.milliseconds(costs[0])
 
 
-def test_a_resumed_search_keeps_its_latency_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measured = fit_latency(networks(12), [1.0] * 12, held_out=4, batch_size=64)
-    asked: list[int] = []
-
-    def measure(spec: object, *, batch_size: int) -> LatencyModel:
-        asked.append(batch_size)
-        return measured
-
-    monkeypatch.setattr("tuning.latency_timing.measure_latency_model", measure)
+def test_a_resumed_search_keeps_its_latency_model(tmp_path: Path) -> None:
+    conditions = replace(HERE, batch_size=64)
+    fitted = fit_latency(networks(12), [1.0] * 12, held_out=4, conditions=conditions)
+    fits = iter([fitted])  # one fit alone
     file = tmp_path / "new" / "latency.json"
     for _ in range(2):
-        assert load_or_measure(file, SMALL, batch_size=64) == measured
-    assert asked == [64]
-    with pytest.raises(ValueError, match=r"Expected a batch of 64, .* Received: 1$"):
-        load_or_measure(file, SMALL)
+        assert load_or_fit(file, Wanted(batch_size=64), lambda: next(fits)) == fitted
+    with pytest.raises(ValueError, match=r"Expected saved_model float32, batch 64, .*: batch_size"):
+        load_or_fit(file, Wanted(batch_size=1), lambda: next(fits))
 
 
-def test_timed_networks_have_folded_batch_normalization(monkeypatch: pytest.MonkeyPatch) -> None:
-    timed: list[keras.Model] = []
-
-    def function(model: keras.Model) -> Any:
-        timed.append(model)
-        return tf.function(lambda images: images, [tf.TensorSpec((None, *SMALL.input_shape))])
-
-    monkeypatch.setattr("tuning.latency_timing.constant_function", function)
-    measure_latencies([SMALL])
-    kinds = {type(layer) for layer in timed[0].layers}
-    assert keras.layers.Conv2D in kinds
-    assert keras.layers.BatchNormalization not in kinds
-
-
-@pytest.mark.slow
-def test_the_model_against_real_timings() -> None:
-    """Fitted on this machine: within a quarter on held-out networks, and a network of half the size
-    is predicted to be faster."""
-    model = measure_latency_model(SMALL, batch_size=16)
-    assert model.error < 0.25
-    half = Space(base=SMALL, budget=Budget(macs=6_000_000), width_divisor=4).spec({})
-    real = measure_latencies([SMALL, half], batch_size=16)
-    predicted = [model.milliseconds(network_cost(spec)) for spec in (SMALL, half)]
-    assert real[0] > real[1]
-    assert predicted[0] > predicted[1]
+def test_files_of_version_1_timed_tensorflow_alone() -> None:
+    """As version 1 wrote a model, and a search's space with it (its own version 3)."""
+    old = {"schema_version": 1, "coefficients": {"network": 1.0}, "batch_size": 64, "error": 0.1}
+    model = LatencyModel.from_json(json.dumps(old))
+    expected = Conditions(runtime="saved_model", precision="float32", batch_size=64, threads=None)
+    assert model.conditions == expected
+    space = json.loads(Space(base=SMALL, budget=Budget(macs=8_000_000)).to_json())
+    del old["schema_version"]
+    names = [f"{layer.kind}: million multiply-adds" for layer in network_cost(SMALL).layers]
+    parts = [name.replace("multiply-adds", "elements") for name in names]
+    kinds = [name.replace("million multiply-adds", "layer") for name in names]
+    old["coefficients"] = dict.fromkeys(["network", *parts, *kinds], 0.0) | dict.fromkeys(names, 1)
+    budget = {"milliseconds": 8.0, "model": old, "budget": None}
+    document = space | {"schema_version": 3, "budget": budget}
+    assert Space.from_json(json.dumps(document)).budget.model.conditions == expected

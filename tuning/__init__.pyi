@@ -8,8 +8,11 @@ from .candidate import train_candidate as train_candidate
 from .hypermodel import InceptionHyperModel as InceptionHyperModel
 from .latency import LatencyBudget as LatencyBudget
 from .latency import LatencyModel as LatencyModel
-from .latency_timing import load_or_measure as load_or_measure
+from .latency_fit import Wanted as Wanted
+from .latency_fit import fit_table as fit_table
+from .latency_timing import load_or_fit as load_or_fit
 from .latency_timing import measure_latency_model as measure_latency_model
+from .latency_timing import write_networks as write_networks
 from .plan import SearchPlan as SearchPlan
 from .report.page import write_report as write_report
 from .run import NetworkTuner as NetworkTuner

@@ -51,7 +51,7 @@ class LatencyModel:
 
     coefficients: dict[str, float]
     error: float
-    conditions: Conditions = Conditions()
+    conditions: Conditions
 
     def __post_init__(self) -> None:
         require_instance(self, "conditions", Conditions)

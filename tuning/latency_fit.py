@@ -62,7 +62,7 @@ def fit_latency(
     milliseconds: Sequence[float],
     *,
     held_out: int,
-    conditions: Conditions | None = None,
+    conditions: Conditions,
 ) -> LatencyModel:
     """Fit a model to timed networks.
 
@@ -95,11 +95,11 @@ def fit_latency(
     return LatencyModel(
         coefficients=dict(zip(names, coefficients.tolist(), strict=True)),
         error=error,
-        conditions=conditions or Conditions(),
+        conditions=conditions,
     )
 
 
-def fit_table(path: Path, base: NetworkSpec, wanted: Wanted = Wanted()) -> LatencyModel:
+def fit_table(path: Path, base: NetworkSpec, wanted: Wanted) -> LatencyModel:
     """Fit a model to a table of timings.
 
     Args:

@@ -71,7 +71,7 @@ def _allows(space: Space, macs: int) -> bool:
 def write_networks(
     space: Space,
     folder: Path,
-    wanted: Wanted = Wanted(),
+    wanted: Wanted,
     *,
     count: int = NETWORKS,
     report: Callable[[str], None] = lambda words: None,
@@ -135,18 +135,20 @@ def _write_export(spec: NetworkSpec, path: Path, kind: Any) -> None:
 
     keras.backend.clear_session()
     model = build_network(spec)
-    shape = (_CALIBRATION_IMAGES, *spec.input_shape)
-    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    if kind.startswith("saved_model"):
-        precision = "bfloat16" if kind.endswith("bfloat16") else "float32"
-        write_saved_model(model, path, samples=images, precision=precision)
+    height, width, channels = spec.input_shape
+    size = (_CALIBRATION_IMAGES, height or 1, width or 1, channels)
+    images = np.random.default_rng(0).integers(0, 256, size).astype(np.uint8)
+    if kind == "saved_model":
+        write_saved_model(model, path, samples=images)
+    elif kind == "saved_model-bfloat16":
+        write_saved_model(model, path, samples=images, precision="bfloat16")
     else:
         write_format(model, path, kind, calibration=images, keep_accuracy=False)
 
 
 def measure_latency_model(
     space: Space,
-    wanted: Wanted = Wanted(),
+    wanted: Wanted,
     *,
     count: int = NETWORKS,
     report: Callable[[str], None] = lambda words: None,

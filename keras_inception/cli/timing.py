@@ -51,6 +51,6 @@ def time(
         )
     console.print(table)
     console.print(
-        f"Batch {batch_size}, {conditions.threads} threads, {escape(conditions.device)}. "
+        f"Batch {batch_size}, threads {conditions.threads}, {escape(conditions.device)}. "
         f"The table is [bold]{escape(str(file))}[/]."
     )

@@ -109,7 +109,7 @@ def time_models(
     Args:
         paths: of SavedModels, .tflite, .onnx and .xml files.
         batch_size: images in a call.
-        threads: of the runtime; None: one for each core.
+        threads: of the runtime; None: its own choice, which is written as one for each core.
         report: is given words for each step as it begins.
 
     Returns:
@@ -119,7 +119,6 @@ def time_models(
         MissingPackageError: a runtime is not installed.
         ValueError: no exported network, or a damaged one.
     """
-    threads = threads or os.cpu_count() or 1
     calls = []
     for number, path in enumerate(paths, 1):
         report(f"loading {path.name} ({number} of {len(paths)})")
@@ -135,7 +134,7 @@ def time_models(
                 runtime=runtime_of(path) or "",
                 precision=precision_of(path),
                 batch_size=batch_size,
-                threads=threads,
+                threads=threads or os.cpu_count(),
                 device=device,
             ),
             statistics.median(seconds) * 1e3 / batch_size,
