@@ -1,24 +1,22 @@
 """Training and inference on one GPU under JAX, in one command of less than six minutes.
 
-    KERAS_BACKEND=jax python benchmarks/gpu.py --data DATA [--parts PART ...] [--out CSV]
+    KERAS_BACKEND=jax python benchmarks/gpu.py --data fashion_mnist.npz
 
 Needs jax for the card and Keras; torch and torchvision for the comparisons; nothing of TensorFlow.
-DATA is Fashion-MNIST: an .npz with train_images, train_labels, test_images and test_labels, or the
-folder of its prepared TensorFlow data set (.../fashion_mnist/3.0.1). Parts:
+The .npz is all of Fashion-MNIST: train_images, train_labels, test_images and test_labels; without
+it the bundled sample is used. Parts, which --parts chooses:
 
 equality: one float32 step of `medium` on the card and on the CPU, without TF32.
 resume: a run that is killed and resumed ends with the weights of an uninterrupted run.
 fashion: all of Fashion-MNIST with `medium` and the recipe `modern`.
 training, inference: images per second of `bn` and of torchvision's googlenet, in turns.
 
-Each row has a result; a part that fails is one row and does not stop the others. The exit code is 1
-if a row has failed. `--tiny` runs everything at tiny sizes, for the tests on a CPU.
+Each row of the CSV has a result; a part that fails is one row and does not stop the others. The
+exit code is 1 if a row has failed. `--tiny` runs everything at tiny sizes, for the tests on a CPU.
 """
 
 import argparse
-import contextlib
 import csv
-import io
 import os
 import signal
 import statistics
@@ -26,7 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
@@ -43,33 +42,21 @@ import jax
 import keras
 import numpy as np
 from machine import device
-from PIL import Image
 
-import keras_inception
-from keras_inception import (
-    RECIPES,
-    VARIANTS,
-    ImageData,
-    Recipe,
-    Split,
-    build_network,
-    make_trainer,
-    open_data,
-    train,
-)
+from keras_inception import RECIPES, VARIANTS, ImageData, Recipe, Split, make_trainer, open_data
+from keras_inception import train as train_run
 
 RESULTS = Path(__file__).parent / "results" / "gpu.csv"
 COLUMNS = ("part", "what", "batch", "precision", "value", "unit", "result", "note")
 ABOUT = ("card", "versions", "date")
-# The part -> the share of all seconds after which it starts nothing more.
-PARTS = {"equality": 0.1, "resume": 0.25, "fashion": 0.55, "training": 0.85, "inference": 1.0}
 PREPARATION = 30  # seconds that a network may need until its first step has finished
 # Largest relative differences between the card and the CPU; see `compared`.
 TOLERANCES = {"loss": 1e-5, "change of all weights": 1e-4, "change of the worst tensor": 1e-3}
 DETERMINISTIC = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
-GOALS = {"training": 1.2, "seconds": 60.0, "accuracy": 0.948}
+SPEED_GOAL, SECONDS_GOAL, ACCURACY_GOAL = 1.2, 60.0, 0.948
 KILLED_AFTER, SNAPSHOT_STEPS = 15, 6
-# A run in turns: takes that many steps and waits for the last.
+
+# Takes that many steps, and waits for the last.
 Steps = Callable[[int], None]
 # (what, precision) -> a function that prepares its steps, in the order of importance.
 Makers = dict[tuple[str, str], Callable[[], Steps]]
@@ -86,15 +73,10 @@ class Sizes:
     steps: int = 10
     small: str = "medium"
     epochs: int = 30
-    images: int | None = None
     compiler: str = "inductor"
 
 
-TINY = Sizes("nano", 32, (1, 2), 2, 1, "nano", 1, 256, "eager")
-
-
-class OutOfTimeError(Exception):
-    """Nothing more is started, so that the whole run ends in time."""
+TINY = Sizes("nano", 32, (1, 2), 2, 1, "nano", 1, "eager")
 
 
 class Table:
@@ -102,133 +84,62 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         self.failed = False
-        self._path = path
-        self._about = (card(), versions(), date.today())
+        first = jax.devices()[0]
+        card = device() if first.platform == "cpu" else str(first.device_kind)
+        self._about = dict(zip(ABOUT, (card, versions(), date.today()), strict=True))
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(",".join((*COLUMNS, *ABOUT)) + "\n", encoding="utf-8")
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._rows = csv.DictWriter(self._file, (*COLUMNS, *ABOUT), lineterminator="\n")
+        self._rows.writeheader()
 
     def add(self, part: str, what: str, result: str = "measured", **values: Any) -> None:
-        """Write a row: `result` is measured, passed, goal reached, goal missed, failed or skipped.
-
-        Args:
-            part, what: see COLUMNS.
-            result: as above.
-            values: of the other columns.
-        """
+        """Write a row: `result` is measured, passed, goal reached, goal missed, failed, skipped."""
         self.failed |= result == "failed"
-        row = {"part": part, "what": what, "result": result, **values}
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(
-            (*(row.get(name, "") for name in COLUMNS), *self._about)
-        )
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(text.getvalue())
-        print(*(row[name] for name in COLUMNS if row.get(name, "") != ""), sep="  ", flush=True)
+        row = {"part": part, "what": what, **values, "result": result}
+        self._rows.writerow(row | self._about)
+        self._file.flush()
+        print(*row.values(), sep="  ", flush=True)
 
-    @contextlib.contextmanager
+    @contextmanager
     def attempt(self, part: str, what: str, **values: Any) -> Iterator[None]:
         """Make a row of any exception within it."""
         try:
             yield
         except Exception as error:
-            skipped = isinstance(error, OutOfTimeError | ModuleNotFoundError)
+            result = (
+                "skipped" if isinstance(error, TimeoutError | ModuleNotFoundError) else "failed"
+            )
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            self.add(part, what, "skipped" if skipped else "failed", note=reason, **values)
-
-
-def card() -> str:
-    """Return the accelerator's name, or the processor's."""
-    first = jax.devices()[0]
-    return device() if first.platform == "cpu" else str(first.device_kind)
+            self.add(part, what, result, note=reason, **values)
 
 
 def versions() -> str:
     """Return the versions of what computes."""
-    found = [f"keras-inception={keras_inception.__version__}"]
-    for name in ("keras", "jax", "jaxlib", "torch", "torchvision"):
-        with contextlib.suppress(PackageNotFoundError):
+    found = []
+    for name in ("keras-inception", "keras", "jax", "jaxlib", "torch", "torchvision"):
+        with suppress(PackageNotFoundError):
             found.append(f"{name}={version(name)}")
     platform = " ".join(str(jax.devices()[0].client.platform_version).split())
     return " ".join([*found, platform])
 
 
-# Fashion-MNIST without TensorFlow.
-
-
-def fashion_mnist(path: Path | None, sizes: Sizes) -> ImageData:
+def fashion_mnist(path: Path | None) -> ImageData:
     """Load all of Fashion-MNIST from `path`, or the bundled sample of it."""
     sample = open_data("sample")
     if path is None:
-        data = sample
-    else:
-        splits = _npz(path) if path.suffix == ".npz" else _records_of(path)
-        data = ImageData("fashion_mnist", *splits, class_names=sample.class_names)
-    train_part, test_part = (
-        Split(split.images[: sizes.images], split.labels[: sizes.images])
-        for split in (data.train, data.test)
-    )
-    return replace(data, train=train_part, test=test_part)
-
-
-def _npz(path: Path) -> list[Split]:
+        return sample
     with np.load(path) as arrays:
-        return [
+        splits = [
             Split(arrays[f"{part}_images"].reshape(-1, 28, 28, 1), arrays[f"{part}_labels"])
             for part in ("train", "test")
         ]
+    return ImageData("fashion_mnist", *splits, class_names=sample.class_names)
 
 
-def _records_of(folder: Path) -> list[Split]:
-    splits = []
-    for part in ("train", "test"):
-        files = sorted(folder.glob(f"fashion_mnist-{part}.tfrecord*"))
-        if not files:
-            raise FileNotFoundError(f"Expected fashion_mnist-{part}.tfrecord* in {str(folder)!r}.")
-        examples = [example(record) for file in files for record in records(file.read_bytes())]
-        images = [np.asarray(Image.open(io.BytesIO(found["image"]))) for found in examples]
-        labels = [_varint(found["label"], 0)[0] for found in examples]
-        splits.append(Split(np.stack(images)[..., None], np.array(labels)))
-    return splits
-
-
-def records(data: bytes) -> Iterator[bytes]:
-    """Split a TFRecord file: length (8 bytes), checksum (4), the record, checksum (4)."""
-    at = 0
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 8], "little")
-        yield data[at + 12 : at + 12 + length]
-        at += length + 16
-
-
-def example(record: bytes) -> dict[str, bytes]:
-    """Return the first value of each feature of a tf.train.Example; an integer as its varint."""
-    found = {}
-    for _, entry in _fields(dict(_fields(record))[1]):
-        pair = dict(_fields(entry))
-        ((_, values),) = _fields(pair[2])
-        found[pair[1].decode()] = dict(_fields(values))[1]
-    return found
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """The length-delimited fields of a protobuf message, which are all that these files have."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        if key & 7 != 2:
-            raise ValueError(f"Expected length-delimited fields. Received: wire type {key & 7}")
-        length, at = _varint(message, at)
-        yield key >> 3, message[at : at + length]
-        at += length
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        value |= (data[at] & 127) << shift
-        shift, at = shift + 7, at + 1
-        if data[at - 1] < 128:
-            return value, at
+def first_images(data: ImageData, count: int) -> ImageData:
+    """Return the first images of the training part as both parts."""
+    part = Split(data.train.images[:count], data.train.labels[:count])
+    return replace(data, train=part, test=part)
 
 
 # equality
@@ -237,30 +148,20 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 def equality(table: Table, sizes: Sizes, data: ImageData, deadline: float) -> None:
     """Compare a step on the card with the CPU's: same weights, same batch, no dropout."""
     spec = replace(VARIANTS[sizes.small], dropout_rate=0.0)
-    recipe = Recipe(
-        name="equality",
-        epochs=1,
-        optimizer="sgd",
-        schedule="staircase",
-        warmup=0.0,
-        label_smoothing=0.1,
-    )
-    images = data.train.images[: recipe.batch_size].astype(np.float32) / 127.5 - 1
-    batch = (images, data.train.labels[: recipe.batch_size].astype(np.int32))
-    processor, chosen = jax.devices("cpu")[0], jax.devices()[0]
-    start, *expected = step_on(processor, spec, recipe, batch)
+    recipe = Recipe(name="equality", epochs=1, optimizer="sgd", warmup=0.0, label_smoothing=0.1)
+    size, chosen = recipe.batch_size, jax.devices()[0]
+    images = data.train.images[:size].astype(np.float32) / 127.5 - 1
+    batch = (images, data.train.labels[:size].astype(np.int32))
+    start, *expected = step_on(jax.devices("cpu")[0], spec, recipe, batch)
     _, *received = step_on(chosen, spec, recipe, batch, start)
-    note = f"relative difference {chosen.platform} to cpu, matmul precision highest"
     for what, value in compared(start, expected, received).items():
-        tolerance = TOLERANCES[what]
         table.add(
-            "equality",
-            what,
-            "passed" if value <= tolerance else "failed",
-            batch=recipe.batch_size,
+            *("equality", what, "passed" if value <= TOLERANCES[what] else "failed"),
+            batch=size,
             precision="float32",
             value=f"{value:.1e}",
-            note=f"{note}, tolerance {tolerance}",
+            note=f"relative difference {chosen.platform} to cpu, matmul precision highest, "
+            f"tolerance {TOLERANCES[what]}",
         )
 
 
@@ -302,70 +203,51 @@ def resume(table: Table, sizes: Sizes, data: ImageData, deadline: float) -> None
     """Kill a run by SIGKILL after a snapshot, resume it, and compare it with another one."""
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        first, other = start_worker(killed, KILLED_AFTER), start_worker(whole)
-        finish_worker(first, -signal.SIGKILL)
-        finish_worker(other)
-        snapshots = [path.name for path in sorted((killed / "snapshots").glob("step-*.npz"))]
-        if not snapshots:
-            raise RuntimeError("Expected a snapshot of the killed run. Received: none")
-        finish_worker(start_worker(killed))
+        run_worker(whole)
+        run_worker(killed, KILLED_AFTER)
+        newest = max(path.name for path in (killed / "snapshots").glob("step-*.npz"))
+        run_worker(killed)
         for name in ("model.keras", "unaveraged.keras"):
-            one, two = (weights_of(run / name) for run in (whole, killed))
+            one, two = (
+                keras.saving.load_model(run / name, compile=False).get_weights()
+                for run in (whole, killed)
+            )
             value = max(float(np.abs(a - b).max()) for a, b in zip(one, two, strict=True))
             table.add(
-                "resume",
-                f"{name} of a killed and resumed run",
-                "passed" if value == 0 else "failed",
-                batch=64,
+                *("resume", name, "failed" if value else "passed"),
                 precision="mixed_bfloat16",
                 value=value,
-                note=f"largest difference, expected 0; SIGKILL in step {KILLED_AFTER} or later, "
-                f"newest snapshot {snapshots[-1]}",
+                note="largest difference of a weight to the run that was not killed, expected 0; "
+                f"SIGKILL in step {KILLED_AFTER}, resumed from {newest}",
             )
 
 
-def start_worker(folder: Path, kill_after: int = 0) -> subprocess.Popen[str]:
-    """Start this file as a worker."""
+def run_worker(folder: Path, kill_after: int = 0) -> None:
+    """Run this file as a worker, and check how it ends."""
     environment = dict(os.environ)
     if jax.default_backend() != "cpu":
         environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {DETERMINISTIC}"
     command = [sys.executable, __file__, "--worker", str(folder), "--kill-after", str(kill_after)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def finish_worker(process: subprocess.Popen[str], expected: int = 0) -> None:
-    """Wait for a worker's exit code."""
-    _, errors = process.communicate()
-    if process.returncode != expected:
-        last = (errors.splitlines() or ["no message"])[-1]
-        raise RuntimeError(f"Expected exit code {expected}. Received: {process.returncode}: {last}")
+    ended = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True)
+    if ended.returncode != (-signal.SIGKILL if kill_after else 0):
+        last = (ended.stderr.splitlines() or ["no message"])[-1]
+        raise RuntimeError(f"Received the exit code {ended.returncode} of a worker: {last}")
 
 
 def worker(folder: Path, kill_after: int) -> None:
     """Train `nano` with dropout, averages and bfloat16; kill this process after a step."""
-    sample = open_data("sample")
-    part = Split(sample.train.images[:640], sample.train.labels[:640])
-    data = replace(sample, train=part, test=part)
-    recipe = replace(
-        RECIPES["modern"], name="resume", epochs=3, batch_size=64, precision="mixed_bfloat16"
-    )
     steps = iter(range(1, 1000))
 
-    def count(step: int, logs: Any = None) -> None:
+    def count(batch: int, logs: Any = None) -> None:
         if next(steps) == kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    callback = keras.callbacks.Callback()
+    callback = keras.callbacks.LambdaCallback()
     callback.on_train_batch_end = count
-    spec = VARIANTS["nano"]
-    train(
-        spec, data, recipe, folder, snapshot_steps=SNAPSHOT_STEPS, callbacks=[callback], verbose=0
-    )
-
-
-def weights_of(path: Path) -> list[np.ndarray]:
-    """Return all weights of a saved model."""
-    return list(keras.saving.load_model(path, compile=False).get_weights())
+    recipe = replace(RECIPES["modern"], epochs=3, batch_size=64, precision="mixed_bfloat16")
+    others: dict[str, Any] = {"callbacks": [callback], "verbose": 0}
+    data = first_images(open_data("sample"), 640)
+    train_run(VARIANTS["nano"], data, recipe, folder, snapshot_steps=SNAPSHOT_STEPS, **others)
 
 
 # fashion
@@ -373,7 +255,7 @@ def weights_of(path: Path) -> list[np.ndarray]:
 
 def fashion(table: Table, sizes: Sizes, data: ImageData, deadline: float) -> None:
     """Train by the package's own `train`, which holds the images on an accelerator."""
-    recipe = replace(RECIPES["modern"], epochs=sizes.epochs)
+    recipe, spec = replace(RECIPES["modern"], epochs=sizes.epochs), VARIANTS[sizes.small]
     late = keras.callbacks.Callback()
 
     def stop_if_late(epoch: int, logs: Any = None) -> None:
@@ -382,27 +264,23 @@ def fashion(table: Table, sizes: Sizes, data: ImageData, deadline: float) -> Non
     late.on_epoch_end = stop_if_late
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
-        spec = VARIANTS[sizes.small]
-        metrics = train(spec, data, recipe, Path(folder) / "run", callbacks=[late], verbose=0)
+        run = train_run(spec, data, recipe, Path(folder) / "run", callbacks=[late], verbose=0)
         seconds = time.monotonic() - started
-    done = len(metrics.metrics["history"]["loss"])
-    complete = done == RECIPES["modern"].epochs and len(data.train) == 60_000
-    where = "copied batch by batch" if jax.default_backend() == "cpu" else "held on the device"
-    for what, value, reached in (
-        ("seconds", seconds, seconds < GOALS["seconds"]),
-        ("accuracy", metrics.metrics["top_1"], metrics.metrics["top_1"] >= GOALS["accuracy"]),
+    accuracy, done = run.metrics["top_1"], len(run.metrics["history"]["loss"])
+    whole = done == RECIPES["modern"].epochs and len(data.train) == 60_000
+    for what, value, unit, reached, goal in (
+        ("seconds", seconds, "s", seconds < SECONDS_GOAL, SECONDS_GOAL),
+        ("accuracy", accuracy, "share", accuracy >= ACCURACY_GOAL, ACCURACY_GOAL),
     ):
+        result = ("goal reached" if reached else "goal missed") if whole else "measured"
         table.add(
-            "fashion",
-            f"{spec.name}, {what}",
-            ("goal reached" if reached else "goal missed") if complete else "measured",
+            *("fashion", f"{spec.name}, {what}", result),
             batch=recipe.batch_size,
             precision=recipe.precision,
             value=round(value, 4),
-            unit="s" if what == "seconds" else "share",
+            unit=unit,
             note=f"{data.name}, {len(data.train)} images, {done} of {recipe.epochs} epochs, with "
-            f"compilation, evaluation and files; images {where}; goal {GOALS[what]}"
-            + ("" if complete else ", not applied"),
+            f"compilation, evaluation and files; goal {goal}{'' if whole else ', not applied'}",
         )
 
 
@@ -411,97 +289,77 @@ def fashion(table: Table, sizes: Sizes, data: ImageData, deadline: float) -> Non
 
 def training(table: Table, sizes: Sizes, data: ImageData, deadline: float) -> None:
     """Images per second of a training step with SGD and momentum."""
-    batch = sizes.batches[-1]
-    ours, compiled = f"{sizes.network}, no auxiliary", "googlenet, compiled, aux off"
-    torchs = partial(torch_run, sizes, batch)
+    batch, ours = sizes.batches[-1], f"{sizes.network}, no auxiliary"
+    theirs = partial(torch_steps, batch, sizes.pixels)
     makers: Makers = {
         (ours, "mixed_bfloat16"): partial(own_training, sizes, batch, "mixed_bfloat16"),
-        (compiled, "autocast"): partial(torchs, compiled=True),
-        ("googlenet, eager, aux off", "autocast"): torchs,
+        ("googlenet, compiled", "autocast"): partial(theirs, compiler=sizes.compiler),
+        ("googlenet, eager", "autocast"): theirs,
         (ours, "float32"): partial(own_training, sizes, batch, "float32"),
-        ("googlenet, eager, aux on", "autocast"): partial(torchs, aux=True),
-        ("googlenet, compiled, aux on", "autocast"): partial(torchs, aux=True, compiled=True),
+        ("googlenet, eager, auxiliary", "autocast"): partial(theirs, aux=True),
     }
     in_turns(table, "training", sizes, batch, makers, deadline)
 
 
 def inference(table: Table, sizes: Sizes, data: ImageData, deadline: float) -> None:
-    """Images per second of the scores, the images on the device."""
-    begin, share = time.monotonic(), (deadline - time.monotonic()) / len(sizes.batches)
-    ours, torchs = partial(own_inference, sizes), partial(torch_run, sizes, training=False)
-    for number, batch in enumerate(sizes.batches, 1):
+    """Images per second of the logits, the images on the device."""
+    for left, batch in enumerate(sizes.batches, 1 - len(sizes.batches)):
+        theirs = partial(torch_steps, batch, sizes.pixels, training=False)
         makers: Makers = {
-            (sizes.network, "mixed_bfloat16"): partial(ours, batch, "mixed_bfloat16"),
-            ("googlenet, compiled, aux off", "autocast"): partial(torchs, batch, compiled=True),
-            ("googlenet, eager, aux off", "autocast"): partial(torchs, batch),
-            (sizes.network, "float32"): partial(ours, batch, "float32"),
+            (sizes.network, "mixed_bfloat16"): partial(
+                own_inference, sizes, batch, "mixed_bfloat16"
+            ),
+            ("googlenet, compiled", "autocast"): partial(theirs, compiler=sizes.compiler),
+            ("googlenet, eager", "autocast"): theirs,
+            (sizes.network, "float32"): partial(own_inference, sizes, batch, "float32"),
         }
-        in_turns(table, "inference", sizes, batch, makers, begin + number * share)
+        in_turns(table, "inference", sizes, batch, makers, deadline + left * PREPARATION)
 
 
 def in_turns(
-    table: Table,
-    part: str,
-    sizes: Sizes,
-    batch: int,
-    makers: Makers,
-    deadline: float,
+    table: Table, part: str, sizes: Sizes, batch: int, makers: Makers, deadline: float
 ) -> None:
-    """Prepare each network, then measure all in turns."""
+    """Prepare each network, then measure all in turns, and compare the first two."""
     runs: dict[tuple[str, str], Steps] = {}
-    for key, make in makers.items():
-        with table.attempt(part, key[0], batch=batch, precision=key[1]):
+    for (what, precision), make in makers.items():
+        with table.attempt(part, what, batch=batch, precision=precision):
             if time.monotonic() > deadline - PREPARATION:
-                raise OutOfTimeError("not started, so that the whole run ends in time")
+                raise TimeoutError("not started, so that the whole run ends in time")
             steps = make()
             steps(2)
-            runs[key] = steps
+            runs[what, precision] = steps
     rates: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
     for _ in range(sizes.rounds):
         for key, steps in runs.items():
             started = time.perf_counter()
             steps(sizes.steps)
             rates[key].append(batch * sizes.steps / (time.perf_counter() - started))
-    medians = {key: statistics.median(values) for key, values in rates.items()}
-    for key, median in medians.items():
+    for (what, precision), found in rates.items():
         table.add(
-            part,
-            key[0],
+            *(part, what),
             batch=batch,
-            precision=key[1],
-            value=round(median, 1),
+            precision=precision,
+            value=round(statistics.median(found), 1),
             unit="images/s",
-            note=f"median of {sizes.rounds} turns, {min(rates[key]):.1f} to {max(rates[key]):.1f}",
+            note=f"median of {sizes.rounds} turns, {min(found):.1f} to {max(found):.1f}",
         )
     first, second = list(makers)[:2]
-    if first in medians and second in medians:
-        ratio = medians[first] / medians[second]
-        goal = GOALS.get(part) if sizes != TINY else None
+    if first in rates and second in rates:
+        ratio = statistics.median(rates[first]) / statistics.median(rates[second])
+        judged = sizes != TINY and part == "training"
+        result = "goal reached" if ratio >= SPEED_GOAL else "goal missed"
         table.add(
-            part,
-            f"{first[0]} / {second[0]}",
-            "measured" if goal is None else "goal reached" if ratio >= goal else "goal missed",
+            *(part, f"{first[0]} / {second[0]}", result if judged else "measured"),
             batch=batch,
             precision=first[1],
             value=round(ratio, 3),
-            note=f"goal {goal}" if goal else "",
+            note=f"goal {SPEED_GOAL}" if judged else "",
         )
 
 
 def own_training(sizes: Sizes, batch: int, precision: str) -> Steps:
     """Return this package's training steps on one batch that stays on the device."""
-    spec = replace(VARIANTS[sizes.network], aux=())
-    recipe = Recipe(
-        name="throughput",
-        epochs=1,
-        batch_size=batch,
-        optimizer="sgd",
-        weight_decay=0.0,
-        precision=precision,
-    )
-    trainer = make_trainer(spec, recipe, total_steps=1000)
-    labels = np.random.default_rng(1).integers(0, spec.classes, batch).astype(np.int32)
-    on_device = trainer.put((noise((batch, *spec.input_shape)), labels))
+    trainer, on_device = own_trainer(sizes, batch, precision)
 
     def steps(count: int) -> None:
         for _ in range(count):
@@ -513,77 +371,52 @@ def own_training(sizes: Sizes, batch: int, precision: str) -> Steps:
 
 def own_inference(sizes: Sizes, batch: int, precision: str) -> Steps:
     """Return this package's network, jitted."""
-    spec = VARIANTS[sizes.network]
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        model = build_network(spec)
-    finally:
-        keras.config.set_dtype_policy(before)
-    values = [
-        [variable.value for variable in group]
-        for group in (model.trainable_variables, model.non_trainable_variables)
-    ]
-    scores = jax.jit(lambda own, images: model.stateless_call(*own, images, training=False)[0])
-    images = jax.device_put(noise((batch, *spec.input_shape)))
+    trainer, (images, _) = own_trainer(sizes, batch, precision)
+    model = trainer.model
+    groups = (model.trainable_variables, model.non_trainable_variables)
+    values = [[variable.value for variable in group] for group in groups]
+    logits = jax.jit(lambda own, images: model.stateless_call(*own, images, training=False)[0])
 
     def steps(count: int) -> None:
         for _ in range(count):
-            result = scores(values, images)
+            result = logits(values, images)
         result.block_until_ready()
 
     return steps
 
 
-def torch_run(
-    sizes: Sizes, batch: int, *, aux: bool = False, compiled: bool = False, training: bool = True
-) -> Steps:
-    """Return steps of torchvision's googlenet: channels last, bfloat16 autocast."""
+def own_trainer(sizes: Sizes, batch: int, precision: str) -> Any:
+    """Return a trainer without auxiliary classifiers, and a random batch on the device."""
+    spec = replace(VARIANTS[sizes.network], aux=())
+    plain: dict[str, Any] = {"optimizer": "sgd", "weight_decay": 0.0, "epochs": 1}
+    recipe = Recipe(name="throughput", batch_size=batch, precision=precision, **plain)
+    trainer = make_trainer(spec, recipe, total_steps=1000)
+    random = np.random.default_rng(0)
+    images = random.uniform(-1, 1, (batch, *spec.input_shape)).astype(np.float32)
+    return trainer, trainer.put((images, random.integers(0, spec.classes, batch, np.int32)))
+
+
+def torch_steps(*sizes: int, **options: Any) -> Steps:
+    """Return steps of torchvision's googlenet under bfloat16 autocast."""
     import torch
-    import torchvision
+    from torchvision_steps import googlenet_steps
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cuda" and jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" and not torch.cuda.is_available():
         raise ModuleNotFoundError("torch finds no card, which JAX does")
-    torch.backends.cudnn.benchmark = True
-    model = torchvision.models.googlenet(weights=None, aux_logits=aux, init_weights=False)
-    model = model.to(device, memory_format=torch.channels_last).train(training)
-    call = torch.compile(model, backend=sizes.compiler, dynamic=False) if compiled else model
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-    images = torch.from_numpy(noise((batch, 3, sizes.pixels, sizes.pixels))).to(device)
-    images = images.contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(1000, (batch,), device=device)
-
-    def losses() -> Any:
-        outputs: Iterable[Any] = call(images)
-        outputs = outputs if aux else (outputs,)
-        one, *others = (torch.nn.functional.cross_entropy(found, labels) for found in outputs)
-        return one + 0.3 * sum(others)
-
-    def steps(count: int) -> None:
-        for _ in range(count):
-            with torch.autocast(device, torch.bfloat16), torch.set_grad_enabled(training):
-                result = losses() if training else call(images)
-            if training:
-                optimizer.zero_grad()
-                result.backward()
-                optimizer.step()
-        result.sum().item()  # waits for the device
-
-    return steps
+    return googlenet_steps(*sizes, **options)
 
 
-def noise(shape: tuple[Any, ...]) -> np.ndarray:
-    """Return random pixels."""
-    return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+# Each with the share of all seconds after which it starts nothing more.
+PARTS = {equality: 0.1, resume: 0.25, fashion: 0.55, training: 0.85, inference: 1.0}
 
 
 def main() -> int:
     """Run the parts and write the table."""
+    names = [part.__name__ for part in PARTS]
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, help="Fashion-MNIST; default the bundled sample")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the CSV file")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=names, default=names)
     parser.add_argument("--seconds", type=float, default=330, help="to start nothing later")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, for tests on a CPU")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
@@ -594,14 +427,13 @@ def main() -> int:
     if options.worker:
         worker(options.worker, options.kill_after)
         return 0
-    sizes = TINY if options.tiny else Sizes()
     table, begin = Table(options.out), time.monotonic()
-    data = fashion_mnist(None, sizes)
-    with table.attempt("data", "Fashion-MNIST"):
-        data = fashion_mnist(options.data, sizes)
-    for part in options.parts:
-        with table.attempt(part, "whole part"):
-            globals()[part](table, sizes, data, begin + options.seconds * PARTS[part])
+    data = fashion_mnist(options.data)
+    sizes, data = (TINY, first_images(data, 256)) if options.tiny else (Sizes(), data)
+    for part, share in PARTS.items():
+        if part.__name__ in options.parts:
+            with table.attempt(part.__name__, "whole part"):
+                part(table, sizes, data, begin + options.seconds * share)
     return int(table.failed)
 
 

@@ -3,6 +3,7 @@
 These tests train no network: they replace training by a record of its arguments.
 """
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,16 @@ def test_resume_skips_runs_of_other_data_and_finished_runs(asked):
     (runs / f"{name}-20260102-120000" / "metrics.json").touch()
     assert run("train", "--resume").exit_code == 0
     assert asked["folder"] == runs / f"{name}-20260101-120000"
+    # The same command, when the only run left was killed so.
+    shutil.rmtree(runs / f"{name}-20260101-120000")
+    assert run("train", "--resume").exit_code == 0
+    assert asked["folder"] == runs / f"{name}-20260102-120000"
+
+
+def test_resume_in_a_folder_that_is_missing(asked, tmp_path):
+    assert_mistake(run("train", "--resume", "--out", "typo"), "Received: none in 'typo'")
+    (tmp_path / "run").mkdir()
+    assert run("train", "--resume", "--out", "run").exit_code == 0  # killed before any snapshot
 
 
 def test_hidden_folders_are_not_classes(asked, tmp_path):

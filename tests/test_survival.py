@@ -198,19 +198,45 @@ def test_a_signal_during_the_export_stops_before_the_next_part(uninterrupted, tm
         if words.startswith("exporting"):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(TrainingInterruptedError, match="the export is still to be done"):
+    with pytest.raises(TrainingInterruptedError, match="evaluation and export remain"):
         job(tmp_path, report=report)
     assert not (tmp_path / "metrics.json").exists()
     job(tmp_path)
     assert_same_run(tmp_path, uninterrupted)
 
 
+@pytest.mark.parametrize("part", ["an epoch", "the run"])
+def test_a_signal_during_an_evaluation_stops_it(part, uninterrupted, tmp_path):
+    """After the first batch of held-out images; the run resumes with the evaluation."""
+    seen = []
+
+    class Terminate(keras.callbacks.Callback):
+        def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+            seen.append(batch)
+            if part == "an epoch":
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def report(words: str) -> None:
+        if part == "the run" and words.startswith("evaluating") and len(seen) == 2 * batches:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    batches = -(-len(noise().test) // SHORT.batch_size)
+    assert batches > 1
+    with pytest.raises(TrainingInterruptedError, match="as asked"):
+        job(tmp_path, callbacks=[Terminate()], report=report)
+    assert len(seen) == (1 if part == "an epoch" else 2 * batches)
+    progress = Snapshots(tmp_path / "snapshots").newest().document["progress"]
+    assert progress["epoch"] == (0 if part == "an epoch" else 2)
+    job(tmp_path)
+    assert_same_run(tmp_path, uninterrupted)
+
+
 def test_a_signal_is_acknowledged_while_the_main_thread_is_in_c():
     acknowledged = []
-    with StopSignals(acknowledged.append) as signals:
+    with StopSignals(lambda *signal: acknowledged.append(signal)) as signals:
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGHUP)).start()
         hashlib.pbkdf2_hmac("sha256", b"", b"", 6_000_000)  # seconds in C
-        assert acknowledged == [1]
+        assert acknowledged == [(signal.SIGHUP, 1)]
     assert signals.received == signal.SIGHUP
     assert not signals.by_hand
 

@@ -16,7 +16,7 @@ from test_cli_first_steps import asked
 from test_train import DATA, RECIPE, one_module_spec
 
 import keras_inception.training.finish
-from keras_inception.cli import display
+from keras_inception.cli import display, waits
 from keras_inception.data.record import write_record
 from keras_inception.data.sample import load_sample
 from keras_inception.training.progress import TRAINING, Progress
@@ -92,7 +92,7 @@ def test_without_a_terminal_a_line_has_step_seconds_and_time_left(clock):
 
 def test_a_silent_display_prints_a_line(monkeypatch):
     printed = threading.Event()
-    monkeypatch.setattr(display, "_SILENCE", 0.0)
+    monkeypatch.setattr(waits, "SILENCE", 0.0)
     monkeypatch.setattr(display.TrainingDisplay, "_print", lambda self, line: printed.set())
     with display.TrainingDisplay():
         assert printed.wait(60)

@@ -49,7 +49,7 @@ def ended_by_signals() -> Iterator[None]:
         yield
 
 
-def _end_at_once(count: int) -> None:
+def _end_at_once(number: int, count: int) -> None:
     remove_own_leftovers()
     with suppress(OSError):  # the terminal may be gone
         errors.print("Stopped by a signal. No incomplete files are left; start the command again.")
@@ -65,16 +65,6 @@ def print_error(message: str) -> None:
 def print_warning(message: str) -> None:
     """One line on standard error about what is done, but perhaps not meant."""
     errors.print(f"[bold yellow]Warning:[/] {escape(printable(message))}")
-
-
-@contextmanager
-def waiting(words: str) -> Iterator[None]:
-    """On a terminal, say what a wait of seconds is for."""
-    if not errors.is_terminal:
-        yield
-        return
-    with errors.status(words):
-        yield
 
 
 def print_missing_pictures() -> None:

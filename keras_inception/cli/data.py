@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 from keras_inception.cli import common
+from keras_inception.cli.waits import scanning
 from keras_inception.files import DATA_FILE, SCAN_FILE, printable
 from keras_inception.wording import counted
 
@@ -32,7 +32,7 @@ def chosen_data(
     strict: bool = False,
     option: str = "--data",
 ) -> ImageData:
-    """Open the data that --data names, with a progress bar on a terminal.
+    """Open the data that --data names, and show how far the scan of a folder is.
 
     Args:
         name: what --data gives; None: the data recorded in `beside`, or else the sample.
@@ -42,24 +42,14 @@ def chosen_data(
         strict: refuse data with files that cannot be read.
         option: of the command, which names other data.
     """
-    from rich.progress import Progress
-
     from keras_inception.data.sources import open_data
 
     recorded_name = None if name else _recorded(beside, option)
-    bar = Progress(console=common.errors, transient=True)
-    with ExitStack() as stack:
-
-        def scanned(done: int, total: int) -> None:
-            if not bar.tasks:
-                stack.enter_context(bar)
-                bar.add_task("scanning the images")
-            bar.update(bar.task_ids[0], completed=done, total=total)
-
+    with scanning() as progress:
         data = open_data(
             name or recorded_name or _DEFAULT,
             strict=strict,
-            progress=scanned if common.errors.is_terminal else None,
+            progress=progress,
             scan_file=folder and folder / SCAN_FILE,
         )
     if recorded_name and beside:

@@ -20,7 +20,6 @@ from keras_inception.cli.common import (
     ended_by_signals,
     print_error,
     usage_errors,
-    waiting,
 )
 from keras_inception.cli.data import fitted_spec, lowered_batch_size, next_data, print_data, quoted
 from keras_inception.cli.design_options import (
@@ -31,6 +30,7 @@ from keras_inception.cli.design_options import (
 )
 from keras_inception.cli.display import TrainingDisplay
 from keras_inception.cli.option_groups import option_groups
+from keras_inception.cli.waits import waiting
 from keras_inception.cost.budget import Budget, fit_to_budget
 from keras_inception.files import REPORT_FILE, SPEC_FILE, require_empty
 from keras_inception.spec.kernels import kernel_sizes

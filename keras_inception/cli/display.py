@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from contextlib import ExitStack
 from typing import Any
 
-from keras_inception.cli.common import console
+from keras_inception.cli.common import console, errors
+from keras_inception.cli.waits import Quiet, each_second
 from keras_inception.training.progress import TRAINING
-
-# Without a terminal, no more seconds than these pass without a line.
-_SILENCE = 30.0
 
 
 class TrainingDisplay:
@@ -40,19 +38,29 @@ class TrainingDisplay:
         )
         self._task = self._progress.add_task("starting", total=None)
         self._words = "starting"
-        self._began = self._printed = self._reported = time.monotonic()
+        self._began = self._reported = time.monotonic()
         self._resumed_at = self._step = self._steps = 0
-        self._closed = threading.Event()
-        self._lines = threading.Thread(target=self._print_lines, name="display", daemon=True)
+        self._quiet = Quiet()
+        self._open = ExitStack()
 
     def __enter__(self) -> TrainingDisplay:
-        self._progress.start()
-        self._lines.start()
+        self._open.enter_context(self._progress)
+        self._open.enter_context(each_second(self._show))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closed.set()
-        self._progress.stop()
+        self.close()
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._open.close()
+
+    def say(self, line: str) -> None:
+        """Print a line on standard error; on a terminal above the bar, which is on the other."""
+        if console.is_terminal and errors.is_terminal:
+            console.print(line)
+        else:
+            errors.print(line)
 
     def report(self, words: str) -> None:
         """Say what the command does now."""
@@ -94,15 +102,14 @@ class TrainingDisplay:
         self._progress.update(self._task, advance=1, description=words)
 
     def _print(self, line: str) -> None:
-        self._printed = time.monotonic()
-        self._progress.console.print(line)
+        self._quiet.end()
+        console.print(line)
 
-    def _print_lines(self) -> None:
-        while not self._closed.wait(1.0):
-            if console.is_terminal:
-                self._show_wait()
-            elif time.monotonic() - self._printed >= _SILENCE:
-                self._print(self._line())
+    def _show(self) -> None:
+        if console.is_terminal:
+            self._show_wait()
+        elif self._quiet.is_over():
+            self._print(self._line())
 
     def _show_wait(self) -> None:
         """The seconds of a wait; while training, the bar has the step's loss and the time left."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -152,6 +154,8 @@ def options(
 def main() -> None:
     """Entry point of the console script; --verbose may stand anywhere."""
     os.environ.setdefault(LEVEL, "0")  # what is held back is whole
+    # Python would go through all objects of TensorFlow once more at the end, which takes a second.
+    atexit.register(gc.freeze)
     words = [word for word in sys.argv[1:] if word != _VERBOSE]
     with held_back() if words == sys.argv[1:] else nullcontext():
         app(words)

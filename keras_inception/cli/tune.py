@@ -23,7 +23,6 @@ from keras_inception.cli.common import (
     errors,
     print_error,
     usage_errors,
-    waiting,
 )
 from keras_inception.cli.data import chosen_data, lowered_batch_size, print_data, with_channels
 from keras_inception.cli.option_groups import option_groups
@@ -45,6 +44,7 @@ from keras_inception.cli.tune_options import (
     check_options,
 )
 from keras_inception.cli.tune_space import chosen_space
+from keras_inception.cli.waits import waiting
 from keras_inception.spec.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_inception.cost.layers import network_cost
 from keras_inception.data.splits import ImageData
-from keras_inception.data.stream import evaluation_batches, network_size, sample_pixels
+from keras_inception.data.stream import Stream, evaluation_batches, network_size, sample_pixels
 from keras_inception.evaluation.scores import Evaluation, batch_scores, evaluate_scores
 from keras_inception.files import (
     BEST_FILE,
@@ -65,7 +65,7 @@ def finish_run(
     Every part may be repeated: a run that is stopped or killed here starts the end again.
 
     Raises:
-        TrainingInterruptedError: a signal came between two parts.
+        TrainingInterruptedError: a signal came, and is heeded between two parts.
         OSError: the folder cannot be written.
     """
     started = time.monotonic()
@@ -75,7 +75,7 @@ def finish_run(
     model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
     report("evaluating")
     held_out = evaluation_batches(data.test, spec, recipe.batch_size)
-    scores, labels = batch_scores(model, held_out)
+    scores, labels = batch_scores(model, _until_asked(held_out, signals))
     evaluation = evaluate_scores(scores, labels)
     _stop_if_asked(signals)
     if keras.backend.backend() == "tensorflow":
@@ -171,10 +171,16 @@ def _export(
     )
 
 
+def _until_asked(batches: Stream, signals: StopSignals) -> Stream:
+    for batch in batches:
+        _stop_if_asked(signals)
+        yield batch
+
+
 def _stop_if_asked(signals: StopSignals) -> None:
     if signals.received is not None:
         raise TrainingInterruptedError(
-            "Stopped after the last step, as asked; the export is still to be done.",
+            "Stopped after the last step, as asked; evaluation and export remain.",
             by_hand=signals.by_hand,
         )
 

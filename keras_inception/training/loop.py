@@ -34,6 +34,10 @@ from keras_inception.training.step import Trainer
 UNAVERAGED_FILE = "unaveraged.keras"
 
 
+class _StopError(Exception):
+    """This process is asked to stop while it evaluates."""
+
+
 class TrainingLoop:
     """Trains to the end of the recipe, from where `progress` stands.
 
@@ -141,7 +145,11 @@ class TrainingLoop:
             self._finish_steps(0 if due or step == last else self.trainer.steps_ahead)
             if due and step < last:
                 self._save_snapshot()
-        logs = self._means() | {f"val_{name}": v for name, v in self._evaluate().items()}
+        try:
+            evaluation = self._evaluate(signals)
+        except _StopError:  # the evaluation is repeated when the run is resumed
+            self._stop_if_asked(last, signals)
+        logs = self._means() | {f"val_{name}": value for name, value in evaluation.items()}
         self._callbacks.on_epoch_end(progress.epoch, logs)
         progress.end_epoch(logs)
         progress.finished = (
@@ -194,13 +202,19 @@ class TrainingLoop:
         steps = self.progress.step - self.progress.epoch * self._steps_per_epoch
         return {name: total / steps for name, total in self.progress.sums.items()}
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self, signals: StopSignals) -> dict[str, float]:
         """Evaluate the averaged weights and keep the models of this epoch."""
         trainer = self.trainer
+
+        def after_batch(number: int) -> None:
+            self._callbacks.on_test_batch_end(number)
+            if self._alone and signals.received is not None:
+                raise _StopError
+
         self._require_finite(trainer.state())
         self._report("evaluating")
         with trainer.averaged(self._training_shards(0)):
-            evaluation = trainer.evaluate(self._evaluation_shard, self._callbacks.on_test_batch_end)
+            evaluation = trainer.evaluate(self._evaluation_shard, after_batch)
             self._save_model(MODEL_FILE)
         if trainer.average:
             self._save_model(UNAVERAGED_FILE)

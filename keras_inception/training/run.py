@@ -93,7 +93,7 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 1,
     report: Callable[[str], None] = lambda words: None,
-    acknowledge: Callable[[int], None] | None = None,
+    acknowledge: Callable[[int, int], None] | None = None,
 ) -> TrainResult:
     """Train the network of `spec` on `data` and write the run's folder.
 
@@ -121,8 +121,9 @@ def train(
             `model.stop_training`. Their `model` has logits as outputs.
         verbose: 1 shows Keras's progress bar, 2 a line an epoch, 0 nothing.
         report: called with a description of each step that takes seconds, when it starts.
-        acknowledge: called with the count of SIGINT, SIGTERM and SIGHUP so far, at once and in a
-            thread of its own. The first stops the run after the step; a second ends the process.
+        acknowledge: called with the number of each SIGINT, SIGTERM and SIGHUP and the count of them
+            so far, at once and in a thread of its own. The first stops the run after the step; a
+            second does only what `acknowledge` does, and without it what it did before the run.
 
     Raises:
         ValueError: data, spec, recipe and strategy do not fit together, the folder holds something

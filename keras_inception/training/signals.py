@@ -19,13 +19,14 @@ class StopSignals:
     """Within it, the first SIGINT, SIGTERM or SIGHUP is only noted.
 
     An exception raised by a signal gets lost, or aborts the process, where TensorFlow builds and
-    traces: it calls Python from C++. A second signal does what it did before. In a thread other
-    than the main one, nothing changes. A signal that is ignored (nohup) stays ignored.
+    traces: it calls Python from C++. A second signal does what it did before, or what
+    `acknowledge` does. In a thread other than the main one, nothing changes. A signal that is
+    ignored (nohup) stays ignored.
 
     Args:
+        acknowledge: called with the number of a signal and the count of them so far, in a thread of
+            its own: at once, while the main thread may compile for minutes in C++.
         numbers: the signals, those three by default.
-        acknowledge: called with the count of signals so far, in a thread of its own: at once, while
-            the main thread may compile for minutes in C++.
 
     Attributes:
         received: the first signal.
@@ -33,7 +34,7 @@ class StopSignals:
 
     def __init__(
         self,
-        acknowledge: Callable[[int], None] | None = None,
+        acknowledge: Callable[[int, int], None] | None = None,
         numbers: tuple[int, ...] = _SIGNALS,
     ) -> None:
         self.received: int | None = None
@@ -64,8 +65,10 @@ class StopSignals:
             self._watch = None
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        self._restore()
+        if self.received is None:
+            self.received = number
+        if self._acknowledge is None:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
@@ -75,7 +78,7 @@ class StopSignals:
 class _Watch:
     """Counts signals in a thread: Python's own handler writes each to a socket, from C."""
 
-    def __init__(self, acknowledge: Callable[[int], None], numbers: set[int]) -> None:
+    def __init__(self, acknowledge: Callable[[int, int], None], numbers: set[int]) -> None:
         self._acknowledge = acknowledge
         self._numbers = numbers
         self._reader, self._writer = socket.socketpair()  # Windows takes no pipe
@@ -86,10 +89,10 @@ class _Watch:
 
     def _read(self) -> None:
         count = 0
-        while numbers := self._reader.recv(1):
-            if numbers[0] in self._numbers:
+        while received := self._reader.recv(1):
+            if (number := received[0]) in self._numbers:
                 count += 1
-                self._acknowledge(count)
+                self._acknowledge(number, count)
 
     def close(self) -> None:
         signal.set_wakeup_fd(self._before)

@@ -1,0 +1,93 @@
+"""How training commands end early: signals, errors, output that nobody reads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from keras_inception.cli.common import INTERRUPTED, console, errors, print_error, usage_errors
+from keras_inception.cli.native_output import drop_held
+from keras_inception.files import MODEL_FILE, remove_own_leftovers
+
+if TYPE_CHECKING:
+    from keras_inception.cli.display import TrainingDisplay
+
+# Seconds that the last words may take, of a terminal that does not answer.
+_LAST_WORDS = 2.0
+
+
+def acknowledging(display: TrainingDisplay, folder: Path) -> Callable[[int, int], None]:
+    """What answers signals during a training, in the thread that watches for them.
+
+    The first gets words. A second ends the process at once: an exception would wait until the main
+    thread returns from C++, where it may compile for minutes, or abort the process there.
+    """
+
+    def acknowledge(number: int, count: int) -> None:
+        if count == 1:
+            with suppress(OSError):  # the terminal may be gone
+                display.say("Stopping after this step; again to stop now.")
+            return
+        code = 1 if number == signal.SIGINT else INTERRUPTED
+        timer = threading.Timer(_LAST_WORDS, os._exit, (code,))
+        timer.daemon = True
+        timer.start()
+        with suppress(OSError):
+            display.close()
+            errors.print(f"Stopped. {escape(_kept(folder))} {_resuming(folder)}")
+        remove_own_leftovers()
+        drop_held()
+        os._exit(code)
+
+    return acknowledge
+
+
+@contextmanager
+def early_ends(folder: Path) -> Iterator[None]:
+    """Print why a run stopped early, and exit with the code for it."""
+    from keras_inception.training.progress import TrainingInterruptedError
+
+    try:
+        with usage_errors():
+            yield
+    except TrainingInterruptedError as error:
+        errors.print(f"{escape(str(error))} {escape(_kept(folder))} {_resuming(folder)}")
+        raise typer.Exit(1 if error.by_hand else INTERRUPTED) from None
+    except FloatingPointError as error:
+        print_error(f"{error} {_kept(folder)} Start again in another folder.")
+        raise typer.Exit(2) from None
+
+
+def go_on_without_readers() -> None:
+    """Finish the command when the readers of its output are gone, as in `train | head`."""
+    _go_on(console, sys.stdout.fileno)
+    _go_on(errors, sys.stderr.fileno)
+
+
+def _go_on(output: Console, descriptor: Callable[[], int]) -> None:
+    def silence() -> None:
+        output.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor())
+
+    output.on_broken_pipe = silence  # type: ignore[method-assign]
+
+
+def _kept(folder: Path) -> str:
+    model = folder / MODEL_FILE
+    if model.exists():
+        return f"The model of the last complete epoch is in {model}."
+    return f"{folder} holds no model yet."
+
+
+def _resuming(folder: Path) -> str:
+    return f"The same command with [bold]--out {escape(str(folder))}[/] resumes it."
