@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 import keras_inception.data.sources
 import keras_inception.training.run
-from keras_inception.cli import app, display
+from keras_inception.cli import app, waits
 from keras_inception.cost.layers import network_cost
 from keras_inception.data.sample import load_sample
 from keras_inception.data.splits import ImageData, Split
@@ -147,7 +147,7 @@ def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_sample")
 def test_training_output(tmp_path, monkeypatch):
     """The plan and its cost, a line per epoch, the result and its files."""
-    monkeypatch.setattr(display, "_SILENCE", float("inf"))  # as on a machine without load
+    monkeypatch.setattr(waits, "SILENCE", float("inf"))  # as on a machine without load
     monkeypatch.chdir(tmp_path)
     spec, recipe = tmp_path / "spec ö.json", tmp_path / "recipe ö.json"
     spec.write_text(quick_spec().to_json(), encoding="utf-8")
