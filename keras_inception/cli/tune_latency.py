@@ -10,8 +10,9 @@ import typer
 from rich.markup import escape
 
 from keras_inception.cli.choices import chosen_budget
-from keras_inception.cli.common import console, waiting
+from keras_inception.cli.common import console
 from keras_inception.cli.tune_options import BudgetOptions
+from keras_inception.cli.waits import waiting
 from keras_inception.cost.budget import Budget, NetworkBound
 from keras_inception.cost.layers import network_cost
 from keras_inception.spec.network import NetworkSpec
