@@ -84,6 +84,14 @@ def hdf5(folder: Path) -> None:
         for index in range(50):  # each within the limits, together not
             variables.create_dataset(str(index + 1), (10_000_000,), "u1", chunks=(10_000,))[:1] = 1
 
+    def unknown_filter(file, variables) -> None:
+        settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        settings.set_chunk(shape)
+        settings.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, ())
+        space, kind = h5py.h5s.create_simple(shape), h5py.h5t.IEEE_F32LE
+        held = h5py.h5d.create(variables.id, b"1", kind, space, settings)
+        held.write_direct_chunk((0,), b"what the filter made", 0)
+
     edited("external", data(shape=shape, external=[(str(secret), 0, 256)]))
     edited("virtual", lambda file, variables: variables.create_virtual_dataset("1", layout))
     edited("soft-link", link(h5py.SoftLink("/layers/conv2d/vars/0")))
@@ -100,6 +108,15 @@ def hdf5(folder: Path) -> None:
     edited("layers-array", layers)
     edited("vars-array", vars_)
     edited("name-array", name)
+    edited("endless-heap", lambda file, variables: None)
+    path = folder / "endless-heap.weights.h5"
+    data = bytearray(path.read_bytes())
+    first = data.index(b"GCOL") + 16  # of the heap's objects; a size of 0 has HDF5 loop for ever
+    data[first : first + 16] = bytes(16)
+    path.write_bytes(data)
+    edited("unknown-filter", unknown_filter)
+    edited("references", link(np.array([b""], h5py.ref_dtype)))
+    edited("committed", lambda file, variables: variables.__setitem__("1", np.dtype("f4")))
     (folder / "text.weights.h5").write_text("no HDF5")
 
 

@@ -1,6 +1,7 @@
 """JSON of other people: specs, recipes, and every file of a search or run, of any shape."""
 
 import copy
+import gzip
 import json
 import random
 import subprocess
@@ -12,10 +13,13 @@ from typing import Any
 
 import keras_tuner
 import numpy as np
+import PIL.Image
 import pytest
 from test_tuning_report import folder as searched
 
 from keras_inception.data.record import recorded_fingerprint, recorded_source
+from keras_inception.data.scan import load_scan, save_scan
+from keras_inception.data.sources import open_data
 from keras_inception.runtimes.timing import Conditions
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import QUICK, Recipe
@@ -136,6 +140,8 @@ from dataclasses import replace
 resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
 from keras_inception.cost.layers import network_cost
 from keras_inception.spec.module import BranchSpec
+from keras_inception.data.scan import load_scan, save_scan
+from keras_inception.data.sources import open_data
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import NANO
 module = NANO.modules[0]
@@ -276,6 +282,61 @@ def test_every_value_of_what_an_oracle_reloads(tmp_path):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 reload()
+
+
+def test_every_value_of_a_cached_scan(tmp_path):
+    """A scan with a value of another type is not used at all: the folder is scanned anew."""
+    for name in "ab":
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for index in range(2):
+            PIL.Image.new("L", (8, 6), index).save(tmp_path / "data" / name / f"{index}.png")
+    source, kept = f"dir:{tmp_path / 'data'}", tmp_path / "scan.json.gz"
+    expected = open_data(source).scanned
+    save_scan(kept, dict(expected))
+    document = json.loads(gzip.decompress(kept.read_bytes()))
+    used = 0
+    for changed in mutations(document, 400):
+        kept.write_bytes(gzip.compress(json.dumps(changed).encode()))
+        found = load_scan(kept)
+        used += bool(found)
+        for place, result in found.items():
+            assert isinstance(result, str) or min(result[1:7]) >= 0
+            assert [type(value) for value in place] == [str, int, int, int]
+    assert 0 < used < 100  # a path replaced by another text, or a reason in place of an image
+    kept.write_bytes(gzip.compress(json.dumps([changed]).encode()))
+    assert open_data(source, scan_file=kept).scanned == expected
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        gzip.compress(b"[" * 100_000),
+        gzip.compress(gzip.compress(b"{}")),
+        gzip.compress(b"{}")[:-4],
+        gzip.compress(b"{}")[:-8] + bytes(8),
+        gzip.compress(b'{"rules": [], "rules": NaN, "images": 1e999}'),
+        gzip.compress('{"rules": 1}'.encode("utf-16")),
+        b"\x1f\x8b",
+        b"",
+    ],
+    ids=["deep", "twice", "torn", "checksum", "numbers", "utf-16", "magic", "empty"],
+)
+def test_a_scan_that_is_none_is_not_used(tmp_path, contents):
+    kept = tmp_path / "scan.json.gz"
+    kept.write_bytes(contents)
+    assert load_scan(kept) == {}
+    kept.unlink()
+    kept.mkdir()
+    assert load_scan(kept) == {}
+
+
+def test_a_scan_that_unpacks_to_a_hundred_times_its_size_is_not_parsed(tmp_path, monkeypatch):
+    """Its 150 MB of empty lists would take 4 GB as Python objects."""
+    kept = tmp_path / "scan.json.gz"
+    lists = b"[]," * 50_000_000
+    kept.write_bytes(gzip.compress(b'{"rules": [], "images": [' + lists + b"[]]}", 1))
+    monkeypatch.setattr(json, "loads", lambda text: pytest.fail("parsed"))
+    assert load_scan(kept) == {}
 
 
 def test_a_completed_trial_with_a_torn_record_is_reported(tmp_path):

@@ -5,6 +5,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from hostile_files import SECRET
 
-from keras_inception import GoogLeNet
+from keras_inception import GoogLeNet, isolated
 from keras_inception.bounded import Allowance
 from keras_inception.network.build import build_network
 from keras_inception.spec.variants import VARIANTS
@@ -34,6 +35,10 @@ REFUSED = {
     "compressed.weights.h5": "of 3,200,000,000 bytes",
     "one-chunk.weights.h5": "'a chunk of /layers/conv2d/vars/1' of 3,200,000,000 bytes",
     "together.weights.h5": "at most 200,000,000 bytes",
+    "endless-heap.weights.h5": "s to read)",
+    "unknown-filter.weights.h5": "Expected HDF5 as Keras saves it",
+    "references.weights.h5": "not numbers",
+    "committed.weights.h5": "is a Datatype",
     "strings.weights.h5": "not numbers",
     "pairs.weights.h5": "not numbers",
     "group.weights.h5": "Expected arrays in layer 'conv1_conv'. Received: a group",
@@ -195,6 +200,29 @@ def test_an_allowance_is_used_up():
         allowed.take("b", 1)
     with pytest.raises(ValueError, match="0 or more elements"):
         allowed.take_array("c", (-1,), 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "ended with status -11"),
+        ("raise OSError('no disk')", "status 1: 'OSError: no disk'"),
+        ("isolated.limit(0.2, 0)\nwhile True: pass", "more than 5 s to read"),
+        ("isolated.limit(9, 50_000_000)\nbytearray(10**9)", "status 1: 'MemoryError'"),
+        ("isolated.limit(9, 50_000_000)\nPath('left').write_text('x')", "File too large"),
+        ("print('a reason')\nsys.exit(isolated.REFUSED)", "a reason"),
+    ],
+    ids=["crash", "exception", "time", "memory", "disk", "refusal"],
+)
+def test_a_crash_of_the_reader_is_an_error(tmp_path, monkeypatch, body, reason):
+    lines = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom keras_inception import isolated\n"
+    )
+    (tmp_path / "reader_of_the_test.py").write_text(lines + body)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        isolated.check("reader_of_the_test", b"", 0)
 
 
 def test_a_network_larger_than_the_public_ones_is_read_from_our_own_file(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_type_hints
 import keras
 import PIL
 
-from keras_inception.bounded import LEAST_BYTES, Allowance, bytes_on_disk, read_gzip
+from keras_inception.bounded import MOST_TEXT, Allowance, bytes_on_disk, read_gzip
 from keras_inception.data.splits import PIXELS, ImageFile
 from keras_inception.files import aside
 from keras_inception.images.decode import ImageError, ImageInfo, decoding, probe
@@ -89,30 +89,32 @@ def load_scan(path: str | os.PathLike[str] | None) -> Scanned:
         return {}
     path = Path(path)
     try:
-        allowance = Allowance(path, max(LEAST_BYTES, _MOST_EXPANSION * bytes_on_disk(path)))
+        allowance = Allowance(path, max(MOST_TEXT, _MOST_EXPANSION * bytes_on_disk(path)))
         document = json.loads(read_gzip(path, allowance).decode("ascii"))
         if document["rules"] != _rules():
             return {}
         scanned: Scanned = {}
         for *place, result in document["images"]:
             key = Place(*place)
+            _require_values(key)
             known = result if isinstance(result, str) else ImageFile(*key[:3], *result)
-            _require_types(known if isinstance(known, tuple) else key)
+            if isinstance(known, ImageFile):
+                _require_values(known)
             scanned[key] = known
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return {}
     return scanned
 
 
-def _require_types(row: tuple[Any, ...]) -> None:
-    """Refuse a row whose values are not of the types that its fields have.
+def _require_values(row: tuple[Any, ...]) -> None:
+    """Refuse a row whose values are not of the types of its fields, or negative.
 
     Raises:
-        TypeError: another type.
+        ValueError: another type, or below zero.
     """
     for (name, kind), value in zip(get_type_hints(type(row)).items(), row, strict=True):
-        if type(value) is not kind:
-            raise TypeError(name)
+        if type(value) is not kind or (kind is int and value < 0):
+            raise ValueError(name)
 
 
 def _rules() -> list[Any]:

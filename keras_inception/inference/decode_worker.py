@@ -18,12 +18,12 @@ import signal
 import struct
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image
 
 from keras_inception.images.decode import read_image
+from keras_inception.isolated import limit
 
 LENGTH = struct.Struct("<Q")
 
@@ -125,26 +125,13 @@ def _be_child(contents: bytes, job: Job, writer: int) -> None:
     """Decode, write the answer, and end."""
     code = 1
     try:
-        _limit(job)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries describe damaged files here
+        limit(job.seconds, job.memory)
         with open(writer, "wb") as pipe:
             pipe.write(_answer(contents, job))
         code = 0
     finally:
         os._exit(code)
-
-
-def _limit(job: Job) -> None:
-    """Processor time, memory and files of this process."""
-    import resource
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries describe damaged files here
-    signal.setitimer(signal.ITIMER_PROF, job.seconds)  # its signal ends the process
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        now = int(statm.read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (now + job.memory, now + job.memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # pipes are no files
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 
 from keras_inception.inference.decode_worker import LENGTH, Job, Outcome
 from keras_inception.inference.server_limits import QUICK_SECONDS, Limits
+from keras_inception.isolated import command, environment
 
 _MODULE = "keras_inception.inference.decode_worker"
 # Two images at a time, however many processors: the network needs them more.
@@ -125,8 +125,8 @@ class _Worker:
         """Start the process unless it runs; one that was ended while it was idle does not."""
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", _MODULE, self._argument),
-                env=_environment(),
+                *command(_MODULE, self._argument),
+                env=environment(),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is the server's; `stop` ends its children too
@@ -165,10 +165,3 @@ async def _exchange(process: Any, contents: bytes) -> bytes:
     await process.stdin.drain()
     header = await process.stdout.readexactly(LENGTH.size)
     return await process.stdout.readexactly(*LENGTH.unpack(header))
-
-
-def _environment() -> dict[str, str]:
-    """This process's, with its import path, and no threads whose stacks count as memory."""
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    single = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**os.environ, **single, "PYTHONPATH": path}

@@ -38,7 +38,7 @@ def runtime_of(path: Path) -> str | None:
 
 
 def open_exported(path: Path, *, threads: int | None = None) -> Opened:
-    """Open an exported network.
+    """Open an exported network, and run it once: a damaged one may fail only then.
 
     Args:
         path: a SavedModel's folder, or a .tflite, .onnx or .xml file.
@@ -62,7 +62,9 @@ def open_exported(path: Path, *, threads: int | None = None) -> Opened:
     if runtime == "saved_model" and threads is not None:
         _limit_tensorflow(threads)
     try:
-        return _OPENERS[runtime](path, threads)
+        scores, shape = _OPENERS[runtime](path, threads)
+        scores(np.zeros((1, *shape), np.float32))
+        return scores, shape
     except Exception as error:  # each runtime has its own for a damaged file
         raise ValueError(
             f"Expected a whole model, as `keras-inception export` writes it. Received: "

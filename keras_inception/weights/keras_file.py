@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 from typing import Any
@@ -33,15 +32,14 @@ def own_allowance(path: Path) -> Allowance:
     return Allowance(path, max(LEAST_BYTES, 2 * bytes_on_disk(path)))
 
 
-def checked_keras_file(path: Path) -> tuple[dict[str, Any], io.BytesIO]:
-    """Return the configuration and the weights of a `.keras` file, after their checks.
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the configuration of a `.keras` file's model.
 
     Raises:
-        ValueError: no `.keras` file of Keras 3, or one that no `model.save` writes.
-        OSError: its weights are no HDF5.
+        ValueError: no `.keras` file of Keras 3.
     """
     allowance = own_allowance(path)
-    config, weights = read_zip(path, allowance, CONFIG, WEIGHTS)
+    (config,) = read_zip(path, allowance, CONFIG)
     if len(config) > MOST_TEXT:
         allowance.take(CONFIG, allowance.size + 1)
     document = parsed_json(config, "`.keras` file")
@@ -49,10 +47,18 @@ def checked_keras_file(path: Path) -> tuple[dict[str, Any], io.BytesIO]:
         raise ValueError(
             f"Expected a `.keras` file with the configuration of a model. Received: {str(path)!r}"
         )
-    content = io.BytesIO(weights)
-    check_hdf5(content, own_allowance(path))
-    content.seek(0)
-    return document, content
+    return document
+
+
+def read_weights(path: Path) -> bytes:
+    """Return the HDF5 file of weights in a `.keras` file, after its checks.
+
+    Raises:
+        ValueError: none, or one that no `model.save` writes.
+    """
+    (weights,) = read_zip(path, own_allowance(path), WEIGHTS)
+    check_hdf5(weights, own_allowance(path))
+    return weights
 
 
 def check_model(path: Path) -> None:
@@ -61,10 +67,11 @@ def check_model(path: Path) -> None:
     The model is built without its weights.
 
     Raises:
-        ValueError: as `checked_keras_file`, or too large.
+        ValueError: as `read_config` and `read_weights`, or too large.
         Exception: whatever Keras raises for a configuration that it cannot build.
     """
-    document, _ = checked_keras_file(path)
+    document = read_config(path)
+    read_weights(path)
     document.pop("compile_config", None)
     with keras.StatelessScope(initialize_variables=False):
         model = keras.saving.deserialize_keras_object(document, safe_mode=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 
@@ -13,7 +13,7 @@ from keras_inception.bounded import read_file, shown
 from keras_inception.spec.network import INPUT_NAME_PREFIX, NetworkSpec
 from keras_inception.spec.pixels import CONVENTIONS, PREPROCESSING_PREFIX
 from keras_inception.weights.hdf5 import check_hdf5
-from keras_inception.weights.keras_file import checked_keras_file, own_allowance
+from keras_inception.weights.keras_file import own_allowance, read_config, read_weights
 from keras_inception.weights.source import Arrays, Source
 
 _KERNEL = ("kernel", "bias")
@@ -27,23 +27,23 @@ def read(path: Path) -> Arrays:
         ValueError: if it is not a file of Keras 3, or its layers have no names.
     """
     try:
-        content = _checked(path)
+        content = _contents(path)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"Expected a `.weights.h5` or `.keras` file of Keras 3. Received: {str(path)!r} "
             f"({error})"
         ) from error
-    with h5py.File(content) as file:
+    with h5py.File(io.BytesIO(content)) as file:
         return _arrays(file, path)
 
 
-def _checked(path: Path) -> BinaryIO:
+def _contents(path: Path) -> bytes:
     """Return the HDF5 file, checked and in memory, so that nothing else is read afterwards."""
     if path.suffix.lower() == ".keras":
-        return checked_keras_file(path)[1]
-    content = io.BytesIO(read_file(path, own_allowance(path)))
+        read_config(path)
+        return read_weights(path)
+    content = read_file(path, own_allowance(path))
     check_hdf5(content, own_allowance(path))
-    content.seek(0)
     return content
 
 
@@ -62,13 +62,7 @@ def pixel_convention(path: Path) -> str | None:
     """
     if path.suffix.lower() != ".keras":
         return None
-    try:
-        config, _ = checked_keras_file(path)
-    except OSError as error:
-        raise ValueError(
-            f"Expected a `.keras` file of Keras 3. Received: {str(path)!r} ({error})"
-        ) from error
-    names = list(_names(config))
+    names = list(_names(read_config(path)))
     for prefix in (PREPROCESSING_PREFIX, INPUT_NAME_PREFIX):  # inside the network before its input
         for name in names:
             if name.startswith(prefix) and name.removeprefix(prefix) in CONVENTIONS:
