@@ -115,15 +115,64 @@ def test_links_to_folders_are_followed_and_loops_detected(tmp_path):
     assert "a link back to" in reason
 
 
+def test_links_in_a_circle_are_listed(tmp_path):
+    for name in "ab":
+        put(tmp_path / name, 3)
+    (tmp_path / "a" / "self.png").symlink_to("self.png")
+    (tmp_path / "a" / "there").symlink_to("back")
+    (tmp_path / "a" / "back").symlink_to("there")
+    data = open_data(f"dir:{tmp_path}")
+    assert len(data.train) + len(data.test) == 6
+    assert [(Path(path).name, reason) for path, reason in data.unreadable] == [
+        (name, "a link that leads nowhere") for name in ("back", "self.png", "there")
+    ]
+
+
+def test_folders_deeper_than_python_recurses(tmp_path):
+    deepest = tmp_path
+    for _ in range(1500):
+        deepest /= "d"
+        deepest.mkdir()
+    try:
+        (deepest / "0.png").touch()
+        found = list_folder(tmp_path)
+        assert found.files == [deepest / "0.png"]
+        assert len(found.folders) == 1501
+    finally:  # which pytest itself removes by recursion
+        (deepest / "0.png").unlink()
+        while deepest != tmp_path:
+            deepest.rmdir()
+            deepest = deepest.parent
+
+
+def test_a_file_that_vanishes_after_it_was_listed_is_listed(tmp_path, monkeypatch):
+    for name in "ab":
+        put(tmp_path / name, 3)
+    list_all = listing.list_folder
+
+    def then_removed(root):
+        found = list_all(root)
+        (tmp_path / "a" / "1.png").unlink()
+        return found
+
+    monkeypatch.setattr("keras_inception.data.folder.list_folder", then_removed)
+    data = open_data(f"dir:{tmp_path}")
+    assert len(data.train) + len(data.test) == 5
+    assert data.unreadable == ((str(tmp_path / "a" / "1.png"), "No such file or directory"),)
+
+
 def test_hidden_and_system_files_are_listed_but_allowed_by_strict(tmp_path):
     for name in "ab":
         put(tmp_path / name, 4)
-        for odd_file in (".DS_Store", "Thumbs.db", "desktop.ini", "._0.png", ".ipynb/x.png"):
+        odd_files = (".DS_Store", "Thumbs.db", "desktop.ini", "Icon\r", "._0.png", ".ipynb/x.png")
+        for odd_file in odd_files:
             (tmp_path / name / odd_file).parent.mkdir(exist_ok=True)
             (tmp_path / name / odd_file).write_text("x")
         put(tmp_path / name / "__MACOSX" / "deep", 1)
+    put(tmp_path / "@eaDir" / "0.png", 1)
     data = open_data(f"dir:{tmp_path}", strict=True)
-    assert len(data.unreadable) == 12
+    assert data.class_names == ("a", "b")
+    assert len(data.unreadable) == 15
     assert {reason for _, reason in data.unreadable} == HARMLESS
     (tmp_path / "a" / "notes.txt").write_text("x")
     with pytest.raises(ValueError, match=r"Received: 1 other file: .*notes\.txt"):
@@ -149,7 +198,7 @@ def test_a_folder_that_cannot_be_listed_is_reported(tmp_path, monkeypatch):
     scandir = os.scandir
 
     def denied(path):
-        if Path(path).name == "c":
+        if Path(path).name in ("c", "closed"):
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
@@ -157,6 +206,9 @@ def test_a_folder_that_cannot_be_listed_is_reported(tmp_path, monkeypatch):
     data = open_data(f"dir:{tmp_path}")
     assert data.class_names == ("a", "b")
     assert (str(tmp_path / "c"), "cannot be listed: Permission denied") in data.folders_left_out
+    (tmp_path / "closed").mkdir()
+    with pytest.raises(ValueError, match=r"closed', which cannot be listed: Permission denied"):
+        open_data(f"dir:{tmp_path / 'closed'}")
 
 
 # --- roles of folders ---------------------------------------------------------------------------
@@ -326,10 +378,14 @@ def test_a_bad_file_does_not_end_an_export_and_the_truth_is_the_class_folder(tmp
 def test_missing_paths_and_special_files_are_listed(tmp_path):
     put(tmp_path, 1)
     os.mkfifo(tmp_path / "pipe")
-    found = list(image_files([tmp_path / "0.png", tmp_path / "gone", tmp_path / "pipe"]))
+    names = ("0.png", "gone", "0.png/inside", "x" * 300, "nul\0", "pipe")
+    found = list(image_files([tmp_path / name for name in names]))
     assert found == [
         tmp_path / "0.png",
         LeftOut(str(tmp_path / "gone"), "not found"),
+        LeftOut(str(tmp_path / "0.png/inside"), "not found"),
+        LeftOut(str(tmp_path / ("x" * 300)), "File name too long"),
+        LeftOut(str(tmp_path / "nul\0"), "embedded null byte"),
         LeftOut(str(tmp_path / "pipe"), "not a regular file"),
     ]
     assert list_folder(tmp_path).left_out == [LeftOut(str(tmp_path / "pipe"), "not a regular file")]

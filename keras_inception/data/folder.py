@@ -57,12 +57,15 @@ def open_folder(
     if not root.is_dir():
         raise ValueError(f"Expected a folder of images. Received: {str(root)!r}, which is none")
     listing = list_folder(root)
+    if not listing.folders:
+        raise ValueError(
+            f"Expected a folder of images. Received: {str(root)!r}, which "
+            f"{listing.folders_left_out[0].reason}"
+        )
     layout = _layout(root, listing)
     candidates = _candidates(root, layout, listing)
-    used = [path for path, place in candidates.items() if place is not None]
-    places = {path: Place.of_file(path) for path in used}
-    scanned = scan(list(places.values()), progress, known)
-    return _sorted_out(root, layout, listing, candidates, places, scanned)
+    results, scanned = _scanned(candidates, progress, known)
+    return _sorted_out(root, layout, listing, candidates, results, scanned)
 
 
 def held_out_rows(labels: np.ndarray, share: float = _HELD_OUT_SHARE, seed: int = 0) -> np.ndarray:
@@ -131,7 +134,7 @@ def _layout(root: Path, listing: Listing) -> _Layout:
         if unknown:
             raise ValueError(
                 "Expected only class folders that the training images have too. Received: "
-                f"{str(root / name)!r} with {unknown[:10]}"
+                f"{str(root / name)!r} with {unknown[:10]}. Rename or move them."
             )
     return _Layout(parts, names)
 
@@ -156,11 +159,13 @@ def _class_names(root: Path, names: tuple[str, ...], listing: Listing) -> tuple[
         return names
     inner = _children(root / names[0], listing) if names else ()
     hint = (
-        f" Its own folders are {list(inner[:10])}: give {str(root / names[0])!r}." if inner else ""
+        f"Its own folders are {list(inner[:10])}: give {str(root / names[0])!r}."
+        if inner
+        else "Put the images of each class into a folder of its own."
     )
     raise ValueError(
         f"Expected a folder for each class, at least two. Received: {str(root)!r} with "
-        f"{list(names)}.{hint}"
+        f"{list(names)}. {hint}"
     )
 
 
@@ -176,6 +181,26 @@ def _candidates(
         in_class = part is not None and len(folders) > depth
         found[path] = (part or "", folders[depth]) if in_class else None
     return found
+
+
+def _scanned(
+    candidates: Mapping[Path, tuple[str, str] | None],
+    progress: Callable[[int, int], None] | None,
+    known: Scanned | None,
+) -> tuple[dict[Path, ImageFile | str], Scanned]:
+    """What is known of each candidate, or why it is left out; and the scan of those in classes."""
+    results: dict[Path, ImageFile | str] = {}
+    places = {}
+    for path, place in candidates.items():
+        if place is None:
+            results[path] = _NO_CLASS
+            continue
+        try:
+            places[path] = Place.of_file(path)
+        except OSError as error:  # gone since it was listed, or in a folder that denies it
+            results[path] = error.strerror or str(error)
+    scanned = scan(list(places.values()), progress, known)
+    return results | {path: scanned[place] for path, place in places.items()}, scanned
 
 
 # --- from scanned files to splits ---------------------------------------------------------------
@@ -200,20 +225,20 @@ def _sorted_out(
     layout: _Layout,
     listing: Listing,
     candidates: Mapping[Path, tuple[str, str] | None],
-    places: Mapping[Path, Place],
+    results: Mapping[Path, ImageFile | str],
     scanned: Scanned,
 ) -> ImageData:
     seen = {
         place[1]
         for path, place in candidates.items()
-        if place is not None and place[0] == _TRAIN and not isinstance(scanned[places[path]], str)
+        if place is not None and place[0] == _TRAIN and not isinstance(results[path], str)
     }
     names = _names_with_images(root, layout.names, seen)
     index = {name: label for label, name in enumerate(names)}
     parts = {part: _Part() for part in (_TRAIN, _VALIDATION, _TEST)}
     left_out = [*listing.left_out]
     for path, place in candidates.items():
-        result = _NO_CLASS if place is None else scanned[places[path]]
+        result = results[path]
         if not isinstance(result, str) and place is not None and place[1] not in index:
             result = f"no training image of its class {printable(place[1])!r} can be read"
         if isinstance(result, str) or place is None:

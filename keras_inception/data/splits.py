@@ -274,7 +274,10 @@ class ImageData:
             repeated = sorted(
                 {name for name in self.class_names if self.class_names.count(name) > 1}
             )
-            raise ValueError(f"Expected different names. Received more than once: {repeated}")
+            raise ValueError(
+                f"Expected different names of classes. Received more than once: {repeated}. "
+                "Rename one."
+            )
 
     @property
     def splits(self) -> tuple[AnySplit, ...]:

@@ -1,27 +1,29 @@
 """Which files of a folder are to be read as images: one rule for every command.
 
-Links to folders are followed. Hidden folders, `__MACOSX` and the files of operating systems are
-left out with a reason; every file is either to be read or left out.
+Links to folders are followed. Hidden files and folders and those of operating systems are left out
+with a reason; every file is either to be read or left out.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 # Names that suggest an image, to tell split folders from classes; every file is tried.
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
-_MACOS_FOLDER = "__MACOSX"
-_SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+# In lower case. macOS adds __MACOSX to archives, Synology's servers add @eaDir to folders.
+_SYSTEM_FOLDERS = ("__macosx", "@eadir", "$recycle.bin", "system volume information")
+_SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
 _IN_HIDDEN_FOLDER = "in a hidden folder"
-_IN_MACOS_FOLDER = f"in {_MACOS_FOLDER}, which macOS adds to archives"
+_IN_SYSTEM_FOLDER = "in a folder of the operating system"
 _HIDDEN_FILE = "a hidden file"
 _SYSTEM_FILE = "a file of the operating system"
 # Reasons to leave a file out that nobody needs to act on.
-HARMLESS = frozenset({_IN_HIDDEN_FOLDER, _IN_MACOS_FOLDER, _HIDDEN_FILE, _SYSTEM_FILE})
+HARMLESS = frozenset({_IN_HIDDEN_FOLDER, _IN_SYSTEM_FOLDER, _HIDDEN_FILE, _SYSTEM_FILE})
 
 
 class LeftOut(NamedTuple):
@@ -47,46 +49,71 @@ class Listing(NamedTuple):
     folders_left_out: list[LeftOut]
 
 
+class _Pending(NamedTuple):
+    """A folder that is still to be listed.
+
+    Attributes:
+        above: the folders that hold it, by device and inode.
+        reason: why its files are left out, if they are.
+    """
+
+    folder: Path
+    above: Mapping[tuple[int, int], Path]
+    reason: str | None
+
+
 def list_folder(root: Path) -> Listing:
     """Every file in a folder and below: to be read, or left out with the reason."""
     found = Listing([], [], [], [])
-    _walk(root, {}, None, found)
-    found.files.sort()
+    pending = [_Pending(root, {}, None)]
+    while pending:  # not by recursion, which ends at a depth that file systems exceed
+        pending += _list(pending.pop(), found)
+    for part in found:
+        part.sort()
     return found
 
 
-def _walk(
-    folder: Path, above: dict[tuple[int, int], Path], reason: str | None, to: Listing
-) -> None:
-    """List a folder; `above` are the folders that hold it, by device and inode."""
+def _list(pending: _Pending, to: Listing) -> list[_Pending]:
+    """Add what a folder holds; return the folders in it."""
+    folder, above, reason = pending
     try:
         status = folder.stat()
         identity = status.st_dev, status.st_ino
         if identity in above:
             holder = f"a link back to {str(above[identity])!r}, which holds it"
             to.folders_left_out.append(LeftOut(str(folder), holder))
-            return
+            return []
         with os.scandir(folder) as scanned:
-            entries = sorted(scanned, key=lambda entry: entry.name)
+            entries = list(scanned)
     except OSError as error:
         to.folders_left_out.append(LeftOut(str(folder), f"cannot be listed: {error.strerror}"))
-        return
+        return []
     if reason is None:
         to.folders.append(folder)
+    inside = []
     for entry in entries:
         path = folder / entry.name
-        if entry.is_dir():
-            inside = reason or _folder_reason(entry.name)
-            _walk(path, {**above, identity: folder}, inside, to)
+        if _holds(entry.is_dir):
+            why = reason or _folder_reason(entry.name)
+            inside.append(_Pending(path, {**above, identity: folder}, why))
         elif (why := reason or _file_reason(entry)) is not None:
             to.left_out.append(LeftOut(str(path), why))
         else:
             to.files.append(path)
+    return inside
+
+
+def _holds(kind: Callable[[], bool]) -> bool:
+    """The answer of a directory's entry; no where links lead in a circle or nowhere."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _folder_reason(name: str) -> str | None:
-    if name == _MACOS_FOLDER:
-        return _IN_MACOS_FOLDER
+    if name.lower() in _SYSTEM_FOLDERS:
+        return _IN_SYSTEM_FOLDER
     return _IN_HIDDEN_FOLDER if name.startswith(".") else None
 
 
@@ -95,7 +122,7 @@ def _file_reason(entry: os.DirEntry[str]) -> str | None:
         return _HIDDEN_FILE
     if entry.name.lower() in _SYSTEM_FILES:
         return _SYSTEM_FILE
-    if entry.is_file():
+    if _holds(entry.is_file):
         return None
     if entry.is_symlink() and not os.path.exists(entry.path):
         return "a link that leads nowhere"
@@ -105,13 +132,22 @@ def _file_reason(entry: os.DirEntry[str]) -> str | None:
 def image_files(paths: Iterable[Path]) -> Iterator[Path | LeftOut]:
     """Files as they are named; of folders every file in them and below, by `list_folder`."""
     for path in paths:
-        if path.is_dir():
+        try:
+            mode = os.stat(path).st_mode
+        except (OSError, ValueError) as error:
+            yield LeftOut(str(path), _missing(error))
+            continue
+        if stat.S_ISDIR(mode):
             found = list_folder(path)
             yield from found.files
             yield from (*found.left_out, *found.folders_left_out)
-        elif path.exists() and not path.is_file():
-            yield LeftOut(str(path), "not a regular file")
-        elif path.exists():
+        elif stat.S_ISREG(mode):
             yield path
         else:
-            yield LeftOut(str(path), "not found")
+            yield LeftOut(str(path), "not a regular file")
+
+
+def _missing(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "not found"
+    return getattr(error, "strerror", None) or str(error)

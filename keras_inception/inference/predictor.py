@@ -182,7 +182,7 @@ def _is_single(images: Any) -> bool:
         ValueError: neither one image nor several.
     """
     if isinstance(images, str | os.PathLike):
-        return str(images).startswith(_URL) or not Path(images).is_dir()
+        return str(images).startswith(_URL) or not os.path.isdir(images)
     if isinstance(images, bytes | bytearray | memoryview | Image.Image):
         return True
     if hasattr(images, "__array__"):
