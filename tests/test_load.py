@@ -1,6 +1,8 @@
 """`keras_inception.load`: images of any kind in, labels and scores out."""
 
 import http.server
+import io
+import os
 import threading
 from pathlib import Path
 
@@ -56,7 +58,7 @@ def as_scores(answer) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "kind", ["path", "str", "bytes", "memory", "PIL", "array", "float", "RGBA"]
+    "kind", ["path", "str", "bytes", "memory", "PIL", "array", "float", "16 bits", "RGBA"]
 )
 def test_one_image_of_every_kind(folder, model, picture, kind):
     image = Image.open(picture)
@@ -68,6 +70,7 @@ def test_one_image_of_every_kind(folder, model, picture, kind):
         "PIL": image,
         "array": np.asarray(image),
         "float": np.asarray(image, np.float32),
+        "16 bits": np.asarray(image, ">u2"),
         "RGBA": np.dstack([np.asarray(image), np.full((48, 64), 255, np.uint8)]),
     }[kind]
     answer = model(given)
@@ -77,6 +80,24 @@ def test_one_image_of_every_kind(folder, model, picture, kind):
     assert answer.score == pytest.approx(scores.max(), abs=1e-6)
     assert [label for label, _ in answer.labels] == [NAMES[n] for n in np.argsort(-scores)]
     assert len(model(given, top=2).labels) == 2
+
+
+def test_open_files(model, picture):
+    labels = model(picture).labels
+    assert model(io.BytesIO(picture.read_bytes())).labels == labels
+    with picture.open("rb") as file:
+        assert model(file).labels == labels
+    with pytest.raises(ValueError, match=r"Expected an open image file\. .* closed"):
+        model(file)
+    with pytest.raises(ValueError, match="Expected an image file opened in binary mode"):
+        model(io.StringIO("no image"))
+
+
+def test_pipes_and_devices_are_not_read(model, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(ValueError, match="not a regular file"):
+            model(path)
 
 
 def test_grey_arrays_and_tensors(folder, model, picture):
@@ -101,7 +122,7 @@ def test_lists_batches_and_folders_give_one_answer_per_image(model, picture, tmp
     np.testing.assert_allclose(as_scores(good), as_scores(one), atol=1e-6)
     assert good.image == str(tmp_path / "in" / "good.png")
     assert "bad.png" in bad.error
-    assert "No such file" in gone.error
+    assert "not found" in gone.error
     assert bad.labels == gone.labels == []
     assert len(model(tmp_path / "in")) == 2
     assert len(model([good.image] * 5, batch_size=2)) == 5
@@ -136,6 +157,11 @@ def test_a_url(model, picture):
         ({"image": 1}, "Received: dict"),
         (b"no image", "8 bytes"),
         ("no/such.png", "such.png"),
+        ("", "'.' .not a regular file"),
+        ("x" * 100_000, "x' .File name too long"),
+        ("nul\0.png", "embedded null byte"),
+        ("http://127.0.0.1:9/a b.png", "an image at 'http://127.0.0.1:9/a b.png'"),
+        ("HTTP://", "an image at 'HTTP://'"),
         ([], "Received: none in"),
         (np.zeros((3, 48, 64), np.uint8), r"an array of shape \(3, 48, 64\)"),
         (np.zeros(5), r"an array of shape \(5,\)"),
@@ -145,6 +171,11 @@ def test_a_url(model, picture):
         (np.full((4, 4, 3), -1), "from -1 to -1"),
         (np.full((4, 4, 3), np.nan), "from nan to nan"),
         (np.full((4, 4, 3), 0.5), "Multiply by 255"),
+        (np.full((4, 4, 3), "a", object), "dtype object"),
+        (np.zeros((1, 1, 4, 4, 3)), r"an array of shape \(1, 1, 4, 4, 3\)"),
+        (np.broadcast_to(np.uint8(3), (30_000, 30_000, 3)), "'ndarray' .30000 x 30000 pixels"),
+        (Image.new("F", (4, 4)), "'Image' .floating-point pixels"),
+        (Image.new("RGB", (0, 4)), "'Image' .0 x 4 pixels"),
         ([["a", 3]], "Received: int"),
     ],
 )
@@ -159,6 +190,12 @@ def test_wrong_input_is_one_error(model, given, message):
 def test_wrong_counts_of_labels(model, picture, top):
     with pytest.raises(ValueError, match="Expected `top` of 1 or more"):
         model(picture, top=top)
+    with pytest.raises(ValueError, match="Expected `batch_size` of 1 or more"):
+        model([picture], batch_size=top)
+
+
+def test_counts_of_numpy(model, picture):
+    assert len(model(picture, top=np.int64(2)).labels) == 2
 
 
 def test_black_is_an_image(model):

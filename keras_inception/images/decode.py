@@ -200,7 +200,7 @@ def converted(image: Image.Image, channels: int) -> Image.Image:
     """
     _require_channels(channels)
     with _one_error():
-        _check_size(image.size, None)
+        check_size(image.size)
         return _converted(_upright(image), channels)
 
 
@@ -250,7 +250,7 @@ def _open(source: Source, limit: int | None = None) -> Image.Image:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         image = Image.open(file, formats=_formats())
         try:
-            _check_size(image.size, limit, image.format)
+            check_size(image.size, limit, image.format)
             _eight_bit_transparency(image)
         except ValueError:
             image.close()
@@ -265,15 +265,27 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _check_size(size: tuple[int, int], limit: int | None, kind: str | None = None) -> None:
+def check_size(size: tuple[int, ...], limit: int | None = None, kind: str | None = None) -> None:
+    """Refuse an image without pixels, or of more than the limit.
+
+    Args:
+        size: (width, height).
+        limit: default `limits.max_pixels()`.
+        kind: Pillow's name of the format; JPEG 2000 has half the limit.
+
+    Raises:
+        ImageError: another size.
+    """
     width, height = size
     most = max_pixels() if limit is None else limit
     formats = ""
     if kind == _JPEG_2000:
         most, formats = most // 2, " of a JPEG 2000 file"
+    if width * height < 1:
+        raise ImageError(f"{width} x {height} pixels")
     if width * height > most:
         setting = f"; {MEGAPIXELS_VARIABLE} sets it" if limit is None else ""
-        raise ValueError(
+        raise ImageError(
             f"{width} x {height} pixels, more than the limit{formats} of {most / 1e6:g} megapixels"
             f"{setting}"
         )

@@ -22,6 +22,7 @@ _IN_HIDDEN_FOLDER = "in a hidden folder"
 _IN_SYSTEM_FOLDER = "in a folder of the operating system"
 _HIDDEN_FILE = "a hidden file"
 _SYSTEM_FILE = "a file of the operating system"
+_NOT_REGULAR = "not a regular file"  # a pipe or a device, which could be read for ever
 # Reasons to leave a file out that nobody needs to act on.
 HARMLESS = frozenset({_IN_HIDDEN_FOLDER, _IN_SYSTEM_FOLDER, _HIDDEN_FILE, _SYSTEM_FILE})
 
@@ -126,28 +127,27 @@ def _file_reason(entry: os.DirEntry[str]) -> str | None:
         return None
     if entry.is_symlink() and not os.path.exists(entry.path):
         return "a link that leads nowhere"
-    return "not a regular file"  # a pipe or a device, which could be read for ever
+    return _NOT_REGULAR
 
 
 def image_files(paths: Iterable[Path]) -> Iterator[Path | LeftOut]:
     """Files as they are named; of folders every file in them and below, by `list_folder`."""
     for path in paths:
-        try:
-            mode = os.stat(path).st_mode
-        except (OSError, ValueError) as error:
-            yield LeftOut(str(path), _missing(error))
-            continue
-        if stat.S_ISDIR(mode):
+        if os.path.isdir(path):
             found = list_folder(path)
             yield from found.files
             yield from (*found.left_out, *found.folders_left_out)
-        elif stat.S_ISREG(mode):
-            yield path
+        elif (reason := refusal(path)) is not None:
+            yield LeftOut(str(path), reason)
         else:
-            yield LeftOut(str(path), "not a regular file")
+            yield path
 
 
-def _missing(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
+def refusal(path: Path) -> str | None:
+    """Why a path is not a file that can be read; None where it is one."""
+    try:
+        return None if stat.S_ISREG(os.stat(path).st_mode) else _NOT_REGULAR
+    except (FileNotFoundError, NotADirectoryError):
         return "not found"
-    return getattr(error, "strerror", None) or str(error)
+    except (OSError, ValueError) as error:  # denied; a name that no file can have
+        return getattr(error, "strerror", None) or str(error)

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import http.client
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from keras_inception.images.decode import converted, fitted, read_image
-from keras_inception.images.listing import LeftOut, image_files
+from keras_inception.images.decode import ImageError, check_size, converted, fitted, read_image
+from keras_inception.images.listing import LeftOut, image_files, refusal
 from keras_inception.runtimes.keras_model import Network
 from keras_inception.runtimes.load import load_network
 
 _URL = ("http://", "https://")
 _URL_SECONDS = 30
 _MOST_URL_BYTES = 100_000_000
+_LONGEST_PATH = 4096  # characters; what is given as a path may be a whole document
 _EXPECTED = (
-    "a path, a URL, the bytes of an image file, a PIL image, an array of pixels in [0, 255] "
+    "a path, a URL, an open image file or its bytes, a PIL image, an array of pixels in [0, 255] "
     "(h x w, h x w x 1, 3 or 4, or a batch of them), or a list or folder of these"
 )
 
@@ -92,9 +94,9 @@ class Predictor:
         into the network's pixel convention, as in training.
 
         Args:
-            images: a path, a URL, the bytes of an image file, a PIL image, or an array of pixels
-                in [0, 255], RGB, RGBA or grey, of any height and width; or a list of these, a
-                folder, or a batch of arrays.
+            images: a path, a URL, an image file opened in binary mode or its bytes, a PIL image,
+                or an array of pixels in [0, 255], RGB, RGBA or grey, of any height and width; or
+                a list of these, a folder, or a batch of arrays.
             top: labels for each image, at most as many as there are classes.
             batch_size: images that the network sees at once.
 
@@ -106,8 +108,9 @@ class Predictor:
             ValueError: one image that cannot be read, a folder without images, or what is none of
                 these.
         """
-        if not isinstance(top, int) or top < 1:
-            raise ValueError(f"Expected `top` of 1 or more. Received: top={top!r}")
+        for name, count in (("top", top), ("batch_size", batch_size)):
+            if not isinstance(count, Integral) or count < 1:
+                raise ValueError(f"Expected `{name}` of 1 or more. Received: {name}={count!r}")
         single = _is_single(images)
         answers = list(self.stream([images] if single else _each(images), top, batch_size))
         if not answers:
@@ -144,7 +147,7 @@ class Predictor:
 
     def _read_or_error(self, source: Any) -> np.ndarray | str:
         if isinstance(source, LeftOut):
-            return f"Expected an image. Received: {source.path!r} ({source.reason})"
+            return _not_an_image(source.path, source.reason)
         try:
             return self._read(source)
         except ValueError as error:
@@ -152,16 +155,27 @@ class Predictor:
 
     def _read(self, source: Any) -> np.ndarray:
         height, width, channels = self.network.input_shape
-        if isinstance(source, str) and source.startswith(_URL):
+        if _is_url(source):
             source = _fetched(source)
+        elif _is_file(source):
+            source = _contents(source)
         if isinstance(source, str | os.PathLike):
             source = Path(source)
+            if (reason := refusal(source)) is not None:
+                raise ValueError(_not_an_image(str(source), reason))
         if isinstance(source, bytearray | memoryview):
             source = bytes(source)
         if isinstance(source, Path | bytes):
             return read_image(source, height=height, width=width, channels=channels)
-        image = source if isinstance(source, Image.Image) else _array_image(np.asarray(source))
-        return fitted(converted(image, channels), height, width)
+        try:
+            image = source if isinstance(source, Image.Image) else _array_image(np.asarray(source))
+            return fitted(converted(image, channels), height, width)
+        except ImageError as error:
+            raise ValueError(_not_an_image(_name(source), error)) from None
+
+
+def _not_an_image(name: str, reason: object) -> str:
+    return f"Expected an image. Received: {name[:_LONGEST_PATH]!r} ({reason})"
 
 
 def best_labels(
@@ -182,8 +196,8 @@ def _is_single(images: Any) -> bool:
         ValueError: neither one image nor several.
     """
     if isinstance(images, str | os.PathLike):
-        return str(images).startswith(_URL) or not os.path.isdir(images)
-    if isinstance(images, bytes | bytearray | memoryview | Image.Image):
+        return _is_url(images) or not os.path.isdir(images)
+    if isinstance(images, bytes | bytearray | memoryview | Image.Image) or _is_file(images):
         return True
     if hasattr(images, "__array__"):
         return np.ndim(images) != 4
@@ -212,6 +226,29 @@ def _name(source: Any) -> str:
     return type(source).__name__
 
 
+def _is_url(source: Any) -> bool:
+    return isinstance(source, str) and source.lower().startswith(_URL)
+
+
+def _is_file(source: Any) -> bool:
+    return hasattr(source, "read") and hasattr(source, "seek")
+
+
+def _contents(file: Any) -> bytes:
+    """The bytes of an open file.
+
+    Raises:
+        ValueError: it is a text file, or closed.
+    """
+    try:
+        content = file.read()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Expected an open image file. Received: {error}") from None
+    if not isinstance(content, bytes):
+        raise ValueError(f"Expected an image file opened in binary mode. Received: {_name(file)}")
+    return content
+
+
 def _fetched(url: str) -> bytes:
     """The bytes behind a URL.
 
@@ -221,7 +258,7 @@ def _fetched(url: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=_URL_SECONDS) as response:
             content = response.read(_MOST_URL_BYTES + 1)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise ValueError(f"Expected an image at {url!r}. Received: {reason}") from error
     if len(content) > _MOST_URL_BYTES:
@@ -245,6 +282,7 @@ def _array_image(pixels: np.ndarray) -> Image.Image:
         raise ValueError(
             f"Expected {_EXPECTED}. Received: an array of shape {shape}, dtype {pixels.dtype}"
         )
+    check_size(pixels.shape[1::-1])
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= 0 and high <= 255):
         raise ValueError(
