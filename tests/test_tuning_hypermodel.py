@@ -147,6 +147,26 @@ def test_data_without_an_end_need_steps(data: Any) -> None:
         fitted_rates(data)
 
 
+@pytest.mark.parametrize(
+    ("data", "options", "missing"),
+    [
+        (dataset().repeat(), {}, "steps_per_epoch"),
+        (dataset(), {"validation_data": dataset().repeat()}, "validation_steps"),
+        (dataset(), {"validation_data": endless()}, "validation_steps"),
+    ],
+    ids=["training", "validation", "validation generator"],
+)
+def test_data_without_an_end_end_a_stock_search(
+    data: Any, options: dict[str, Any], missing: str, tmp_path: Path
+) -> None:
+    """KerasTuner prints other errors of each trial, and goes on to the next."""
+    tuner = keras_tuner.RandomSearch(
+        hypermodel(), "accuracy", max_trials=4, directory=tmp_path, project_name="search"
+    )
+    with pytest.raises(ValueError, match=f"^Expected {missing} with such data"):
+        tuner.search(data, **options)
+
+
 def test_an_endless_py_dataset_with_steps() -> None:
     expected = [cosine(step) for step in range(8)]
     assert fitted_rates(Endless(), steps_per_epoch=4) == pytest.approx(expected, abs=1e-7)

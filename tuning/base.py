@@ -155,7 +155,7 @@ def coverage(space: Space, *, points: int | None = None, seed: int = 0) -> Cover
     on_floor, networks = 0, set()
     for _ in range(points):
         spec = space.spec(space.random_point(draw))
-        networks.add(spec.to_json())
+        networks.add(spec)
         widths = _widths(spec, stem=space.stem)
         low = [name for name, width in widths.items() if width == space.width_divisor]
         floors.update(low)

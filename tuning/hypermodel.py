@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -139,9 +139,11 @@ class InceptionHyperModel(keras_tuner.HyperModel):
             The history; each epoch also has the network's "macs" and "params".
 
         Raises:
-            ValueError: infinite data, or a generator, without `steps_per_epoch`.
+            ValueError: infinite data, or a generator, without `steps_per_epoch`, and as validation
+                data without `validation_steps`; the search ends.
         """
-        _require_end(x, kwargs.get("steps_per_epoch"))
+        _require_end(x, kwargs, "steps_per_epoch")
+        _require_end(kwargs.get("validation_data"), kwargs, "validation_steps")
         last = epochs or self.recipe.epochs
         callbacks = list(callbacks or [])
         own_rate = any(isinstance(callback, _RATE_CALLBACKS) for callback in callbacks)
@@ -187,9 +189,12 @@ class SmoothedCrossentropy(keras.losses.Loss):
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
-def _require_end(data: Any, steps_per_epoch: int | None) -> None:
-    """Refuse data whose epoch does not end, and an iterator, which the first epoch would use up."""
-    if steps_per_epoch is not None:
+def _require_end(data: Any, options: Mapping[str, Any], steps: str) -> None:
+    """Refuse data whose epoch does not end, and an iterator, which the first epoch would use up.
+
+    KerasTuner would print any other error for each trial, and go on.
+    """
+    if options.get(steps) is not None:
         return
     if isinstance(data, Iterator):
         received = "a generator, which later epochs and trials would find at its end"
@@ -199,7 +204,9 @@ def _require_end(data: Any, steps_per_epoch: int | None) -> None:
         received = "a data set that repeats for ever"
     else:
         return
-    raise ValueError(f"Expected steps_per_epoch with such data. Received: {received}")
+    raise keras_tuner.errors.FatalValueError(
+        f"Expected {steps} with such data. Received: {received}"
+    )
 
 
 def _are_arrays(data: Any) -> bool:

@@ -6,12 +6,14 @@ widths, then a greedy pass spends the slack left by rounding. Needs only the spe
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
 from keras_inception.cost.layers import Cost, NetworkCost, network_cost
+from keras_inception.cost.widths import Amount, CostOfWidths
 from keras_inception.spec.network import ConvSpec, ModuleSpec, NetworkSpec
 from keras_inception.spec.validation import is_integer, require_integers
 
@@ -51,7 +53,7 @@ class Budget:
             raise ValueError("Expected a bound on `macs`, `params` or both. Received: neither.")
         require_integers(self, *bounds, most=_MOST)
 
-    def holds(self, cost: Cost) -> bool:
+    def holds(self, cost: Cost | Amount) -> bool:
         """Return whether `cost` is within every bound."""
         return (self.macs is None or cost.macs <= self.macs) and (
             self.params is None or cost.params <= self.params
@@ -194,10 +196,18 @@ class _Scaling:
     def build(self, widths: Mapping[str, int]) -> NetworkSpec:
         return _with_stem_widths(with_module_widths(self.spec, widths), widths)
 
+    @functools.cached_property
+    def cost_of(self) -> CostOfWidths:
+        return CostOfWidths(self.spec, self.targets.keys())
+
     def fits(self, widths: Mapping[str, int]) -> bool:
         key = tuple(widths.values())
         if key not in self._known:
-            self._known[key] = self.budget.admits(network_cost(self.build(widths)))
+            self._known[key] = (
+                self.budget.holds(self.cost_of(widths))  # without building the network
+                if isinstance(self.budget, Budget)
+                else self.budget.admits(network_cost(self.build(widths)))
+            )
         return self._known[key]
 
     def require_a_fitting_network(self) -> None:
