@@ -1,9 +1,10 @@
 """Goals of the search on Fashion-MNIST: better networks for less, finalists counted.
 
-    TFDS_DATA_DIR=... python benchmarks/search_goal.py      # some three hours on two cores; resumes
-    python benchmarks/search_goal.py --quick --folder /tmp/try     # a smoke test on the sample
+    TFDS_DATA_DIR=... python benchmarks/search_goal.py --parts 3    # the next three parts
+    TFDS_DATA_DIR=... python benchmarks/search_goal.py              # all that are missing
+    python benchmarks/search_goal.py --quick --folder /tmp/try      # a smoke test on the sample
 
-Two questions at 3 million multiply-adds, both answered in results/search_goal.csv:
+Two questions at 3 million multiply-adds:
 
 - `fifth` against `random`: does it reach the accuracy of 60 random trials in a fifth of their
   core-seconds?
@@ -13,14 +14,22 @@ Two questions at 3 million multiply-adds, both answered in results/search_goal.c
 at their floor. `fifth` and `same` search around `base_with_room`, by trials of the first epoch of
 a full training, with finalists. Each arm's network is then trained fully with five seeds on all
 training images and evaluated on the test images; these trainings are not part of the core-seconds.
-Core-seconds are processor time of the process. Run all arms on one machine.
+
+Each part, the search of an arm or one full training, appends a row to results/search_goal.csv when
+it ends, and parts that have a row are not repeated; an interrupted search resumes. So the script
+can run in pieces, on one quiet machine. The network of an arm is results/specs/goal_ARM.json.
+Core-seconds are processor time of the process, as measured on COSTS:
+
+PARTS_TABLE
 """
 
 import argparse
 import csv
+import datetime
 import json
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +46,10 @@ from tuning import (
     SearchPlan,
     Space,
     base_with_room,
+    best_first,
     best_spec,
     claim,
+    read_trials,
     train_candidate,
 )
 
@@ -46,6 +57,11 @@ SEEDS = range(100, 105)
 FULL_EPOCHS = 4
 # Core-seconds of the trials of a search, one number a trial, in its folder.
 CORE_SECONDS_FILE = "core_seconds.json"
+COLUMNS = (
+    *("arm", "part", "seed", "trainings", "core_seconds", "macs", "accuracy", "device", "date"),
+)
+SEARCH, FULL = "search", "full training"
+Row = dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +79,7 @@ class Arm:
         return self.finalists > 0
 
 
+# The cheapest first.
 ARMS = {
     "random": Arm(oracle="random", trials=60),
     "tpe": Arm(oracle="tpe", trials=60),
@@ -115,61 +132,131 @@ def core_seconds(file: Path) -> dict[str, float]:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
-def run_arm(arm: Arm, have: Setting, folder: Path, quick: bool) -> NetworkSpec:
-    """Run or resume the search of an arm, and return its network."""
-    plan = plan_of(arm, have, quick)
-    claim(folder, plan.identity(have.data))
-    TimedTuner(plan, have.data, folder).search()
-    spec = best_spec(folder)
-    if spec is None:
-        raise SystemExit(f"No trial of {folder} was completed.")
-    return spec
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A piece of the benchmark: the search of an arm, or a full training of its network.
+
+    Attributes:
+        arm: name in `ARMS`.
+        seed: of a full training; None: the search.
+    """
+
+    arm: str
+    seed: int | None = None
+
+    def is_in(self, row: Row) -> bool:
+        """Whether the row is this part's."""
+        return (row["arm"], row["seed"]) == (self.arm, "" if self.seed is None else str(self.seed))
 
 
-def full_accuracies(
-    spec: NetworkSpec, have: Setting, folder: Path, quick: bool
-) -> dict[str, float]:
-    """Train a network fully with each seed, or read what was trained; accuracies by seed."""
-    file = folder / "full_trainings.json"
-    found: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
-    epochs = 2 if quick else FULL_EPOCHS
-    for seed in SEEDS[:2] if quick else SEEDS:
-        if str(seed) not in found:
-            recipe = replace(have.recipe, name="full", epochs=epochs, seed=seed)
-            result = train_candidate(spec, have.data, recipe, epochs=epochs)
-            found[str(seed)] = result.accuracy
-            file.write_text(json.dumps(found), encoding="utf-8")
-    return found
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """Setting, folder of the searches, and the table of what has ended.
+
+    Attributes:
+        quick: few trials on the sample.
+        folder: of the searches.
+        results: of the table and of the networks.
+    """
+
+    have: Setting
+    quick: bool
+    folder: Path
+    results: Path
+
+    @property
+    def table(self) -> Path:
+        """The CSV file."""
+        return self.results / "search_goal.csv"
+
+    def rows(self) -> list[Row]:
+        """What has ended."""
+        if not self.table.exists():
+            return []
+        with self.table.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def missing(self, arms: list[str]) -> Iterator[Part]:
+        """The parts that have no row, in the order of the arms."""
+        seeds = SEEDS[:2] if self.quick else SEEDS
+        done = self.rows()
+        for arm in arms:
+            for part in (Part(arm=arm), *(Part(arm=arm, seed=seed) for seed in seeds)):
+                if not any(part.is_in(row) for row in done):
+                    yield part
+
+    def run(self, part: Part) -> None:
+        """Run a part and append its row."""
+        found = self._search(part.arm) if part.seed is None else self._train(part.arm, part.seed)
+        values = {
+            "arm": part.arm,
+            "part": SEARCH if part.seed is None else FULL,
+            "seed": part.seed,
+            "device": device(),
+            "date": datetime.date.today().isoformat(),
+        }
+        new = not self.table.exists()
+        self.table.parent.mkdir(parents=True, exist_ok=True)
+        with self.table.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow(values | found)
+
+    def _spec_file(self, arm: str) -> Path:
+        return self.results / "specs" / f"goal_{arm}.json"
+
+    def _search(self, name: str) -> dict[str, Any]:
+        folder, plan = self.folder / name, plan_of(ARMS[name], self.have, self.quick)
+        claim(folder, plan.identity(self.have.data))
+        TimedTuner(plan, self.have.data, folder).search()
+        spec = best_spec(folder)
+        if spec is None:
+            raise SystemExit(f"No trial of {folder} was completed.")
+        file = self._spec_file(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(spec.to_json(), encoding="utf-8")
+        seconds = core_seconds(folder / CORE_SECONDS_FILE)
+        return {
+            "trainings": len(seconds),
+            "core_seconds": round(sum(seconds.values())),
+            "macs": network_cost(spec).total.macs,
+            "accuracy": round(best_first(read_trials(folder))[0].accuracy, 4),
+        }
+
+    def _train(self, name: str, seed: int) -> dict[str, Any]:
+        spec = NetworkSpec.from_json(self._spec_file(name).read_text(encoding="utf-8"))
+        epochs = 2 if self.quick else FULL_EPOCHS
+        recipe = replace(self.have.recipe, name="full", epochs=epochs, seed=seed)
+        started = time.process_time()
+        result = train_candidate(spec, self.have.data, recipe, epochs=epochs)
+        return {
+            "trainings": 1,
+            "core_seconds": round(time.process_time() - started),
+            "macs": network_cost(spec).total.macs,
+            "accuracy": round(result.accuracy, 4),
+        }
 
 
-def row_of(name: str, have: Setting, folder: Path, quick: bool) -> dict[str, Any]:
-    """Run an arm and its full trainings, and return its row."""
-    spec = run_arm(ARMS[name], have, folder, quick)
-    accuracies = list(full_accuracies(spec, have, folder, quick).values())
-    seconds = core_seconds(folder / CORE_SECONDS_FILE)
-    mean = statistics.fmean(accuracies)
-    half = float(scipy.stats.t.ppf(0.975, len(accuracies) - 1) * scipy.stats.sem(accuracies))
-    return {
-        "arm": name,
-        "trainings": len(seconds),
-        "core_seconds": round(sum(seconds.values())),
-        "macs": network_cost(spec).total.macs,
-        "accuracy": round(mean, 4),
-        "interval_95": round(half, 4),
-        "accuracies": " ".join(f"{value:.4f}" for value in accuracies),
-        "device": device(),
-    }
-
-
-def judge(rows: dict[str, dict[str, Any]]) -> None:
-    """Print whether each goal is reached, with the interval of the difference (Welch's t)."""
+def report(rows: list[Row]) -> None:
+    """Print each arm's mean and whether each goal is reached, as far as there are rows."""
+    accuracies: dict[str, list[float]] = {}
+    seconds = {row["arm"]: float(row["core_seconds"]) for row in rows if row["part"] == SEARCH}
+    for row in rows:
+        if row["part"] == FULL:
+            accuracies.setdefault(row["arm"], []).append(float(row["accuracy"]))
+    for arm, values in accuracies.items():
+        deviation = f", standard deviation {statistics.stdev(values):.2%}" if values[1:] else ""
+        print(
+            f"{arm}: {seconds[arm]:,.0f} core-seconds of search; {len(values)} full trainings, "
+            f"mean {statistics.fmean(values):.2%}{deviation}"
+        )
     for name, other, share, gain in GOALS:
-        if name in rows and other in rows:
-            own, theirs = rows[name], rows[other]
-            samples = [list(map(float, row["accuracies"].split())) for row in (own, theirs)]
+        samples = [accuracies.get(arm, []) for arm in (name, other)]
+        if min(map(len, samples)) >= 2:
             interval = scipy.stats.ttest_ind(*samples, equal_var=False).confidence_interval()
-            used = own["core_seconds"] / theirs["core_seconds"]
-            gained = own["accuracy"] - theirs["accuracy"]
+            used = seconds[name] / seconds[other]
+            gained = statistics.fmean(samples[0]) - statistics.fmean(samples[1])
             print(
                 f"{name} against {other}: {used:.2f} of the core-seconds (goal {share}), "
                 f"{gained:+.2%} (95% interval {interval.low:+.2%} to {interval.high:+.2%}; goal "
@@ -178,9 +265,10 @@ def judge(rows: dict[str, dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Run the requested arms, write the table and judge the goals."""
+    """Run the missing parts of the requested arms, and judge the goals."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--parts", type=int, help="run so many parts; default all")
     parser.add_argument("--quick", action="store_true", help="use the sample and few trials")
     parser.add_argument(
         "--folder",
@@ -189,19 +277,16 @@ def main() -> None:
         help="folder of the searches",
     )
     arguments = parser.parse_args()
-    have = setting(arguments.quick)
-    rows = {
-        name: row_of(name, have, arguments.folder / name, arguments.quick)
-        for name in arguments.arms
-    }
-    path = (arguments.folder if arguments.quick else RESULTS) / "search_goal.csv"
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, next(iter(rows.values())), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows.values())
-    for row in rows.values():
-        print(", ".join(f"{name} {value}" for name, value in row.items()))
-    judge(rows)
+    benchmark = Benchmark(
+        have=setting(arguments.quick),
+        quick=arguments.quick,
+        folder=arguments.folder,
+        results=arguments.folder if arguments.quick else RESULTS,
+    )
+    for part in list(benchmark.missing(arguments.arms))[: arguments.parts]:
+        print(f"{part.arm}: {SEARCH if part.seed is None else f'{FULL}, seed {part.seed}'}")
+        benchmark.run(part)
+    report(benchmark.rows())
 
 
 if __name__ == "__main__":

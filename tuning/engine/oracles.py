@@ -9,7 +9,8 @@ from keras_tuner.engine.trial import TrialStatus
 
 from tuning.engine.halving import REDUCTION, Halving
 from tuning.engine.keras_tuner_compat import hyperband_trial_count
-from tuning.engine.oracle import STOP, SearchOracle
+from tuning.engine.oracle import SearchOracle
+from tuning.engine.stages import STOP
 from tuning.engine.tpe import TPEOracle
 
 Kind = Literal["tpe", "bayesian", "random", "hyperband"]

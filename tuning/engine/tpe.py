@@ -15,8 +15,9 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from tuning.engine.control import TrialControl
 from tuning.engine.finals import is_final
-from tuning.engine.oracle import STOP, SearchOracle
+from tuning.engine.oracle import SearchOracle
 from tuning.engine.pruning import STOPPED_EPOCH
+from tuning.engine.stages import STOP
 
 STARTUP_TRIALS = 10
 
