@@ -12,7 +12,6 @@ nothing.
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -34,6 +33,7 @@ from keras_inception.spec.validation import (
     require_tuple,
     tuple_of,
 )
+from tuning.dimension import Dimension, ratio_dimension, share_dimension
 from tuning.latency import MIGRATIONS as LATENCY_MIGRATIONS
 from tuning.latency import LatencyBudget, latency_model
 from tuning.projection import (
@@ -54,11 +54,6 @@ SCHEMA_VERSION = 4
 WIDTH_RANGE = 2.0
 REDUCE_RANGE = 2.0
 ODDS_RANGE = 4.0
-# Largest share of a branch, in its width; a share of 0 removes it.
-MAX_SHARE = 2.0
-SHARE_STEP = 0.25
-# On a grid, for tuners that try every combination: the factor and the distance of its values.
-GRID_FACTOR, GRID_STEP = 2.0, 1.0
 # Modules beyond those of the network that a stage may get.
 MORE_MODULES = 1
 BUDGET_FRACTION = "budget/fraction"
@@ -81,60 +76,6 @@ def _from_3(data: dict[str, Any]) -> dict[str, Any]:
 
 
 MIGRATIONS: Migrations = {1: _from_1, 2: _from_2, 3: _from_3}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dimension:
-    """A hyperparameter: a number from `low` to `high`, or one of `choices`.
-
-    Attributes:
-        name: such as "stage_3/width_ratio".
-        neutral: its value at the neutral point.
-        low, high: of a number.
-        integer: whether the number is one.
-        log: whether it is a ratio, on a logarithmic scale.
-        step: between the values of a share; None: any value.
-        choices: in the place of a number.
-    """
-
-    name: str
-    neutral: Value
-    low: float = 0.0
-    high: float = 0.0
-    integer: bool = False
-    log: bool = False
-    step: float | None = None
-    choices: tuple[str, ...] = ()
-
-    def random_value(self, draw: random.Random) -> Value:
-        """A uniform value, of a ratio uniform in its logarithm."""
-        if self.choices:
-            return draw.choice(self.choices)
-        if self.integer:
-            return draw.randint(int(self.low), int(self.high))
-        if self.step:
-            count = round((self.high - self.low) / self.step)
-            return self.low + self.step * draw.randint(0, count)
-        return math.exp(draw.uniform(math.log(self.low), math.log(self.high)))
-
-    def declare(self, hp: Any, *, grid: bool) -> Value:
-        """Register it with KerasTuner's hyperparameters, and take its value."""
-        if self.choices:
-            return hp.Choice(self.name, list(self.choices), default=self.neutral)
-        if self.integer:
-            return hp.Int(self.name, int(self.low), int(self.high), default=self.neutral)
-        low, high, step = self.low, self.high, self.step
-        if self.log and grid:
-            low, high, step = _grid_bound(low), _grid_bound(high), GRID_FACTOR
-        elif grid:
-            step = GRID_STEP
-        sampling = "log" if self.log else "linear"
-        return hp.Float(self.name, low, high, step=step, sampling=sampling, default=self.neutral)
-
-
-def _grid_bound(bound: float) -> float:
-    """The power of the grid's factor that is nearest to a bound, towards 1."""
-    return GRID_FACTOR ** math.trunc(math.log(bound, GRID_FACTOR) + 1e-9 * (bound > 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,11 +135,11 @@ class Space:
             low = self.min_budget_share
             found.append(Dimension(name=BUDGET_FRACTION, neutral=1.0, low=low, high=1.0, log=True))
         if self.stem:
-            found.append(_ratio("stem/width_ratio", WIDTH_RANGE))
+            found.append(ratio_dimension("stem/width_ratio", WIDTH_RANGE))
         found += self._pool_dimensions()
         for index, stage in enumerate(self.base.stages):
             if index:
-                found.append(_ratio(f"stage_{stage.name}/width_ratio", WIDTH_RANGE))
+                found.append(ratio_dimension(f"stage_{stage.name}/width_ratio", WIDTH_RANGE))
             found += self._form_dimensions(stage)
             found += self._branch_dimensions(stage)
         return tuple(found)
@@ -235,17 +176,17 @@ class Space:
         names = list(dict.fromkeys(name for module in modules for name in module.spatial_names))
         widths = {suffix for module in modules for suffix in module.widths()}
         found = [
-            _ratio(f"{prefix}/reduce_{name}_ratio", REDUCE_RANGE)
+            ratio_dimension(f"{prefix}/reduce_{name}_ratio", REDUCE_RANGE)
             for name in names
             if f"{name}_reduce" in widths
         ]
         if any(len(module.spatial) > 1 for module in modules):
-            found.append(_ratio(f"{prefix}/odds_{names[0]}_ratio", ODDS_RANGE))
+            found.append(ratio_dimension(f"{prefix}/odds_{names[0]}_ratio", ODDS_RANGE))
         if len({name.removesuffix("_reduce") for name in widths}) > 1:  # not of an only branch
             if any(module.filters_1x1 for module in modules):
-                found.append(_share(f"{prefix}/share_1x1"))
+                found.append(share_dimension(f"{prefix}/share_1x1"))
             if "pool_proj" in widths:
-                found.append(_share(f"{prefix}/share_pool"))
+                found.append(share_dimension(f"{prefix}/share_pool"))
         return found
 
     def _kernel_choices(self, stage: StageSpec) -> tuple[str, ...]:
@@ -342,11 +283,3 @@ def _budget_from(data: Any) -> NetworkBound:
         budget = optional(object_of(Budget))
         return from_fields(LatencyBudget, data, model=latency_model, budget=budget)
     return from_fields(Budget, data)
-
-
-def _ratio(name: str, largest: float) -> Dimension:
-    return Dimension(name=name, neutral=1.0, low=1 / largest, high=largest, log=True)
-
-
-def _share(name: str) -> Dimension:
-    return Dimension(name=name, neutral=1.0, low=0.0, high=MAX_SHARE, step=SHARE_STEP)

@@ -14,7 +14,6 @@ from tuning.engine.halving import Halving
 from tuning.engine.keras_tuner_compat import OracleHooks
 from tuning.engine.pruning import STOPPED_EPOCH
 from tuning.engine.trial_files import TrialFiles
-from tuning.space import Value
 
 STOP: dict[str, Any] = {"status": TrialStatus.STOPPED, "values": None}
 
@@ -35,7 +34,7 @@ class StagedOracle(OracleHooks):
     def __init__(
         self,
         *,
-        network_of: Callable[[dict[str, Value]], str] | None = None,
+        network_of: Callable[[dict[str, Any]], str] | None = None,
         halving: Halving | None = None,
         finals: Finals | None = None,
         **settings: Any,

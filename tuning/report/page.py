@@ -24,10 +24,11 @@ from keras_inception.data.record import data_option, recorded_source
 from keras_inception.files import REPORT_FILE, SPEC_FILE, aside
 from keras_inception.reports.page import write_page
 from keras_inception.wording import counted
+from tuning.dimension import Dimension
 from tuning.fidelity import FidelityChoice, load_choice
 from tuning.report.pictures import BEST, draw_pictures
 from tuning.run import write_best_spec
-from tuning.space import Dimension, Space
+from tuning.space import Space
 from tuning.trials import (
     SearchedTrial,
     best_first,
