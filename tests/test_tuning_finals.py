@@ -223,7 +223,7 @@ def test_differences_beyond_the_noise_by_tukeys_table() -> None:
     assert found.noise == pytest.approx(0.01)
     assert [item.number for item in found.finalists] == [0, 1, 2]
     assert found.worse == (2,)
-    text = "It beats those of trials 2 by more than the noise; its lead over the others"
+    text = "It beats that of trial 2 by more than the noise; its lead over the others"
     assert text in str(found)
 
 

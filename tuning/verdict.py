@@ -91,9 +91,9 @@ class Verdict:
         if not self.worse:
             return [text, "Its lead over the others may be chance."]
         numbers = ", ".join(map(str, self.worse))
-        trials = "trial" if len(self.worse) == 1 else "trials"
+        trials = "that of trial" if len(self.worse) == 1 else "those of trials"
         rest = "" if len(self.worse) == len(others) else "; its lead over the others may be chance"
-        return [text, f"It beats those of {trials} {numbers} by more than the noise{rest}."]
+        return [text, f"It beats {trials} {numbers} by more than the noise{rest}."]
 
     def _ranking(self) -> list[str]:
         if self.rank_correlation is None or self.interval is None:
