@@ -6,6 +6,7 @@ The files are noise, where each misplaced or wrongly filtered pixel shows, and r
 import functools
 import io
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,37 @@ def as_imagemagick_writes_exif() -> bytes:
     return encoded(noise(20, 30), "PNG", pnginfo=chunks)
 
 
+def png(
+    colour: int, *, depth: int = 8, key: bytes = b"", palette: bytes = b"", late: bool = False
+) -> bytes:
+    """A PNG of 20 x 30 with a tRNS chunk for each part of `key` between bars."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    channels = {0: 1, 2: 3, 3: 1, 6: 4}[colour]
+    line = bytes(range(30 * channels * depth // 8 + 1))  # the first byte of a line is its filter
+    pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + line[1:] for _ in range(20))))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30, 20, depth, colour, 0, 0, 0))
+    keys = b"".join(chunk(b"tRNS", part) for part in key.split(b"|"))
+    parts = (palette and chunk(b"PLTE", palette), *((pixels, keys) if late else (keys, pixels)))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(parts) + chunk(b"IEND", b"")
+
+
+# What names the transparent pixels stands where the specification forbids it, or names none.
+KEYS = {
+    "behind the pixels": png(0, key=b"\0\5", late=True),
+    "twice": png(0, key=b"\0\5|\0\7"),
+    "a level of 9 bits": png(0, key=b"\1\5"),
+    "a level of 3 bytes": png(0, key=b"\0\5\0"),
+    "a level of 5 bits": png(0, key=b"\0\x11", depth=4),
+    "a colour of 9 bits": png(2, key=b"\0\4\1\5\0\6"),
+    "a colour of 7 bytes": png(2, key=b"\0\4\0\5\0\6\0"),
+    "more alphas than colours": png(3, key=bytes(41), palette=bytes(range(120))),
+    "more alphas than 4 bits": png(3, key=bytes(17), palette=bytes(range(60)), depth=4),
+}
+
 NOT_DECODED = {
     "bmp with a palette": encoded(noise(20, 30).quantize(9), "BMP"),
     "grey bmp": encoded(noise(20, 30, 1), "BMP"),
@@ -226,6 +258,7 @@ NOT_DECODED = {
     "png turned in XMP alone": with_xmp("PNG"),
     "png with compressed XMP": with_xmp("PNG", compressed=True),
     "png turned in a text chunk": as_imagemagick_writes_exif(),
+    **{f"png with a key: {name}": contents for name, contents in KEYS.items()},
     "tiff": encoded(noise(20, 30), "TIFF"),
     "avif": encoded(noise(20, 30), "AVIF"),
     "nothing": b"",
@@ -249,6 +282,18 @@ def test_what_the_graph_does_not_decode_is_marked_and_fails_no_other():
     assert not pixels[1:-1].any()
     for own in (pixels[0], pixels[-1]):
         np.testing.assert_array_equal(own, np.asarray(noise(32, 32)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_keys_of_pngs_that_both_decoders_obey(channels):
+    files = {
+        "grey": png(0, key=b"\0\5"),
+        "colour": png(2, key=b"\0\4\0\5\0\6"),
+        "palette": png(3, key=bytes(range(40)), palette=bytes(range(120))),
+        "palette of 4 bits": png(3, key=bytes(range(16)), palette=bytes(range(48)), depth=4),
+        "alpha, and a key that counts for nothing": png(6, key=b"\0\5"),
+    }
+    assert_agreement(files, 20, 30, channels)
 
 
 @pytest.mark.parametrize("files", [[], [b"no image"]])

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 
@@ -443,6 +445,36 @@ def test_threads_share_the_pixels_in_flight():
     assert {total for total in most if total > 100} == {
         250
     }  # an image above the limit is decoded alone
+
+
+_RESIDENT_AFTER_DECODING = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from keras_inception.images.decode import read_image
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+def read(path):
+    return read_image(path, height=8, width=8, channels=3)
+
+read(sys.argv[1])
+before = resident()
+with ThreadPoolExecutor(4) as pool:
+    list(pool.map(read, sys.argv[2:] * 2))
+    print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the resident memory is read from /proc")
+def test_memory_of_decoded_images_returns_to_the_system(tmp_path):
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    Image.new("RGBA", (8, 8)).save(small)
+    Image.new("RGBA", (5000, 5000), (200, 30, 30, 100)).save(large, compress_level=1)
+    command = [sys.executable, "-c", _RESIDENT_AFTER_DECODING, small, *[large] * 3]
+    kept = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert int(kept) < 50_000_000  # one image has 100 MB
 
 
 def test_an_image_waits_for_the_pixels_of_another():

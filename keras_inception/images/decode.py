@@ -52,6 +52,9 @@ _GREY_MODES = ("1", "L", "LA", "La", *_SIXTEEN_BITS)
 # Grey PNGs of 2 and 4 bits: Pillow widens their pixels to 8 bits, but not the transparent level.
 _WIDENED = {"L;2": 85, "L;4": 17}
 
+# By default Pillow allocates an image in blocks of 16 MiB, and glibc keeps freed ones in the heap
+# of each thread: gigabytes after large images. What is above 32 MiB it returns to the system.
+Image.core.set_block_size(2**30)
 _IN_FLIGHT = PixelBudget(PIXELS_IN_FLIGHT)
 # Python's filters of warnings belong to the whole process: one thread at a time changes them.
 _QUIET = threading.Lock()

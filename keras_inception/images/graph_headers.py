@@ -67,6 +67,8 @@ _MOST_MARKERS = 4096  # before the picture; a JPEG has about ten, with extended 
 _OTHER_ORIENTATION = (
     r'tiff:Orientation(="|>)[2-8]|Raw profile type exif|XML:com\.adobe\.xmp\x00\x01'
 )
+# The name of a PNG's chunk, and the upper half of its length, as compressed pixels rarely are.
+_KEY = r"\x00\x00\C\CtRNS"
 _TIFF = r"(II\*\x00|MM\x00\*)"
 
 
@@ -156,12 +158,31 @@ def _jpeg(contents: Any, data: Any) -> Header:
 def _png(contents: Any, data: Any) -> Header:
     width, height = (number(data, tf.constant(place), 4, little=False) for place in (16, 20))
     depth, colour = at(data, 24), at(data, 25)
-    key = tf.strings.regex_full_match(contents, r"\C*tRNS\C*")
+    key = tf.strings.regex_full_match(contents, rf"\C*{_KEY}\C*")
     orientation = _or_elsewhere(_orientation_in(contents, data, "eXIf", little=False), contents)
-    # Pillow compares the high bytes of 16-bit colour with those of the transparent one.
-    supported = ~(key & (depth == 16) & (colour == 2))
-    alpha = key | (colour == 4) | (colour == 6)
-    return _header(Kind.PNG, height, width, orientation, alpha=alpha, supported=supported)
+    with_alpha = (colour == 4) | (colour == 6)
+    supported = ~key | with_alpha | _key_is_plain(contents, data, depth, colour)
+    return _header(
+        Kind.PNG, height, width, orientation, alpha=key | with_alpha, supported=supported
+    )
+
+
+def _key_is_plain(contents: Any, data: Any, depth: Any, colour: Any) -> Any:
+    """Whether the decoders agree on a PNG's tRNS chunk, which says what is transparent.
+
+    TensorFlow's skips chunks that the specification forbids, Pillow uses them. Of 16-bit colour
+    Pillow compares the high bytes alone.
+    """
+    key, palette, pixels = (_after(contents, data, name) for name in (_KEY, "PLTE", "IDAT"))
+    length, palette_length = (number(data, start - 8, 4, little=False) for start in (key, palette))
+    count = tf.bitwise.left_shift(1, depth)  # of levels, or of colours in a palette
+    known = number(data, key + 2 * tf.range(3), 2, little=False) < count
+    of_grey = (colour == 0) & (length == 2) & known[0]
+    of_colour = (colour == 2) & (length == 6) & (depth == 8) & tf.reduce_all(known)
+    fits = length <= tf.minimum(count, palette_length // 3)
+    of_palette = (colour == 3) & (palette > 0) & (palette < key) & fits
+    once = ~tf.strings.regex_full_match(contents, rf"\C*{_KEY}\C*{_KEY}\C*")
+    return once & (key < pixels) & (of_grey | of_colour | of_palette)
 
 
 def _gif(contents: Any, data: Any) -> Header:
@@ -220,8 +241,8 @@ def _orientation_in(contents: Any, data: Any, chunk: str, *, little: bool) -> An
         chunk: a pattern of what stands before the block's data.
         little: whether the chunk's length is little-endian, and stands after its name (WebP).
     """
-    rest = tf.strings.regex_replace(contents, rf"^\C*?{chunk}{_TIFF}", "", replace_global=False)
-    start = tf.size(data) - tf.strings.length(rest) - len("II*\0")
+    after = _after(contents, data, chunk + _TIFF)
+    start = after - tf.where(after > 0, len("II*\0"), 0)
     first = tf.where(begins(data, start - len(_EXIF), _EXIF), start - len(_EXIF), start)
     length = number(data, first - (4 if little else 8), 4, little=little)
     return tf.cond(
@@ -229,6 +250,12 @@ def _orientation_in(contents: Any, data: Any, chunk: str, *, little: bool) -> An
         lambda: exif_orientation(data[start : first + length]),
         lambda: tf.constant(ABSENT),
     )
+
+
+def _after(contents: Any, data: Any, pattern: str) -> Any:
+    """The position behind the first place that matches a pattern; 0 without one."""
+    rest = tf.strings.regex_replace(contents, rf"^\C*?{pattern}", "", replace_global=False)
+    return tf.size(data) - tf.strings.length(rest)
 
 
 def _or_elsewhere(orientation: Any, contents: Any) -> Any:
