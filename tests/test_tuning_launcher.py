@@ -63,6 +63,32 @@ def test_killed_and_recycled_processes_are_restarted(tmp_path: Path) -> None:
     assert (tmp_path / "logs" / "chief.log").read_text() == "order exit 0\n"
 
 
+@pytest.mark.parametrize(
+    ("cores", "workers", "given", "expected"),
+    [(8, 2, None, "4"), (2, 3, None, "1"), (8, 1, None, "None"), (8, 2, "3", "3")],
+)
+def test_workers_share_the_cores(
+    cores: int,
+    workers: int,
+    given: str | None,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One worker has TensorFlow's default; what the user sets is kept."""
+    variable = "TF_NUM_INTRAOP_THREADS"
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.delenv(variable, raising=False)
+    if given is not None:
+        monkeypatch.setenv(variable, given)
+    orders = {"chief": ["exit 0"]} | {f"worker{index}": ["exit 0"] for index in range(workers)}
+    tail = f'print("threads", os.environ.get({variable!r}))'
+    program = command(tmp_path, orders, tail)
+    launch(program, folder=tmp_path, workers=workers, address="127.0.0.1:1")
+    text = (tmp_path / "logs" / "chief.log").read_text()
+    assert text == f"threads {expected}\norder exit 0\n"
+
+
 def test_a_killed_chief_is_restarted(tmp_path: Path) -> None:
     run(tmp_path, {"chief": ["kill", "kill", "exit 0"], "worker0": ["exit 0"]})
     assert starts(tmp_path).count("chief") == 3
