@@ -80,7 +80,7 @@ def test_a_search_its_report_and_another_budget(
     assert result.exit_code == 0, result.output
     assert "3 trials by random over 14 hyperparameters" in result.output
     assert "5 random points: 5 with a width at its floor (" in result.output
-    assert "Warning: most points lie on a floor" in result.output
+    assert "Warning: a width lies on its floor in most points" in result.output
     assert len(trained) == 3
     best = max(trained, key=lambda spec: spec.modules[0].filters_pool_proj)
     written = NetworkSpec.from_json((out / "best_spec.json").read_text())

@@ -45,15 +45,16 @@ def _finals_of(plan: SearchPlan) -> str:
 
 
 def print_coverage(space: Space) -> None:
-    """How many random points lie on a floor, as a warning if they are most, and are distinct."""
+    """How many random points lie on a floor and are distinct; a warning if moves change little."""
     from tuning.base import coverage
 
     found = coverage(space)
     console.print(escape(str(found)))
-    if found.on_floor > found.points / 2 or found.distinct < 0.9 * found.points:
+    most = max(found.floors.values(), default=0)
+    if most > found.points / 2 or found.distinct < 0.9 * found.points:
         console.print(
-            "[yellow]Warning[/]: most points lie on a floor, or many are the same network. Lower "
-            "--width-divisor, raise the budget, or leave out --variant and --spec."
+            "[yellow]Warning[/]: a width lies on its floor in most points, or many are the same "
+            "network. Lower --width-divisor, raise the budget, or leave out --variant and --spec."
         )
 
 
