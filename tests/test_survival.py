@@ -296,7 +296,7 @@ def test_a_killed_worker_ends_the_other_and_both_resume(tmp_path):
     wait_for_snapshot(tmp_path / "run", chief, after=2)
     other.kill()
     other.communicate()
-    _, errors = chief.communicate(timeout=240)
+    _, errors = chief.communicate()
     assert chief.returncode != 0
     assert "TrainingInterruptedError: Another worker was lost after step" in errors, errors[-3000:]
     wait_for_all(start_workers(*job_of, tmp_path / "run", "epochs=6"))
