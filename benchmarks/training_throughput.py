@@ -1,49 +1,59 @@
-"""Training throughput at 224 x 224 in images per second, compared with torchvision's googlenet.
+"""Training throughput beside torchvision's googlenet, and the first epochs of `small`.
 
     OMP_NUM_THREADS=2 python benchmarks/training_throughput.py
 
-Batches of 16 random images, SGD with momentum, without auxiliary classifiers, two threads. `bn`
-runs in float32 and mixed_bfloat16 with this package's training step; torchvision's network runs
-eagerly, channels last, in float32 and under bfloat16 autocast, on the same cores. The four take
-turns step by step, so that background load affects all of them alike. torchvision's network has 5%
-fewer multiply-adds (3x3 in place of 5x5). Needs torch and torchvision.
+1. Images per second at 224 x 224: batches of 16 random images, SGD with momentum, without auxiliary
+   classifiers, two threads. `bn` runs in float32 and mixed_bfloat16 with this package's training
+   step; torchvision's network runs eagerly, channels last, in float32 and under bfloat16 autocast,
+   on the same cores. The four take turns step by step, so that background load affects all of them
+   alike. torchvision's network has 5% fewer multiply-adds (3x3 in place of 5x5). Needs torch and
+   torchvision. Writes benchmarks/results/training_throughput.csv.
+2. `keras-inception train` with `small` on the bundled sample: seconds from the start of the process
+   to the end of the first step, and of the second epoch with its evaluation; with this package's
+   batch normalization and optimizer kernels, and with Keras's own, run by run in turns. Writes
+   benchmarks/results/training_small.csv.
 
-Writes benchmarks/results/training_throughput.csv: of the steps of each, the median and the least
-wall-clock time and the median processor time of all threads. On a machine that runs other programs
-only the processor time can be compared; `load` is the mean number of running processes.
-`GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before the command gives all four large pages.
+On a machine that runs other programs only the processor time can be compared (median, all threads);
+`load` is the mean number of running processes. `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before the
+command gives all of them large pages.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import statistics
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
-import torch  # importing it after TensorFlow causes a segmentation fault
-import torchvision
+import torch
+from torchvision_steps import googlenet_steps  # imports torch, which must be before TensorFlow
 
 # isort: split
 import keras
 import numpy as np
 import tensorflow as tf
+from first_epochs import STARTED
 from machine import device
 
 from keras_inception import VARIANTS, Recipe, make_trainer
 
-RESULTS = Path(__file__).parent / "results" / "training_throughput.csv"
+RESULTS = Path(__file__).parent / "results"
 BATCH_SIZE, WARM_UP = 16, 2
 THREADS = 2
+TORCHVISION = "torchvision googlenet, float32"
+TRAIN = ["train", "--variant", "small", "--epochs", "3", "--data", "sample", "--callback"]
 
-IMAGES = np.random.default_rng(0).uniform(-1, 1, (BATCH_SIZE, 224, 224, 3)).astype("float32")
-LABELS = np.random.default_rng(1).integers(0, 1000, BATCH_SIZE).astype("int32")
+Row = dict[str, Any]
 
 
 def own_step(precision: str) -> Callable[[], object]:
@@ -51,36 +61,27 @@ def own_step(precision: str) -> Callable[[], object]:
     recipe = Recipe(
         name=precision, epochs=1, batch_size=BATCH_SIZE, optimizer="sgd", precision=precision
     )
-    spec = replace(VARIANTS["bn"], aux=())
-    trainer = make_trainer(spec, recipe, total_steps=1000)
-    batch = (tf.constant(IMAGES), tf.constant(LABELS))
+    trainer = make_trainer(replace(VARIANTS["bn"], aux=()), recipe, total_steps=1000)
+    random = np.random.default_rng(0)
+    images = random.uniform(-1, 1, (BATCH_SIZE, 224, 224, 3)).astype("float32")
+    batch = (tf.constant(images), tf.constant(random.integers(0, 1000, BATCH_SIZE, np.int32)))
     return lambda: trainer.step(batch)
 
 
 def torchvision_step(*, bfloat16: bool) -> Callable[[], object]:
-    """Return a training step of torchvision's network, eager, channels last."""
-    torch.set_num_threads(THREADS)
-    model = torchvision.models.googlenet(weights=None, aux_logits=False, init_weights=False)
-    model = model.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-    images = torch.from_numpy(IMAGES.transpose(0, 3, 1, 2)).contiguous(
-        memory_format=torch.channels_last
-    )
-    labels = torch.from_numpy(LABELS).long()
-
-    def step() -> float:
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            loss = torch.nn.functional.cross_entropy(model(images), labels)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    """Return a training step of torchvision's network."""
+    steps = googlenet_steps(BATCH_SIZE, bfloat16=bfloat16)
+    return lambda: steps(1)
 
 
-def measured(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[np.ndarray]]:
-    """Take turns; return wall-clock and processor seconds of each step of each."""
+def throughput(rounds: int) -> list[Row]:
+    """Take steps of each network in turns."""
+    steps = {
+        "keras-inception bn, float32": own_step("float32"),
+        "keras-inception bn, mixed_bfloat16": own_step("mixed_bfloat16"),
+        TORCHVISION: torchvision_step(bfloat16=False),
+        "torchvision googlenet, bfloat16 autocast": torchvision_step(bfloat16=True),
+    }
     for step in steps.values():
         for _ in range(WARM_UP):
             step()
@@ -90,59 +91,77 @@ def measured(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, l
             started = np.array([time.perf_counter(), time.process_time()])
             step()
             seconds[name].append(np.array([time.perf_counter(), time.process_time()]) - started)
+    medians = {name: np.median(values, axis=0).tolist() for name, values in seconds.items()}
+    return [
+        {
+            "network": name,
+            "images_per_second": round(BATCH_SIZE / wall, 2),
+            "times_torchvision_float32": round(medians[TORCHVISION][0] / wall, 2),
+            "processor_seconds_a_step": round(processor, 3),
+        }
+        for name, (wall, processor) in medians.items()
+    ]
+
+
+def first_epochs(runs: int) -> list[Row]:
+    """Run the command with both kinds of kernels in turns."""
+    callbacks = {"this package's": "FirstEpochs", "Keras's own": "StockFirstEpochs"}
+    found: dict[str, list[list[float]]] = {name: [] for name in callbacks}
+    for _ in range(runs):
+        for name, callback in callbacks.items():
+            found[name].append(first_epochs_of(callback))
+    rows = []
+    for name, measured in found.items():
+        columns = [statistics.median(values) for values in zip(*measured, strict=True)]
+        names = ("first_step_seconds", "processor", "epoch_seconds", "processor_of_the_epoch")
+        rounded = (round(value, 2) for value in columns)
+        rows.append({"kernels": name, **dict(zip(names, rounded, strict=True))})
+    return rows
+
+
+def first_epochs_of(callback: str) -> list[float]:
+    """Run `train` until the end of its second epoch; see first_epochs.py."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "keras_inception", *TRAIN, f"first_epochs:{callback}"]
+        path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+        output = subprocess.run(
+            [*command, "--out", f"{folder}/run"],
+            env=os.environ | {"PYTHONPATH": path, STARTED: str(time.time())},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
+    seconds: list[float] = json.loads(output.splitlines()[-1])
     return seconds
 
 
-def commit() -> str:
-    """Return the commit of this checkout, or nothing outside of one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
-def main() -> None:
-    """Measure in turns and write the table."""
-    parser = argparse.ArgumentParser(description="See the head of the file.")
-    parser.add_argument("--rounds", type=int, default=30, help="Steps of each. Default 30.")
-    rounds = parser.parse_args().rounds
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-    seconds = measured(
-        {
-            "keras-inception bn, float32": own_step("float32"),
-            "keras-inception bn, mixed_bfloat16": own_step("mixed_bfloat16"),
-            "torchvision googlenet, float32": torchvision_step(bfloat16=False),
-            "torchvision googlenet, bfloat16 autocast": torchvision_step(bfloat16=True),
-        },
-        rounds,
-    )
-    large_pages = "hugetlb=1" in os.environ.get("GLIBC_TUNABLES", "")
+def write(name: str, rows: list[Row]) -> None:
+    """Write a table with the machine and the versions, and print it."""
+    pages = ", large pages" if "hugetlb=1" in os.environ.get("GLIBC_TUNABLES", "") else ""
     about = {
-        "large_pages": "yes" if large_pages else "no",
         "load": round(os.getloadavg()[1], 1),
-        "device": device(),
+        "device": device() + pages,
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
         "torch": torch.__version__,
-        "commit": commit(),
         "date": date.today(),
     }
-    rows = []
-    for name, values in seconds.items():
-        wall, processor = zip(*values, strict=True)
-        rows.append(
-            {
-                "network": name,
-                "images_per_second": round(BATCH_SIZE / statistics.median(wall), 2),
-                "least_step_seconds": round(min(wall), 3),
-                "processor_seconds": round(statistics.median(processor), 3),
-                **about,
-            }
-        )
-    with RESULTS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+    with (RESULTS / name).open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], *about], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
-    for row in rows:
-        print(row)
+        writer.writerows(row | about for row in rows)
+    print(*rows, sep="\n")
+
+
+def main() -> None:
+    """Measure in turns and write the tables."""
+    parser = argparse.ArgumentParser(description="See the head of the file.")
+    parser.add_argument("--rounds", type=int, default=30, help="Steps of each network. Default 30.")
+    parser.add_argument("--runs", type=int, default=3, help="Runs of `small` each. Default 3.")
+    options = parser.parse_args()
+    write("training_small.csv", first_epochs(options.runs))
+    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    write("training_throughput.csv", throughput(options.rounds))
 
 
 if __name__ == "__main__":

@@ -59,6 +59,8 @@ ROWS = {
     "weight_decay": replace(PLAIN, weight_decay=0.1),
     "bias_rate": replace(PLAIN, bias_rate=2.0),
     "batch_norm": PLAIN,
+    "weight_decay_batch_norm": replace(PLAIN, weight_decay=0.1),
+    "bias_rate_batch_norm": replace(PLAIN, bias_rate=2.0),
     "gap_of_30": PLAIN,
     "bfloat16": replace(PLAIN, precision="mixed_bfloat16"),
     "bfloat16_exact": replace(PLAIN, precision="mixed_bfloat16"),
@@ -70,7 +72,13 @@ ROWS = {
 }
 # Rows in which every image has these logits, whatever its pixels.
 LOGITS = {"gap_of_30": (30.0, 0.0, 0.0), "bfloat16_exact": (1.5, 0.25, -2.0)}
-NORMALIZED = ("batch_norm", "micro_batches_batch_norm", "exponential_average")
+NORMALIZED = (
+    "batch_norm",
+    "micro_batches_batch_norm",
+    "weight_decay_batch_norm",
+    "bias_rate_batch_norm",
+    "exponential_average",
+)
 
 
 def set_weights(model: keras.Model, row: str) -> None:
@@ -80,7 +88,7 @@ def set_weights(model: keras.Model, row: str) -> None:
         if variable.name == "seed_generator_state":
             continue
         fan_in = np.prod(variable.shape[:-1])
-        scale = {"kernel": fan_in**-0.5, "bias": 0.1}.get(variable.name, 0.0)
+        scale = {"kernel": fan_in**-0.5, "bias": 0.1, "beta": 0.1}.get(variable.name, 0.0)
         offset = 1.0 if variable.name in ("gamma", "moving_variance") else 0.0
         values = offset + scale * generator.standard_normal(variable.shape)
         if row in LOGITS and variable.path.startswith("predictions_logits"):

@@ -244,16 +244,22 @@ class TestAgainstNumPy:
             clipped = values * 0.05 / norm_of(whole)
             assert_allclose(parts[path], clipped, atol=1e-6, err_msg=path)
 
-    def test_weight_decay_is_for_kernels(self, rows, backend):
-        plain, decayed = (gradients(rows[backend][name]) for name in ("plain", "weight_decay"))
-        before = part(rows[backend]["plain"], "before")
+    @pytest.mark.parametrize("end", ["", "_batch_norm"])
+    def test_weight_decay_is_for_kernels(self, rows, backend, end):
+        """Not for biases, gamma and beta."""
+        name = end.removeprefix("_") or "plain"
+        plain, decayed = (gradients(rows[backend][row]) for row in (name, f"weight_decay{end}"))
+        before = part(rows[backend][name], "before")
         for path, values in plain.items():
             extra = 0.1 * before[path] if path.endswith("kernel") else 0
             # Keras lets weights decay first, and applies the same gradient after it.
             assert_allclose(decayed[path], values + extra, atol=1e-5, err_msg=path)
 
-    def test_biases_learn_at_their_rate(self, rows, backend):
-        plain, doubled = (gradients(rows[backend][name]) for name in ("plain", "bias_rate"))
+    @pytest.mark.parametrize("end", ["", "_batch_norm"])
+    def test_biases_learn_at_their_rate(self, rows, backend, end):
+        """Not gamma and beta."""
+        name = end.removeprefix("_") or "plain"
+        plain, doubled = (gradients(rows[backend][row]) for row in (name, f"bias_rate{end}"))
         for path, values in plain.items():
             factor = 2 if path.endswith("bias") else 1
             assert_allclose(doubled[path], factor * values, atol=1e-6, err_msg=path)
