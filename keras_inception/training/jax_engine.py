@@ -9,7 +9,7 @@ devices, so the step is that of one device.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
@@ -46,7 +46,7 @@ class JaxTrainer(Trainer):
         total_steps: int,
     ) -> None:
         self._strategy = strategy
-        with strategy.scope() if strategy else nullcontext():
+        with strategy.scope() if strategy else nullcontext(), _quick_compilation():
             super().__init__(spec, recipe, total_steps=total_steps)
         self._devices = device_count(strategy)
         accelerator = jax.default_backend() != "cpu"
@@ -151,3 +151,15 @@ class JaxTrainer(Trainer):
             return result, [scope.get_current_value(variable) for variable in self._variables]
 
         return pure
+
+
+@contextmanager
+def _quick_compilation() -> Iterator[None]:
+    """Let XLA optimize little: initial values are computed once, by a program for each shape."""
+    option = "jax_disable_most_optimizations"
+    before = jax.config.read(option)
+    jax.config.update(option, True)
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)

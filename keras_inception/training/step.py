@@ -75,6 +75,7 @@ class Trainer(ABC):
         self.average = None
         if recipe.average != "none":
             self.average = WeightAverage(weights, recipe, total_steps)
+        self._deployed: keras.Model | None = None
         self._rate = learning_rate_schedule(recipe, total_steps)
         self._normalizations = [
             layer
@@ -343,12 +344,16 @@ class Trainer(ABC):
                 yield f"{group}/{index}", variable
 
     def deployed(self) -> keras.Model:
-        """A new model of one output with its softmax, in float32, with the weights as they are."""
+        """The model of one output with its softmax, in float32, with the weights as they are.
+
+        It is built once, and has the weights of the latest call.
+        """
         source = inference_model(self.model)
-        model = build_network(self.spec)
-        for layer in model.layers:
+        if self._deployed is None:
+            self._deployed = build_network(self.spec)
+        for layer in self._deployed.layers:
             layer.set_weights(source.get_layer(layer.name).get_weights())
-        return model
+        return self._deployed
 
 
 @contextmanager
