@@ -1,6 +1,7 @@
 """What killed processes leave, names that nobody can predict, and signals that end a command."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -112,6 +113,24 @@ def test_a_link_in_the_place_of_the_file_is_replaced_and_not_written_through(tmp
     discard(tmp_path / "folder")
     assert other.exists()
     assert not (tmp_path / "folder").exists()
+
+
+def test_a_folder_that_is_half_removed_has_a_hidden_name(tmp_path, monkeypatch):
+    """A kill after the first of its files is gone, of which `rmtree` knows nothing."""
+    (tmp_path / "saved_model").mkdir()
+    for name in ("saved_model.pb", "variables"):
+        (tmp_path / "saved_model" / name).touch()
+
+    def killed(path: Path) -> None:
+        next(path.rglob("saved_model.pb")).unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        discard(tmp_path / "saved_model")
+    assert [path.name for path in tmp_path.rglob("variables")] == ["variables"]
+    assert not (tmp_path / "saved_model").exists()
+    assert [path.name[:9] for path in tmp_path.iterdir()] == [".partial-"]
 
 
 COMMAND = """

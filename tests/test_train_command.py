@@ -231,6 +231,21 @@ def test_a_missing_backend_is_one_line(tmp_path, backend, extra):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_backend_that_does_not_train_is_one_line(tmp_path):
+    pytest.importorskip("torch")
+    ended = subprocess.run(
+        [sys.executable, "-c", COMMAND, "train", "--out", str(tmp_path / "run")],
+        env=ENVIRONMENT | {"KERAS_BACKEND": "torch"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    line = ended.stderr.splitlines()[-1]  # after "Loading Keras" on a machine under load
+    assert "Expected KERAS_BACKEND=tensorflow or jax to train. Received: 'torch'" in line
+    assert not (tmp_path / "run").exists()
+
+
 # Notebooks
 
 
