@@ -12,6 +12,7 @@ from processes import ENVIRONMENT, free_ports
 from test_cli import assert_mistake, run
 from test_tuning_search import pretended
 
+from keras_inception.cost.budget import Budget
 from keras_inception.cost.layers import network_cost
 from keras_inception.runtimes.timing import Conditions
 from keras_inception.spec.network import NetworkSpec
@@ -20,6 +21,7 @@ from keras_inception.training.progress import TrainingDivergedError
 from tuning.candidate import TrialResult
 from tuning.latency import LatencyModel
 from tuning.latency_fit import Wanted
+from tuning.latency_timing import random_networks
 from tuning.space import Space
 
 QUICK = (
@@ -173,6 +175,44 @@ def test_networks_that_diverge_and_other_mistakes_before_the_way_of_training_is_
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     assert_mistake(run(*QUICK, tmp_path / "other", "--measure-proxy"), "which holds other files")
+
+
+def test_a_table_of_timings_bounds_the_candidates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the pretended board a million multiply-adds take 2 ms, so 1 ms allow half a million."""
+    nets = tmp_path / "nets"
+    nets.mkdir()
+    rows = ["model,runtime,precision,batch_size,threads,device,ms_an_image"]
+    for number, spec in enumerate(random_networks(Space(base=NANO, budget=Budget(macs=10**9)), 16)):
+        (nets / f"net_{number}.json").write_text(spec.to_json())
+        milliseconds = 2 * network_cost(spec).total.macs / 1e6
+        rows.append(f"net_{number}.onnx,onnx,float32,1,4,board,{milliseconds}")
+    (nets / "timings.csv").write_text("\n".join(rows))
+    trained: list[NetworkSpec] = []
+
+    def counting(spec: NetworkSpec, *_: Any, **__: Any) -> Any:
+        trained.append(spec)
+        return pretended(spec)
+
+    monkeypatch.setattr(importlib.import_module("tuning.run"), "train_candidate", counting)
+    options = (*QUICK, tmp_path / "search", "--budget-timings", nets / "timings.csv")
+    divisor = ("--width-divisor", 1)
+    result = run(*options, *divisor, "--budget-ms", 1, "--trials", 2)
+    assert result.exit_code == 0, result.output
+    assert "onnx float32, batch 1, 4 threads, board. Mean error" in result.output
+    for spec in trained:
+        assert 0.45e6 < network_cost(spec).total.macs <= 0.51e6
+    other = (*options[:-3], tmp_path / "other", *options[-2:])
+    assert_mistake(
+        run(*other, "--budget-ms", 1, "--budget-runtime", "litert"),
+        "Expected timings with runtime litert",
+    )
+    assert_mistake(run(*other), "Expected --budget-ms with --budget-timings")
+    assert_mistake(
+        run(*QUICK, tmp_path / "other", "--budget-runtime", "onnx"),
+        "Expected --budget-ms with --budget-runtime",
+    )
 
 
 def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,8 +99,9 @@ def _write_networks(space: Space, options: BudgetOptions) -> None:
     with waiting("Writing networks of this form"):
         paths = write_networks(space, folder, _wanted(options))
     where = escape(str(folder))
+    names = paths[0].name.replace("00", "??")
     console.print(
         f"[bold]{where}[/] holds {len(paths)} networks and their specs. On the device, run [bold]"
-        f"keras-inception time {where}/*{paths[0].suffix}[/]; put its timings.csv into the folder, "
+        f"keras-inception time {where}/{names}[/]; put its timings.csv into the folder, "
         f"and give [bold]--budget-timings {where}/timings.csv[/] with --budget-ms."
     )
