@@ -33,7 +33,7 @@ PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 TABLE_FILE = "timings.csv"
 _ROUNDS = 15
 _ROUND_SECONDS = 0.01
-_MOST_CALLS = 1000
+_LEAST_CALLS = 3
 _MOST_BYTES = 2**24
 _MOST_LETTERS = 200
 # Processor flags for low-precision arithmetic.
@@ -79,7 +79,7 @@ class Timing:
     Attributes:
         model: the exported network's file or folder, relative to the table's folder.
         conditions: under which it was timed.
-        ms_an_image: median milliseconds of a call, divided by the images of its batch.
+        ms_an_image: milliseconds of a call, divided by the images of its batch.
     """
 
     model: str
@@ -103,8 +103,8 @@ def time_models(
 ) -> dict[Path, tuple[Conditions, float]]:
     """Time exported networks in turns, so that background load affects all of them alike.
 
-    Each round calls each network for about 10 ms; the time of a network is the median of its
-    rounds. Pixels are random.
+    Each round calls each network for about 10 ms and takes its fastest call, which other programs
+    disturb least; the time of a network is the median of its rounds. Pixels are random.
 
     Args:
         paths: of SavedModels, .tflite, .onnx and .xml files.
@@ -124,7 +124,7 @@ def time_models(
         report(f"loading {path.name} ({number} of {len(paths)})")
         scores, shape = open_exported(path, threads=threads)
         pixels = np.random.default_rng(0).uniform(0, 255, (batch_size, *shape))
-        calls.append(_repeated(scores, pixels.astype(np.float32)))
+        calls.append(_round_of(scores, pixels.astype(np.float32)))
     report(f"timing {len(paths)} networks")
     rounds = [[call() for call in calls] for _ in range(_ROUNDS)]
     device = device_name()
@@ -143,21 +143,20 @@ def time_models(
     }
 
 
-def _repeated(scores: Callable[[np.ndarray], Any], pixels: np.ndarray) -> Callable[[], float]:
-    """A function that calls a network for about 10 ms and returns the seconds of a call."""
+def _round_of(scores: Callable[[np.ndarray], Any], pixels: np.ndarray) -> Callable[[], float]:
+    """A function that calls a network for about 10 ms, and returns the fastest call's seconds."""
     for _ in range(3):  # the first calls allocate and compile
-        started = time.perf_counter()
         scores(pixels)
-        seconds = time.perf_counter() - started
-    count = min(_MOST_CALLS, math.ceil(_ROUND_SECONDS / max(seconds, 1e-9)))
 
-    def call() -> float:
-        started = time.perf_counter()
-        for _ in range(count):
+    def fastest() -> float:
+        best, calls, end = math.inf, 0, time.perf_counter() + _ROUND_SECONDS
+        while calls < _LEAST_CALLS or time.perf_counter() < end:
+            started = time.perf_counter()
             scores(pixels)
-        return (time.perf_counter() - started) / count
+            best, calls = min(best, time.perf_counter() - started), calls + 1
+        return best
 
-    return call
+    return fastest
 
 
 def precision_of(path: Path) -> str:
