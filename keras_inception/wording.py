@@ -12,3 +12,8 @@ def counted(count: int, noun: str) -> str:
     """
     ending = "es" if noun.endswith(("s", "nch")) else "s"
     return f"{count:,} {noun if count == 1 else noun + ending}"
+
+
+def has_top_5(classes: int) -> bool:
+    """Whether the top-5 accuracy of so many classes is worth showing: of five it is always 1."""
+    return classes > 5

@@ -32,7 +32,7 @@ from keras_inception.files import (
 )
 from keras_inception.images.geometry import Crops
 from keras_inception.packages import is_installed
-from keras_inception.wording import counted
+from keras_inception.wording import counted, has_top_5
 
 if TYPE_CHECKING:
     from keras_inception.data.splits import ImageData
@@ -201,8 +201,8 @@ def _table(rows: list[Table3Row], results: list[Result], data: ImageData) -> Tab
     table = Table(
         title=f"{counted(len(data.test), 'held-out image')} of {escape(data.name + note)}"
     )
-    top_5 = len(data.class_names) > 5
-    compared = ("top-5 error", "compared to base") if top_5 else ()
+    with_top_5 = has_top_5(len(data.class_names))
+    compared = ("top-5 error", "compared to base") if with_top_5 else ()
     for column in ("models", "crops", "cost", *compared, "top-1", "loss"):
         table.add_column(column, justify="right")
     for row, (_, name, evaluation) in zip(rows, results, strict=True):

@@ -58,7 +58,7 @@ from keras_inception.cli.waits import waiting
 from keras_inception.files import keras_file, printable
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
-from keras_inception.wording import counted
+from keras_inception.wording import counted, has_top_5
 
 if TYPE_CHECKING:
     from keras_inception.data.splits import ImageData
@@ -201,7 +201,8 @@ def _print_result(folder: Path, metrics: dict[str, Any]) -> None:
     if "top_1" not in metrics:  # only the chief evaluates
         return
     print_missing_pictures()
-    top_5 = f"(top-5 {metrics['top_5']:.2%}) " if len(metrics["per_class"]) > 5 else ""
+    with_top_5 = has_top_5(len(metrics["per_class"]))
+    top_5 = f"(top-5 {metrics['top_5']:.2%}) " if with_top_5 else ""
     console.print(
         f"Held-out accuracy [bold]{metrics['top_1']:.2%}[/] {top_5}"
         f"after {metrics['seconds']:.0f} s."

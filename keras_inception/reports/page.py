@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from keras_inception.files import printable, write_text
+from keras_inception.wording import has_top_5
 
 # Thumbnails are shown at this width: small images grow without smoothing, large ones shrink.
 THUMBNAIL_SIDE = 112
@@ -58,6 +59,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["printable"] = printable
     environment.filters["percent"] = _percent
+    environment.tests["shown_with_top_5"] = has_top_5
     environment.globals["thumbnail_side"] = THUMBNAIL_SIDE
     return environment
 

@@ -23,7 +23,7 @@ from keras_inception.files import (
     read_labels,
 )
 from keras_inception.spec.network import NetworkSpec
-from keras_inception.wording import counted
+from keras_inception.wording import counted, has_top_5
 
 CARD_FILE = "README.md"
 # Labels are listed up to so many.
@@ -93,8 +93,8 @@ def describe_documents(documents: Mapping[str, str]) -> dict[str, str]:
             f"{recipe['batch_size']}, {recipe['optimizer']}"
         )
     if "top_1" in metrics:
-        few = len(metrics.get("per_class", ())) <= 5
-        top_5 = "" if few else f", top-5 {metrics['top_5']:.2%}"
+        with_top_5 = has_top_5(len(metrics.get("per_class", ())))
+        top_5 = f", top-5 {metrics['top_5']:.2%}" if with_top_5 else ""
         facts["accuracy"] = (
             f"{metrics['top_1']:.2%} of {counted(metrics['images'], 'held-out image')}{top_5}"
         )
