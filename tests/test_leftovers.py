@@ -156,7 +156,7 @@ app({arguments})
     [
         ("export", ["export", "model.keras"]),
         ("evaluate", ["evaluate", "model.keras"]),
-        ("design", ["design", "--model", "run"]),
+        ("design_options", ["design", "--model", "run"]),
     ],
 )
 def test_a_signal_ends_a_command_without_leftovers(tmp_path, module, arguments, number):
