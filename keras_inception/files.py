@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile, mkdtemp
 
+from keras_inception.new_folders import removed_if_unbegun
+
 # The files of a run's folder.
 MODEL_FILE = "model.keras"
 # The model of the epoch with the highest held-out accuracy.
@@ -22,6 +24,8 @@ BEST_FILE = "best.keras"
 LABELS_FILE = "labels.txt"
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
+# The page of a later evaluation of the run.
+EVALUATION_FILE = "evaluation.html"
 SPEC_FILE = "spec.json"
 RECIPE_FILE = "recipe.json"
 DATA_FILE = "data.json"
@@ -172,14 +176,22 @@ def _escaped(letter: str) -> str:
 
 @contextmanager
 def contents_aside(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder in `folder`; its contents move up only if the block succeeds."""
-    with _private_folder(folder) as beside:
-        yield beside
-        for part in beside.rglob("*"):
-            _flush(part)
-        for part in beside.iterdir():
-            part.replace(folder / part.name)
-        _flush(folder)
+    """Yield a hidden folder in `folder`; its contents move up only if the block succeeds.
+
+    The folder is made, and removed again if the block fails.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    with removed_if_unbegun(folder):
+        make_writable(folder)
+        with _private_folder(folder) as beside:
+            yield beside
+            for part in beside.rglob("*"):
+                _flush(part)
+            for part in beside.iterdir():
+                part.replace(folder / part.name)
+            _flush(folder)
 
 
 def keras_file(path: Path) -> Path:

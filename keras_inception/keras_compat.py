@@ -30,7 +30,7 @@ def calls(function: keras.Function, inputs: list[Any] | None = None) -> Iterator
 
     Args:
         function: the model.
-        inputs: Keras tensors in the place of the model's own; the calls then have the shapes that
+        inputs: Keras tensors instead of the model's own; the calls then have the shapes that
             follow from theirs.
 
     Reads `Function._nodes_by_depth` and its nodes (keras/src/ops/function.py), as Keras's own

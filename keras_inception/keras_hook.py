@@ -10,12 +10,13 @@ from __future__ import annotations
 import importlib
 import importlib.abc
 import importlib.util
+import logging
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from keras_inception.quiet import quiet_tensorflow
+from keras_inception.quiet import LOGGER, quiet_logger, quiet_tensorflow
 
 LAYERS = "keras_inception.network.lrn"
 
@@ -50,8 +51,11 @@ class _Import(importlib.abc.MetaPathFinder):
         execute = spec.loader.exec_module
 
         def execute_quietly(module: ModuleType) -> None:
+            level = logging.getLogger(LOGGER).level
             with quiet_tensorflow():
                 execute(module)
+            if name == "tensorflow":
+                quiet_logger(level)
             if self._then is not None:
                 importlib.import_module(self._then)
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from keras_inception.new_folders import begun
+
 LOCK_FILE = ".lock"
 
 
@@ -23,6 +25,7 @@ def only_run_in(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
+        begun(folder)  # it is the other process's
         raise ValueError(
             f"Expected a folder in which no other run is going on. Received: {str(folder)!r}, "
             "which a running process has locked. Wait for it, or choose another folder."

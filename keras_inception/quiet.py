@@ -1,12 +1,13 @@
-"""TensorFlow without the log lines that its C++ code writes to standard error.
+"""TensorFlow without its log lines: those of its C++ code, and those of its Python logger.
 
-Its first lines come before it reads `TF_CPP_MIN_LOG_LEVEL`, and its converters write some past
-every setting. Whoever sets that variable, to any level, sees what TensorFlow writes. Standard
-library only.
+The first lines come before TensorFlow reads `TF_CPP_MIN_LOG_LEVEL`, and its converters write some
+past every setting. Whoever sets that variable, to any level, sees what the C++ code writes; whoever
+sets a level of `tf.get_logger()` sees its records. Standard library only.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from tempfile import TemporaryFile
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+LOGGER = "tensorflow"
 
 _LINE = re.compile(
     rb"([IWE]\d{4} \d\d:\d\d"  # absl's format: level, date, time
@@ -46,6 +48,30 @@ def quiet_tensorflow() -> Iterator[None]:
                 yield
         finally:
             os.environ.pop(LEVEL, None)
+
+
+def quiet_logger(level: int) -> None:
+    """Leave out warnings and information of TensorFlow's Python logger, such as of retracing.
+
+    Args:
+        level: of the logger before TensorFlow's import. Where the user had set one, or sets one
+            later, it decides.
+    """
+    logger = logging.getLogger(LOGGER)
+    if level == logging.NOTSET:
+        logger.addFilter(_ErrorsAlone(logger.level))
+
+
+class _ErrorsAlone(logging.Filter):
+    """Passes errors, and everything once the logger has another level than at first."""
+
+    def __init__(self, first_level: int) -> None:
+        super().__init__()
+        self._first_level = first_level
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        is_set = logging.getLogger(LOGGER).level != self._first_level
+        return is_set or record.levelno >= logging.ERROR
 
 
 @contextmanager

@@ -161,7 +161,7 @@ def test_training_output(tmp_path, monkeypatch):
     lines = result.stdout.splitlines()
     cost = network_cost(quick_spec()).total
     data, *lines = lines
-    assert data == f"Data: sample, since {tmp_path} has no data.json. --data names others."
+    assert data == f"Data: sample, since {tmp_path} has no data.json. --data chooses other data."
     assert lines[0] == (
         f"tiny_for_tests on 28 x 28 x 1, 10 classes: {cost.params:,} parameters, "
         f"{cost.macs:,} multiply-adds, "
@@ -172,7 +172,7 @@ def test_training_output(tmp_path, monkeypatch):
     )
     # Counted by NumPy's unique, not by the command.
     counts = np.unique(load_sample().train.labels[:64], return_counts=True)[1]
-    assert lines[2].startswith(f"Training images a class: {counts[0]} T-shirt/top, ")
+    assert lines[2].startswith(f"Training images per class: {counts[0]} T-shirt/top, ")
     assert lines[2].endswith(f", {counts[9]} Ankle boot.")
     assert lines[3].startswith("2 epochs by the recipe [odd] name. Training images are mirrored")
     numbers = r"loss \d\.\d{3}  accuracy [01]\.\d{3}"

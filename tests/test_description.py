@@ -62,7 +62,7 @@ def test_a_spec_and_a_model_alone(folder, tmp_path):
     found = describe(alone)
     assert found["network"] == "tiny_for_tests, 32 x 32 x 3, 5 classes"
     assert found["cost"].startswith(f"{model.count_params():,} numbers")
-    assert found["pixels"] == SPEC.pixels
+    assert found["pixels"] == "tf: [-1, 1]"
     assert found["formats"] == "tiny.keras"
 
 

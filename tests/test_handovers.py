@@ -353,7 +353,7 @@ def test_a_small_folder_works_with_the_defaults(asked, tmp_path, monkeypatch):  
     result = run("train", "--variant", "nano", "--data", data)
     assert result.exit_code == 0, result.output
     assert seen[0].batch_size == 2
-    assert "The batch is 2 in the place of 64, since there are 12 training images." in result.stdout
+    assert "The batch size is lowered from 64 to 2, for 12 training images." in result.stdout
     assert_mistake(
         run("train", "--variant", "nano", "--data", data, "--batch-size", 13), "at most 12"
     )

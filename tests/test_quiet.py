@@ -47,6 +47,35 @@ def test_a_level_that_the_user_set_decides(tmp_path):
     assert "oneDNN" in result.stderr or "cpu_feature_guard" in result.stderr
 
 
+LOGGER = """
+import logging, sys
+set_before or None
+import keras_inception
+import tensorflow as tf
+logger = tf.get_logger()
+logger.warning("first")
+logger.error("second")
+logging.getLogger("tensorflow.mine").warning("third")
+logger.setLevel("INFO")
+logger.info("fourth")
+"""
+
+
+@pytest.mark.parametrize(
+    ("set_before", "shown"),
+    [
+        ("", ["second", "third", "fourth"]),
+        (
+            "logging.getLogger('tensorflow').setLevel('WARNING')",
+            ["first", "second", "third", "fourth"],
+        ),
+    ],
+)
+def test_records_of_the_logger_unless_its_level_was_set(tmp_path, set_before, shown):
+    lines = ended(LOGGER.replace("set_before", set_before), tmp_path).stderr.splitlines()
+    assert [line.split(":")[-1].split()[-1] for line in lines] == shown
+
+
 BLOCK = """
 import os
 from keras_inception.quiet import quiet_tensorflow

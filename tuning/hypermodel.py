@@ -20,7 +20,7 @@ from tuning.base import base_network, base_with_room, usual_divisor
 from tuning.rate_schedule import RecipeSchedule
 from tuning.space import Space
 
-# Callbacks that set the learning rate, in the place of the recipe's schedule.
+# Callbacks that set the learning rate, instead of the recipe's schedule.
 _RATE_CALLBACKS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 _INFINITE = -1  # tf.data's cardinality of a repeated data set
 

@@ -25,6 +25,7 @@ from keras_inception.cost.layers import network_cost
 from keras_inception.data.record import write_record
 from keras_inception.data.splits import ImageData
 from keras_inception.files import DATA_FILE, write_text
+from keras_inception.new_folders import begun
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.validation import derived_name, is_finite
 from keras_inception.training.progress import TrainingInterruptedError
@@ -214,6 +215,7 @@ class NetworkTuner(SearchTuner):
         **settings: Any,
     ) -> None:
         super().__init__(plan.make_oracle(), Path(folder), **settings)
+        self._folder = Path(folder)
         self._plan = plan
         # Training images alone: those of finalists, and those of the other trials.
         self._final_data = hold_out(data, plan.validation_share, plan.seed)
@@ -250,11 +252,15 @@ class NetworkTuner(SearchTuner):
                 folder=self._folder_of(trial.trial_id) if self._may_continue(control) else None,
                 start_from=None if parent is None else self._folder_of(parent),
                 strategy=self._strategy,
-                after_step=lambda: self.heartbeat(trial),
+                after_step=lambda: self._after_step(trial),
                 after_epoch=lambda curve: not is_final and self._is_behind(curve),
             )
         except TrainingInterruptedError as error:
             raise SearchInterruptedError(str(error), by_hand=error.by_hand) from error
+
+    def _after_step(self, trial: Trial) -> None:
+        begun(self._folder)
+        self.heartbeat(trial)
 
     def _is_behind(self, curve: list[float]) -> bool:
         """Whether a trial falls behind those that have ended, by the curves in this folder."""

@@ -14,14 +14,15 @@ from rich.markup import escape
 
 from keras_inception.cli.native_output import drop_held
 from keras_inception.files import printable, remove_own_leftovers
+from keras_inception.new_folders import remove_unbegun
 from keras_inception.packages import MissingPackageError, is_installed
 
 console = Console(highlight=False, emoji=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
-# EX_TEMPFAIL of sysexits.h: not done, and the same command goes on.
+# EX_TEMPFAIL of sysexits.h: not finished; the same command resumes it.
 INTERRUPTED = 75
-# Where a command leaves its folder if no --out says it.
+# Where a command writes its folder without --out.
 RUNS = Path("saved_models")
 
 
@@ -51,6 +52,7 @@ def ended_by_signals() -> Iterator[None]:
 
 def _end_at_once(number: int, count: int) -> None:
     remove_own_leftovers()
+    remove_unbegun()
     with suppress(OSError):  # the terminal may be gone
         errors.print("Stopped by a signal. No incomplete files are left; start the command again.")
     drop_held()

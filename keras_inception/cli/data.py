@@ -94,12 +94,12 @@ def _recorded(beside: Path | None, option: str) -> str | None:
     if source is None:
         common.console.print(
             f"Data: {_DEFAULT}, since {escape(printable(str(beside)))} has no {DATA_FILE}. "
-            f"{option} names others."
+            f"{option} chooses other data."
         )
         return None
     common.console.print(
         f"Data: {escape(printable(source))}, as recorded in "
-        f"{escape(printable(str(beside / DATA_FILE)))}. {option} names others."
+        f"{escape(printable(str(beside / DATA_FILE)))}. {option} chooses other data."
     )
     return source
 
@@ -129,7 +129,7 @@ def lowered_batch_size(
     lowered = lowered_batch(recipe, images, devices)
     if lowered != recipe:
         common.console.print(
-            f"The batch is {lowered.batch_size} in the place of {recipe.batch_size}, for "
+            f"The batch size is lowered from {recipe.batch_size} to {lowered.batch_size}, for "
             f"{counted(images, 'training image')}. --batch-size sets another."
         )
     return lowered

@@ -102,7 +102,7 @@ class ProposalOptions:
     ] = "1,3,5"
     threshold: Annotated[
         float | None,
-        typer.Option(help="Least |correlation| of the units of a cluster; default 0.6."),
+        typer.Option(help="Minimum |correlation| of the units in a cluster; default 0.6."),
     ] = None
     out: NewFolder = None
 

@@ -18,6 +18,7 @@ from rich.markup import escape
 from keras_inception.cli.common import INTERRUPTED, console, errors, print_error, usage_errors
 from keras_inception.cli.native_output import drop_held
 from keras_inception.files import MODEL_FILE, remove_own_leftovers
+from keras_inception.new_folders import remove_unbegun
 
 if TYPE_CHECKING:
     from keras_inception.cli.display import TrainingDisplay
@@ -42,10 +43,11 @@ def acknowledging(display: TrainingDisplay, folder: Path) -> Callable[[int, int]
         timer = threading.Timer(_LAST_WORDS, os._exit, (code,))
         timer.daemon = True
         timer.start()
+        remove_own_leftovers()
+        remove_unbegun()
         with suppress(OSError):
             display.close()
-            errors.print(f"Stopped. {escape(_kept(folder))} {_resuming(folder)}")
-        remove_own_leftovers()
+            errors.print(f"Stopped. {_kept(folder)}")
         drop_held()
         os._exit(code)
 
@@ -61,10 +63,10 @@ def early_ends(folder: Path) -> Iterator[None]:
         with usage_errors():
             yield
     except TrainingInterruptedError as error:
-        errors.print(f"{escape(str(error))} {escape(_kept(folder))} {_resuming(folder)}")
+        errors.print(f"{escape(str(error))} {_kept(folder)}")
         raise typer.Exit(1 if error.by_hand else INTERRUPTED) from None
     except FloatingPointError as error:
-        print_error(f"{error} {_kept(folder)} Start again in another folder.")
+        print_error(f"{error} {_model(folder)} Start again in another folder.")
         raise typer.Exit(2) from None
 
 
@@ -83,11 +85,20 @@ def _go_on(output: Console, descriptor: Callable[[], int]) -> None:
 
 
 def _kept(folder: Path) -> str:
+    """What is kept of a run that was stopped, and how to resume it, for the console."""
+    model = f"{escape(_model(folder))} " if folder.is_dir() else ""
+    return model + resuming(folder)
+
+
+def resuming(folder: Path) -> str:
+    """How to resume a run or a search that was stopped, for the console."""
+    if not folder.is_dir():
+        return "No step was trained, and no folder is left."
+    return f"The same command with [bold]--out {escape(str(folder))}[/] resumes it."
+
+
+def _model(folder: Path) -> str:
     model = folder / MODEL_FILE
     if model.exists():
         return f"The model of the last complete epoch is in {model}."
     return f"{folder} holds no model yet."
-
-
-def _resuming(folder: Path) -> str:
-    return f"The same command with [bold]--out {escape(str(folder))}[/] resumes it."

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
@@ -23,14 +26,17 @@ from keras_inception.cli.common import (
 from keras_inception.cli.data import chosen_data, print_left_out
 from keras_inception.cli.options import DataName, Strict
 from keras_inception.files import (
+    EVALUATION_FILE,
     METRICS_FILE,
     REPORT_FILE,
+    SPEC_FILE,
     aside,
     keras_file,
     make_writable,
     write_text,
 )
 from keras_inception.images.geometry import Crops
+from keras_inception.new_folders import left_as_found
 from keras_inception.packages import is_installed
 from keras_inception.wording import counted, has_top_5
 
@@ -48,7 +54,7 @@ CropNames = Annotated[
     list[str] | None,
     typer.Option(help="whole (default; as training evaluates), 1, 10 or 144. May be repeated."),
 ]
-CropsAtOnce = Annotated[int, typer.Option(min=1, help="Crops at once.")]
+CropsAtOnce = Annotated[int, typer.Option(min=1, help="Crops in one call of the network.")]
 ResultFolder = Annotated[
     Path | None, typer.Option(help="Folder for metrics.json, report.html and confusion_matrix.png.")
 ]
@@ -68,7 +74,7 @@ def evaluate(
     Top-1, and of more than five classes top-5.
 
     The images are the held-out ones of the data; its test images, where it has validation images
-    beside them.
+    beside them. In the folder of a run it writes evaluation.html, and with --out files elsewhere.
     """
     with usage_errors():
         chosen = [_crops(name) for name in crops or ["whole"]]
@@ -90,11 +96,13 @@ def evaluate(
     results, scores = _results(predictors, data, chosen, batch_size)
     rows = table_3(results)
     console.print(_table(rows, results, data))
+    page = _Page(results[-1][2], scores, predictors[0].network.input_shape, paths, data)
     if out is not None:
         with usage_errors():
             _write_results(out, rows, results, paths, data)
-            shape = predictors[0].network.input_shape
-            _write_pictures(out, results[-1][2], scores, shape, paths, data)
+            _write_pictures(out, page)
+    elif len(paths) == 1:
+        _leave_page(paths[0], page)
 
 
 def _results(
@@ -126,6 +134,7 @@ def _write_results(
     paths: list[Path],
     data: ImageData,
 ) -> None:
+    make_writable(folder)
     document = [
         {"crop": name, **asdict(row), **evaluation.summary(data.class_names)}
         for row, (_, name, evaluation) in zip(rows, results, strict=True)
@@ -135,40 +144,66 @@ def _write_results(
     write_text(folder / METRICS_FILE, text + "\n")
 
 
-def _write_pictures(
-    folder: Path,
-    evaluation: Evaluation,
-    scores: Any,
-    shape: tuple[int, int, int],
-    paths: list[Path],
-    data: ImageData,
-) -> None:
+def _write_pictures(folder: Path, page: _Page) -> None:
     """The confusion matrix and the page, where the packages for them are installed."""
-    if not (is_installed("matplotlib") and is_installed("jinja2")):
+    if not _can_draw():
         print_missing_pictures()
         console.print(f"{METRICS_FILE} is in {escape(str(folder))}.")
         return
-    from keras_inception.evaluation import plots
-    from keras_inception.reports.evaluation import worst_mistakes, write_evaluation_page
-
     confusion = folder / "confusion_matrix.png"
-    with aside(confusion) as picture:
-        plots.confusion_matrix(evaluation.confusion, data.class_names, picture)
-    write_evaluation_page(
-        folder / REPORT_FILE,
-        evaluation,
-        worst_mistakes(scores, data.test, data.class_names, shape=shape),
-        data.class_names,
-        title=f"{', '.join(map(str, paths))} on {data.name}",
-        confusion=confusion.read_bytes(),
-    )
+    page.write(folder / REPORT_FILE, confusion)
     console.print(
         f"{METRICS_FILE}, {confusion.name} and {REPORT_FILE} are in {escape(str(folder))}."
     )
 
 
+def _leave_page(path: Path, page: _Page) -> None:
+    """The page of one model in the folder of its run; a folder that is read-only stays as it is."""
+    file = path.with_name(EVALUATION_FILE)
+    if not (
+        _can_draw() and path.with_name(SPEC_FILE).is_file() and os.access(path.parent, os.W_OK)
+    ):
+        return
+    with TemporaryDirectory() as pictures, suppress(OSError):
+        page.write(file, Path(pictures) / "confusion_matrix.png")
+        console.print(f"The classes and the worst mistakes are in {escape(str(file))}.")
+
+
+def _can_draw() -> bool:
+    return is_installed("matplotlib") and is_installed("jinja2")
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What the page of an evaluation shows."""
+
+    evaluation: Evaluation
+    scores: Any
+    shape: tuple[int, int, int]
+    paths: list[Path]
+    data: ImageData
+
+    def write(self, page: Path, confusion: Path) -> None:
+        """Write the page, and its confusion matrix as a picture."""
+        from keras_inception.evaluation import plots
+        from keras_inception.reports.evaluation import worst_mistakes, write_evaluation_page
+
+        names = self.data.class_names
+        with aside(confusion) as picture:
+            plots.confusion_matrix(self.evaluation.confusion, names, picture)
+        write_evaluation_page(
+            page,
+            self.evaluation,
+            worst_mistakes(self.scores, self.data.test, names, shape=self.shape),
+            names,
+            title=f"{', '.join(map(str, self.paths))} on {self.data.name}",
+            confusion=confusion.read_bytes(),
+        )
+
+
 def _check_out(folder: Path) -> None:
-    make_writable(folder)
+    with left_as_found(folder):
+        make_writable(folder)
     if (folder / METRICS_FILE).exists():
         raise ValueError(
             f"Expected a folder without {METRICS_FILE}. Received: --out {str(folder)!r}, which "

@@ -22,6 +22,7 @@ from keras_inception.cli.common import (
 )
 from keras_inception.cli.data import chosen_data, print_left_out
 from keras_inception.cli.options import KerasModel
+from keras_inception.cli.waits import waiting
 from keras_inception.files import keras_file
 
 Formats = Annotated[
@@ -74,12 +75,13 @@ def export(
         from keras_inception.exporters.job import export as write_exports
 
         folder = out or path.with_name("export")
+        chosen = _folder_images(path, images) if images else _recorded_images(path)
         with _steps() as report:
             rows = write_exports(
                 path,
                 folder,
                 formats,
-                images=_folder_images(path, images) if images else _recorded_images(path),
+                images=chosen,
                 features=features or ["avg_pool"],
                 fastest=kinds == ["fastest"],
                 merge=merge,
@@ -113,7 +115,7 @@ def _recorded_images(model: Path) -> Any:
     try:
         data = chosen_data(None, beside=model.parent, option="--images")
     except ValueError as error:
-        print_warning(f"the recorded data cannot be used; the sample takes their place. {error}")
+        print_warning(f"the recorded data cannot be used; using the sample instead. {error}")
         data = open_data(SAMPLE)
     return data_images(data, *_shape_and_labels(model))
 
@@ -147,7 +149,9 @@ def _shape_and_labels(model: Path) -> Any:
     from keras_inception.runtimes.keras_model import image_shape, load_keras
 
     names = model.with_name(LABELS_FILE)
-    return image_shape(load_keras(model)), read_labels(names) if names.is_file() else None
+    with waiting("Loading the model"):
+        shape = image_shape(load_keras(model))
+    return shape, read_labels(names) if names.is_file() else None
 
 
 def _formats(names: list[str]) -> Any:

@@ -31,7 +31,7 @@ RecipeChanges = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of each training; default the recipe's.")]
 BatchSize = Annotated[
-    int | None, typer.Option(help="Images a training step; default the recipe's.")
+    int | None, typer.Option(help="Images per training step; default the recipe's.")
 ]
 Seed = Annotated[int | None, typer.Option(help="Random seed; default the recipe's.")]
 Patience = Annotated[
@@ -67,9 +67,9 @@ NewFolder = Annotated[
     typer.Option("--out", help="A new folder; default saved_models/ and a name with the time."),
 ]
 BudgetMacs = Annotated[
-    int | None, typer.Option(help="Most multiply-adds; default those of the network.")
+    int | None, typer.Option(help="Maximum multiply-adds; default those of the network.")
 ]
-BudgetParams = Annotated[int | None, typer.Option(help="Most parameters; default no limit.")]
+BudgetParams = Annotated[int | None, typer.Option(help="Maximum parameters; default no limit.")]
 SavedModel = Annotated[
     Path,
     typer.Argument(

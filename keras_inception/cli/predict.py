@@ -36,7 +36,7 @@ def predict(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line, for each image.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images held at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one call of the network.")] = 32,
 ) -> None:
     """The most probable labels of images.
 

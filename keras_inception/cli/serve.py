@@ -34,14 +34,16 @@ def serve(
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, max=1024, help="Most images in one call of the network.")
+        int, typer.Option(min=1, max=1024, help="Maximum images in one call of the network.")
     ] = 16,
     upload_megabytes: Annotated[
-        float, typer.Option(min=0, max=_MOST, help="Largest image file.")
+        float, typer.Option(min=0, max=_MOST, help="Maximum size of an image file, in megabytes.")
     ] = 10.0,
-    megapixels: Annotated[float, typer.Option(min=0, max=_MOST, help="Largest picture.")] = 50.0,
+    megapixels: Annotated[
+        float, typer.Option(min=0, max=_MOST, help="Maximum size of an image, in megapixels.")
+    ] = 50.0,
     seconds: Annotated[
-        float, typer.Option(min=0, max=_MOST, help="Longest wait for an answer.")
+        float, typer.Option(min=0, max=_MOST, help="Maximum seconds to answer a request.")
     ] = 30.0,
 ) -> None:
     """A page to drop images on, and POST /predict for programs."""

@@ -24,9 +24,11 @@ def summary(
     by_layer: Annotated[bool, typer.Option("--layers", help="Show every layer.")] = False,
     list_all: Annotated[bool, typer.Option("--list", help="Show the whole family.")] = False,
     input_size: Annotated[
-        int | None, typer.Option(help="Height and width in pixels, in the place of the variant's.")
+        int | None, typer.Option(help="Height and width in pixels, instead of the variant's.")
     ] = None,
-    classes: Annotated[int | None, typer.Option(help="In the place of the variant's.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Number of classes, instead of the variant's.")
+    ] = None,
 ) -> None:
     """Parameters and multiply-adds of a network, beside the paper's Table 1."""
     if list_all:

@@ -188,9 +188,9 @@ def _class_counts(data: ImageData) -> str:
     pairs = sorted(zip(counts, data.class_names, strict=True))
     if len(pairs) > _LISTED_CLASSES:
         pairs = [pairs[0], pairs[-1]]
-        return f"Training images a class: from {_count(*pairs[0])} to {_count(*pairs[1])}."
+        return f"Training images per class: from {_count(*pairs[0])} to {_count(*pairs[1])}."
     named = zip(counts, data.class_names, strict=True)
-    return f"Training images a class: {', '.join(_count(*pair) for pair in named)}."
+    return f"Training images per class: {', '.join(_count(*pair) for pair in named)}."
 
 
 def _count(count: int, name: str) -> str:

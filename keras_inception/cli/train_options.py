@@ -9,7 +9,9 @@ import typer
 
 RunFolder = Annotated[
     Path | None,
-    typer.Option("--out", help="Folder of the run; default saved_models/ and a name of its own."),
+    typer.Option(
+        "--out", help="Folder of the run; default saved_models/ and a name with the time."
+    ),
 ]
 Resume = Annotated[
     bool,

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from keras_inception.cli.common import (
     INTERRUPTED,
@@ -25,6 +24,7 @@ from keras_inception.cli.common import (
     usage_errors,
 )
 from keras_inception.cli.data import chosen_data, lowered_batch_size, print_data, with_channels
+from keras_inception.cli.endings import resuming
 from keras_inception.cli.option_groups import option_groups
 from keras_inception.cli.tune_display import (
     SearchDisplay,
@@ -45,6 +45,7 @@ from keras_inception.cli.tune_options import (
 )
 from keras_inception.cli.tune_space import chosen_space
 from keras_inception.cli.waits import waiting
+from keras_inception.new_folders import begun, removed_if_unbegun
 from keras_inception.spec.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -182,24 +183,27 @@ def _run(job: _Job, processes: ProcessOptions, measure_proxy: bool) -> None:
     if measure_proxy:
         with _interruptions(job.folder):
             job = _planned(job)
-    with usage_errors():
-        claim(job.folder, job.plan.identity(job.data))
-        write_record(job.folder, job.data)
-    print_plan(job.plan, job.data, job.folder)
-    if is_new and not processes.join:
-        print_coverage(job.plan.space)
-    with (
-        _interruptions(job.folder),
-        SearchDisplay(job.folder, job.plan.trial_count, processes.workers) as display,
-    ):
+    with _interruptions(job.folder), removed_if_unbegun(job.folder):
+        with usage_errors():
+            claim(job.folder, job.plan.identity(job.data))
+            write_record(job.folder, job.data)
+        print_plan(job.plan, job.data, job.folder)
+        if is_new and not processes.join:
+            print_coverage(job.plan.space)
+        _search_in_processes(job, processes, access)
+    if not processes.join:
+        with usage_errors():
+            print_result(job.folder)
+
+
+def _search_in_processes(job: _Job, processes: ProcessOptions, access: Access | None) -> None:
+    with SearchDisplay(job.folder, job.plan.trial_count, processes.workers) as display:
         if access is None:
             with display.in_thread():
                 _search(job, None)
         else:
+            begun(job.folder)  # the other processes write to it
             _launch(job.folder, processes, access, display)
-    if not processes.join:
-        with usage_errors():
-            print_result(job.folder)
 
 
 def _access(processes: ProcessOptions) -> Access | None:
@@ -318,9 +322,7 @@ def _interruptions(folder: Path) -> Iterator[None]:
         print_error(str(error))
         raise typer.Exit(1) from None
     except stops as error:
-        errors.print(
-            f"Stopped. The same command with [bold]--out {escape(str(folder))}[/] resumes it."
-        )
+        errors.print(f"Stopped. {resuming(folder)}")
         by_hand = isinstance(error, KeyboardInterrupt) or getattr(error, "by_hand", False)
         raise typer.Exit(1 if by_hand else INTERRUPTED) from None
     finally:

@@ -97,7 +97,7 @@ class BudgetOptions:
     budget_ms: Annotated[
         float | None,
         typer.Option(
-            help="Most milliseconds an image, by a model that is first fitted to timings of "
+            help="Maximum milliseconds per image, by a model that is first fitted to timings of "
             "networks of the space; default no limit."
         ),
     ] = None
@@ -213,7 +213,7 @@ class SearchOptions:
         int | None,
         typer.Option(
             min=1,
-            help=f"Trials in all, or in the first round; default {DEFAULT_TRIALS}. hyperband has "
+            help=f"Total trials, or those of the first round; default {DEFAULT_TRIALS}. hyperband has "
             "its own numbers.",
         ),
     ] = None

@@ -30,7 +30,7 @@ def chosen_space(
     Args:
         spec: the network, before it is fitted to the data; None: one built for the budget.
         data: gives the input shape and the classes.
-        input_size: height and width in the place of the data's; None: those of the data.
+        input_size: height and width instead of the data's; None: those of the data.
         folder: of the search, for the latency model.
         budget: options of the budget.
         options: of the space.

@@ -36,7 +36,6 @@ from keras_inception.files import (
     SPEC_FILE,
     contents_aside,
     keras_file,
-    make_writable,
     read_labels,
     require_empty,
     write_labels,
@@ -130,7 +129,6 @@ def export(
     for kind in formats:
         require_packages(kind)
     job = _job(model, images, labels, features)
-    make_writable(folder)
     with contents_aside(folder) as beside:
         say = report or (lambda words: None)
         _write(job, beside, formats, merge, say)

@@ -23,6 +23,7 @@ from keras_inception.files import (
     read_labels,
 )
 from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.pixels import CONVENTIONS
 from keras_inception.wording import counted, has_top_5
 
 CARD_FILE = "README.md"
@@ -129,7 +130,7 @@ def _facts_of_spec(spec: NetworkSpec) -> dict[str, str]:
     return {
         "network": f"{printable(spec.name)}, {size}, {counted(spec.classes, 'class')}",
         "cost": f"{total.params:,} parameters, {total.macs:,} multiply-adds",
-        "pixels": spec.pixels,
+        "pixels": _pixels(spec.pixels),
     }
 
 
@@ -148,8 +149,12 @@ def _facts_of_model(path: Path) -> dict[str, str]:
     return {
         "network": f"{printable(model.name)}, {size}, {counted(model.output_shape[-1], 'class')}",
         "cost": f"{model.count_params():,} numbers, {model_cost(model).macs:,} multiply-adds",
-        "pixels": model_preprocessing(model),
+        "pixels": _pixels(model_preprocessing(model)),
     }
+
+
+def _pixels(convention: str) -> str:
+    return f"{convention}: {CONVENTIONS[convention].meaning}"
 
 
 def _classes(names: Any) -> str:

@@ -18,6 +18,7 @@ PREPROCESSING_PREFIX = "preprocessing_"
 class Convention:
     """pixels -> (channels reversed?) * scale - offset, channel by channel after the reversal."""
 
+    meaning: str
     reverse_channels: bool
     scale: tuple[float, float, float]
     offset: tuple[float, float, float]
@@ -32,14 +33,14 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 CONVENTIONS: dict[str, Convention] = {
-    # RGB in [0, 255], as decoded
-    RAW: Convention(False, (1.0,) * 3, (0.0,) * 3),
-    # TF-Slim: RGB in [-1, 1]
-    "tf": Convention(False, (1 / 127.5,) * 3, (1.0,) * 3),
-    # BVLC: BGR minus the ImageNet mean, models/bvlc_googlenet/train_val.prototxt
-    "caffe": Convention(True, (1.0,) * 3, (104.0, 117.0, 123.0)),
-    # torchvision's transforms: RGB in [0, 1], minus mean, over deviation
+    RAW: Convention("[0, 255], as decoded", False, (1.0,) * 3, (0.0,) * 3),
+    # TF-Slim
+    "tf": Convention("[-1, 1]", False, (1 / 127.5,) * 3, (1.0,) * 3),
+    # BVLC: models/bvlc_googlenet/train_val.prototxt
+    "caffe": Convention("BGR minus (104, 117, 123)", True, (1.0,) * 3, (104.0, 117.0, 123.0)),
+    # torchvision's transforms
     "torch": Convention(
+        "[0, 1], minus ImageNet's mean, over its deviation",
         False,
         tuple(1 / 255 / deviation for deviation in _IMAGENET_DEVIATION),  # type: ignore[arg-type]
         tuple(
@@ -47,6 +48,6 @@ CONVENTIONS: dict[str, Convention] = {
             for mean, deviation in zip(_IMAGENET_MEAN, _IMAGENET_DEVIATION, strict=True)
         ),  # type: ignore[arg-type]
     ),
-    # Google's inception5h: RGB minus 117
-    "inception5h": Convention(False, (1.0,) * 3, (117.0,) * 3),
+    # Google's inception5h
+    "inception5h": Convention("minus 117", False, (1.0,) * 3, (117.0,) * 3),
 }

@@ -19,6 +19,7 @@ from keras_inception.data.splits import ImageData
 from keras_inception.data.stream import padded_evaluation_batches
 from keras_inception.files import BEST_FILE, MODEL_FILE, aside
 from keras_inception.keras_compat import without_tensorflow
+from keras_inception.new_folders import begun
 from keras_inception.training.progress import (
     TRAINING,
     Progress,
@@ -171,6 +172,8 @@ class TrainingLoop:
         if not self._compiled:
             self._finish_steps(0)
             self._compiled = True
+            if self._folder is not None:
+                begun(self._folder)
             self._report(TRAINING)
 
     def _finish_steps(self, remaining: int) -> None:

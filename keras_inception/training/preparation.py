@@ -71,5 +71,5 @@ def augmentation(recipe: Recipe) -> str:
         return "Training images are not augmented."
     hint = ""
     if recipe.flip:
-        hint = " Digits and text are others when mirrored: --set flip=false."
+        hint = " Mirroring changes digits and text: --set flip=false leaves it out."
     return f"Training images are {', '.join(done)}.{hint}"

@@ -1,8 +1,7 @@
-"""Train a network by a recipe, and leave a folder that holds everything about it.
+"""Train a network by a recipe, and write the folder of the run.
 
-The line ends here: spec -> cost -> network -> train -> evaluate -> export. What is written is
-written aside and renamed, so that a run folder never holds half a file; what is needed to go on
-after a kill is in the folder's snapshots.
+Files are written aside and renamed, so the folder holds no incomplete file. Its snapshots hold what
+is needed to resume after a kill. A run that fails before its first step leaves no folder.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,7 @@ from keras_inception.keras_compat import without_tensorflow
 from keras_inception.locks import only_run_in
 from keras_inception.network.build import build_network
 from keras_inception.network.endpoints import freeze_until
+from keras_inception.new_folders import left_as_found, removed_if_unbegun
 from keras_inception.runtimes.keras_model import load_any_keras
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
@@ -147,8 +147,7 @@ def train(
     with ExitStack() as stack:
         prepare_run(spec, data, recipe, folder, strategy=strategy)
         if chief:
-            stack.enter_context(only_run_in(folder))
-            _prepare_folder(folder)  # again, now that nobody else can change it
+            stack.enter_context(_locked(folder))
         if (folder / METRICS_FILE).exists():
             return _finished(spec, data, recipe, folder, init, chief=chief)
         if chief:
@@ -264,7 +263,7 @@ def prepare_run(
     *,
     strategy: Strategy = None,
 ) -> None:
-    """Refuse what cannot be trained, before anything is built; make the folder.
+    """Refuse what cannot be trained, and a folder that cannot be used, before anything is built.
 
     Raises:
         ValueError: data, spec, recipe and strategy do not fit together, or the folder cannot be
@@ -293,7 +292,16 @@ def prepare_run(
     check_strategy(recipe, strategy)
     if recipe.freeze_until:
         freeze_until(build_network(spec), recipe.freeze_until)  # refuses an unknown endpoint
-    _prepare_folder(folder)
+    with left_as_found(folder):
+        _prepare_folder(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder, which is removed if the run fails before its first step."""
+    with removed_if_unbegun(folder), only_run_in(folder):
+        _prepare_folder(folder)  # again, now that nobody else can change it
+        yield
 
 
 def _prepare_folder(folder: Path) -> None:
@@ -309,7 +317,7 @@ def _prepare_folder(folder: Path) -> None:
 
 
 def _begin_folder(folder: Path, spec: NetworkSpec, data: ImageData, recipe: Recipe) -> None:
-    """The texts of a run; a run that goes on keeps what it has."""
+    """The texts of a run; a resumed run keeps what it has."""
     snapshots = folder / SNAPSHOT_FOLDER
     snapshots.mkdir(exist_ok=True)
     remove_leftovers(folder)
