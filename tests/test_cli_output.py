@@ -28,6 +28,7 @@ LINES = {
     "evaluate": ["run"],
     "predict": ["run", str(PHOTOS)],
     "export": ["run", "--format", "all"],
+    "time": ["run/export/model.tflite"],
     "design": ["--model", "run", "--out", "designed"],
     "tune": ["--variant", "nano", "--epochs", "1", "--trials", "1", "--out", "search"],
     "tune-report": ["search"],

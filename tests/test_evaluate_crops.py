@@ -1,6 +1,7 @@
 """Evaluation with many crops: pixels against Pillow, means against NumPy; the command."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -255,3 +256,32 @@ def test_the_metrics_of_a_run_are_not_overwritten(trained):
 def test_images_with_other_channels_than_the_model_are_refused(crops):
     with pytest.raises(ValueError, match=r"images of 1 channel, .* images of 3"):
         crop_scores(brightness_model(1.0), lying(channels=3), crops)
+
+
+def test_a_page_in_the_folder_of_a_run(trained, tmp_path):
+    """Of a run alone; where it cannot be written, the numbers are printed all the same."""
+    pictures, one, two = trained
+    folder = tmp_path / "run"
+    shutil.copytree(one, folder)
+
+    def evaluate(*models: Path) -> None:
+        words = ["evaluate", *map(str, models), "--data", f"dir:{pictures}"]
+        answer = CliRunner().invoke(app, words)
+        assert answer.exit_code == 0, answer.output
+        assert "2 held-out images" in answer.stdout
+
+    page = folder / "evaluation.html"
+    evaluate(folder)
+    assert not page.exists()  # no run: a model alone
+    (folder / "spec.json").write_text("{}")
+    evaluate(folder, two)
+    assert not page.exists()
+    evaluate(folder)
+    text = page.read_text()
+    assert 'id="mistakes"' in text or "None: every image got its label." in text
+    assert "Confusion matrix" in text
+    page.unlink()
+    (page / "mine").mkdir(parents=True)
+    before = sorted(folder.iterdir())
+    evaluate(folder)
+    assert sorted(folder.iterdir()) == before

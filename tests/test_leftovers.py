@@ -166,3 +166,39 @@ def test_a_signal_ends_a_command_without_leftovers(tmp_path, module, arguments, 
     process.send_signal(number)
     assert process.wait(timeout=30) == 75
     assert list(tmp_path.iterdir()) == []
+
+
+WRITER = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from keras_inception.files import write_text
+
+path, name = Path(sys.argv[1]), sys.argv[2]
+with ThreadPoolExecutor(4) as pool:
+    texts = [f"{name}{thread}" * 20_000 for thread in range(4)]
+    for _ in range(10):
+        list(pool.map(lambda text: write_text(path, text), texts))
+"""
+
+
+def test_threads_and_processes_that_write_one_file(tmp_path):
+    """The file is always one of the texts as a whole, and nothing else is left."""
+    path = tmp_path / "file.txt"
+    texts = {f"{name}{thread}" * 20_000 for name in "ab" for thread in range(4)}
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), name],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        for name in "ab"
+    ]
+    seen = 0
+    while any(writer.poll() is None for writer in writers):
+        if path.exists():
+            assert path.read_text() in texts
+            seen += 1
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert seen > 0
+    assert path.read_text() in texts
+    assert list(tmp_path.iterdir()) == [path]

@@ -65,9 +65,16 @@ def test_a_block_that_succeeds_keeps_its_folder(tmp_path: Path) -> None:
 
 
 def test_blocks_in_each_other_share_the_folder(tmp_path: Path) -> None:
-    with removed_if_unbegun(tmp_path / "runs" / "one"):
-        (tmp_path / "runs" / "one").mkdir(parents=True)
-        write_and_fail(tmp_path / "runs" / "one")
+    """The outer one knows which parents are new."""
+
+    def write() -> None:
+        with removed_if_unbegun(tmp_path / "runs" / "one"):
+            (tmp_path / "runs" / "one").mkdir(parents=True)
+            write_and_fail(tmp_path / "runs" / "one")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="full"):
+        write()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from typer.testing import CliRunner
 from keras_inception.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+from project_urls import with_urls  # noqa: E402
+
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -119,3 +123,22 @@ def test_the_container_runs_a_command_with_options_that_exist() -> None:
         if option == "--port":
             assert value == by_name["EXPOSE"]
     assert json.loads(by_name["CMD"]) == ["/model/saved_model"]
+
+
+def test_a_release_links_to_the_repository_that_builds_it() -> None:
+    """The release workflow writes the links; the sources name no address."""
+    assert "urls" not in PROJECT
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    written = tomllib.loads(with_urls(text, "https://example.org/us/it"))["project"]
+    links = written.pop("urls")
+    assert written == PROJECT
+    assert links["Repository"] == "https://example.org/us/it"
+    assert links["Documentation"] == "https://example.org/us/it/blob/main/docs/index.md"
+    for link in (links["Documentation"], links["Changelog"]):
+        assert (ROOT / link.partition("/blob/main/")[2]).is_file()
+    for given in ("http://example.org", "us/it"):
+        with pytest.raises(ValueError, match="Expected an https address"):
+            with_urls(text, given)
+    build = commands(ROOT / ".github" / "workflows" / "release.yml")
+    writes = next(index for index, command in enumerate(build) if "project_urls.py" in command)
+    assert writes < build.index("python -m build")

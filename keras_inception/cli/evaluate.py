@@ -159,10 +159,8 @@ def _write_pictures(folder: Path, page: _Page) -> None:
 
 def _leave_page(path: Path, page: _Page) -> None:
     """The page of one model in the folder of its run; a folder that is read-only stays as it is."""
-    file = path.with_name(EVALUATION_FILE)
-    if not (
-        _can_draw() and path.with_name(SPEC_FILE).is_file() and os.access(path.parent, os.W_OK)
-    ):
+    file, is_run = path.with_name(EVALUATION_FILE), path.with_name(SPEC_FILE).is_file()
+    if not (is_run and _can_draw() and os.access(path.parent, os.W_OK)):
         return
     with TemporaryDirectory() as pictures, suppress(OSError):
         page.write(file, Path(pictures) / "confusion_matrix.png")

@@ -213,8 +213,8 @@ class SearchOptions:
         int | None,
         typer.Option(
             min=1,
-            help=f"Total trials, or those of the first round; default {DEFAULT_TRIALS}. hyperband has "
-            "its own numbers.",
+            help=f"Total trials, or those of the first round; default {DEFAULT_TRIALS}. hyperband "
+            "has its own numbers.",
         ),
     ] = None
     halving_epochs: Annotated[
