@@ -54,7 +54,7 @@ PREPARATION = 30  # seconds that a network may need until its first step has fin
 TOLERANCES = {"loss": 1e-5, "change of all weights": 1e-4, "change of the worst tensor": 1e-3}
 DETERMINISTIC = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
 SPEED_GOAL, SECONDS_GOAL, ACCURACY_GOAL = 1.2, 60.0, 0.948
-KILLED_AFTER, SNAPSHOT_STEPS = 15, 6
+KILLED_AFTER, SNAPSHOT_STEPS = 7, 5  # of 12 steps
 
 # Takes that many steps, and waits for the last.
 Steps = Callable[[int], None]
@@ -246,7 +246,7 @@ def worker(folder: Path, kill_after: int) -> None:
     callback.on_train_batch_end = count
     recipe = replace(RECIPES["modern"], epochs=3, batch_size=64, precision="mixed_bfloat16")
     others: dict[str, Any] = {"callbacks": [callback], "verbose": 0}
-    data = first_images(open_data("sample"), 640)
+    data = first_images(open_data("sample"), 256)
     train_run(VARIANTS["nano"], data, recipe, folder, snapshot_steps=SNAPSHOT_STEPS, **others)
 
 
