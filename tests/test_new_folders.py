@@ -231,5 +231,5 @@ def test_a_second_ctrl_c_while_compiling_leaves_nothing(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "No step was trained, and no folder is left." in stderr
+    assert "There is nothing to resume, and no folder is left." in stderr
     assert list(tmp_path.iterdir()) == []

@@ -125,7 +125,9 @@ def test_a_signal_while_the_way_of_training_is_chosen(
     monkeypatch.setattr("tuning.fidelity.train_candidate", signalled)
     result = run(*QUICK, tmp_path / "search", "--measure-proxy")
     assert result.exit_code == code
-    assert result.stderr.startswith("Stopped. The same command with --out")
+    # Nothing of it was kept.
+    assert result.stderr.startswith("Stopped. There is nothing to resume, and no folder is left.")
+    assert not (tmp_path / "search").exists()
 
 
 def test_trials_train_in_the_way_that_is_chosen(

@@ -93,7 +93,7 @@ def _kept(folder: Path) -> str:
 def resuming(folder: Path) -> str:
     """How to resume a run or a search that was stopped, for the console."""
     if not folder.is_dir():
-        return "No step was trained, and no folder is left."
+        return "There is nothing to resume, and no folder is left."
     return f"The same command with [bold]--out {escape(str(folder))}[/] resumes it."
 
 

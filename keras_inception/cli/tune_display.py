@@ -71,11 +71,13 @@ def print_result(folder: Path) -> None:
         from tuning.report.hparams import write_hparams
 
         write_hparams(folder)
-    table = Table("trial", "accuracy", "multiply-adds", "parameters", "epochs")
-    for trial in best_first(read_trials(folder))[:_LEADERBOARD]:
+    trials = best_first(read_trials(folder))[:_LEADERBOARD]
+    in_rounds = any(trial.epochs is not None for trial in trials)
+    table = Table("trial", "accuracy", "multiply-adds", "parameters", *["epochs"] * in_rounds)
+    for trial in trials:
         epochs = "" if trial.epochs is None else str(trial.epochs)
-        accuracy = f"{trial.accuracy:.2%}"
-        table.add_row(str(trial.number), accuracy, f"{trial.macs:,}", f"{trial.params:,}", epochs)
+        accuracy, costs = f"{trial.accuracy:.2%}", (f"{trial.macs:,}", f"{trial.params:,}")
+        table.add_row(str(trial.number), accuracy, *costs, *[epochs] * in_rounds)
     console.print(table)
     if (found := read_verdict(folder)) is not None:
         console.print(escape(str(found)))

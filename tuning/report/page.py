@@ -260,7 +260,8 @@ def _stage_figures(best: Sequence[SearchedTrial]) -> list[go.Figure]:
                 for stage, values in by_stage.items()
             ]
         )
-        title = f"{name} by stage, in the best {counted(len(best), 'network')}"
+        which = f"{len(best)} networks" if len(best) > 1 else "network"
+        title = f"{name} by stage, in the best {which}"
         figures.append(_titled(figure, title, "", name))
     return figures
 
