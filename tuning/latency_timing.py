@@ -90,10 +90,13 @@ def write_networks(
 
     Raises:
         MissingPackageError: an optional package is missing.
-        ValueError: a runtime that is not exported to, or a precision that it does not have.
+        ValueError: a runtime that is not exported to, a precision that it does not have, or another
+            backend than TensorFlow.
     """
     from keras_inception.exporters.formats import FILES, require_packages
+    from keras_inception.exporters.inference_graph import require_tensorflow
 
+    require_tensorflow("time networks")
     kind = export_format(wanted)
     require_packages(kind)
     folder.mkdir(parents=True, exist_ok=True)
