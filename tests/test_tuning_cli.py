@@ -211,6 +211,9 @@ def test_a_table_of_timings_bounds_the_candidates(
         "Expected timings with runtime litert",
     )
     assert_mistake(run(*other), "Expected --budget-ms with --budget-timings")
+    assert_mistake(run(*other, "--budget-ms", 0), "Received: --budget-ms 0")
+    missing = (*QUICK, tmp_path / "other", "--budget-ms", 1, "--budget-timings", nets / "none.csv")
+    assert_mistake(run(*missing), "Expected a table of timings, or a folder")
     assert_mistake(
         run(*QUICK, tmp_path / "other", "--budget-runtime", "onnx"),
         "Expected --budget-ms with --budget-runtime",

@@ -114,6 +114,8 @@ def fit_table(path: Path, base: NetworkSpec, wanted: Wanted) -> LatencyModel:
             another form.
         OSError: a file cannot be read.
     """
+    if not path.exists():
+        raise ValueError(f"Expected a table of timings, or a folder. Received: {str(path)!r}")
     timings = _benchmarked(path) if path.is_dir() else read_timings(path)
     conditions, timings = _of_one_kind(path, timings, wanted)
     by_model: dict[str, list[float]] = {}

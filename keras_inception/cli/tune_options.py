@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -144,6 +145,10 @@ class BudgetOptions:
         Raises:
             ValueError: there are some.
         """
+        if self.budget_ms is not None and not 0 < self.budget_ms < math.inf:
+            raise ValueError(
+                f"Expected --budget-ms above 0. Received: --budget-ms {self.budget_ms:g}"
+            )
         if joins and self.budget_ms:
             raise ValueError(
                 "Expected --budget-ms on one machine, whose times it means. Received: --join too"
