@@ -1,20 +1,25 @@
-"""Milliseconds per image at 224 x 224: this package's exports, other runtimes and other networks.
+"""Milliseconds per image at 224 x 224: this package's exports beside other runtimes' own ways.
 
     pip install -e ".[cpu,test]" torch torchvision
-    python benchmarks/latency.py            # writes results/latency.csv, under eight minutes
-    python benchmarks/latency.py --quick    # a smoke test: two rounds, writes nothing
+    python benchmarks/latency.py               # writes results/latency*.csv, about eight minutes
+    python benchmarks/latency.py --rounds 2    # a smoke test, writes nothing
 
-All networks are measured in one interleaved run: each makes one call per round, so background load
-affects all of them alike. The table has medians. The arithmetic limit is the rate of a large
-float32 matrix product on the same cores; `share` is the part of that rate that a network's
-multiply-adds reach (it can exceed 1 in lower precision). torch runs in its own process and takes
-turns with the others. Packages that are not installed are reported and skipped.
+One network, torchvision's googlenet with one set of weights, runs as this package exports it, and
+as others do from torchvision's own ONNX file (onnxruntime, OpenVINO, NNCF), from torch
+(torch.compile) and from a plain Keras model (graph mode, TensorFlow's converter to LiteRT). All use
+every core, and OpenVINO its latency hint.
+
+In each round every network makes two calls in turn and the second is timed, so that background load
+affects all alike and no runtime meets the spinning threads of the one before. The tables have the
+medians, and how often the first class is the model's in float32.
+
+`choice` is what `export --format fastest --batch-size N` measures and keeps. Its ratio is to the
+best of the others whose agreement passes the export's own limit; the goal is 0.9.
 """
 
 import argparse
 import csv
 import datetime
-import importlib.util
 import json
 import os
 import statistics
@@ -22,306 +27,317 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from machine import device
+from PIL import Image
 
-RESULTS = Path(__file__).parent / "results" / "latency.csv"
+RESULTS = Path(__file__).parent / "results"
 BATCHES = (1, 16)
-TORCH_MACS = 1_498_376_192  # torchvision's googlenet, as `network_cost` counts it
-COLUMNS = (
-    *("network", "batch", "ms_an_image", "share_of_limit", "repetitions", "limit_gmacs"),
-    *("device", "versions", "date"),
-)
-Run = Callable[[], Any]
+ROUNDS = 25
+COLUMNS = ("network", "precision", "batch", "ms_an_image", "same_first", "repetitions")
+CHOICE_COLUMNS = ("batch", "choice", "ms_an_image", "best_other", "best_other_ms", "ratio")
+LEAST_SAME = {"float32": 1.0, "bfloat16": 0.99, "float16": 0.99, "int8": 0.98}
+Scores = Callable[[np.ndarray], np.ndarray]
 
 
-def matrix_rate() -> float:
-    """Return float32 multiply-adds per second of a large matrix product, the best of several."""
-    import tensorflow as tf
+@dataclass(frozen=True)
+class Contestant:
+    """A network in one runtime.
 
-    size = 2048
-    matrix = tf.random.uniform((size, size))
-    best = float("inf")
-    for _ in range(6):
+    Attributes:
+        seconds: of one call with so many images.
+        first: the first class of each checked image.
+    """
+
+    name: str
+    precision: str
+    seconds: Callable[[int], float]
+    first: np.ndarray
+
+
+def pictures(count: int, seed: int) -> np.ndarray:
+    """Return smooth random pictures, uint8 N x 224 x 224 x 3."""
+    small = np.random.default_rng(seed).integers(0, 256, (count, 7, 7, 3), np.uint8)
+    return np.stack([np.asarray(Image.fromarray(one).resize((224, 224))) for one in small])
+
+
+def contestant(name: str, precision: str, scores: Scores, images: np.ndarray) -> Contestant:
+    """Wrap scores of float32 pixels in [0, 255], N x 224 x 224 x 3."""
+    pixels = {batch: np.resize(images, (batch, *images.shape[1:])) for batch in BATCHES}
+    prepared = {batch: some.astype(np.float32) for batch, some in pixels.items()}
+
+    def seconds(batch: int) -> float:
+        scores(prepared[batch])
         started = time.perf_counter()
-        tf.matmul(matrix, matrix).numpy()
-        best = min(best, time.perf_counter() - started)
-    return size**3 / best
+        scores(prepared[batch])
+        return time.perf_counter() - started
+
+    batches = [images[start : start + 16] for start in range(0, len(images), 16)]
+    found = [scores(batch.astype(np.float32)).argmax(axis=1) for batch in batches]
+    return Contestant(name, precision, seconds, np.concatenate(found))
 
 
 class Torch:
-    """torchvision's googlenet in its own process, called over pipes."""
+    """The process of `latency_torch.py`."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, folder: Path) -> None:
+        command = [sys.executable, Path(__file__).with_name("latency_torch.py"), folder]
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--torch-worker", str(threads)],
+            [*map(str, command), str(os.cpu_count())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._answer()
 
-    def milliseconds(self, way: str, batch: int) -> float | None:
-        """Return the time of one forward pass, or None if this mode does not run here."""
-        assert self._process.stdin
+    def _answer(self) -> str:
         assert self._process.stdout
-        print(json.dumps([way, batch]), file=self._process.stdin, flush=True)
-        return json.loads(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("The process of torch has ended; its message is above.")
+        return line
 
-    def export(self, path: Path) -> None:
-        """Write torchvision's own ONNX export with a dynamic batch size."""
-        self.milliseconds(f"export {path}", 1)
+    def ask(self, way: str, batch: int) -> Any:
+        """The milliseconds of a call, or with a batch of 0 the first classes."""
+        assert self._process.stdin
+        print(json.dumps([way, batch]), file=self._process.stdin, flush=True)
+        return json.loads(self._answer())
+
+    def contestants(self) -> Iterator[Contestant]:
+        """torch.compile in both precisions, where it runs."""
+        for way in ("float32", "bfloat16"):
+            first = self.ask(way, 0)
+            if first is not None and self.ask(way, 1) is not None:
+                yield Contestant("torch.compile", way, partial(self._seconds, way), np.array(first))
+
+    def _seconds(self, way: str, batch: int) -> float:
+        return self.ask(way, batch) / 1e3
 
     def close(self) -> None:
         """End the process."""
         self._process.communicate(input="")
 
 
-def torch_worker(threads: int) -> None:
-    """Answer requests [mode, batch] with the time of one forward pass."""
-    import warnings
-
-    import torch
-    import torchvision
-
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # keep torch's own output out of the answers
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(threads)
-    eager = torchvision.models.googlenet(weights=None, init_weights=False).eval()
-    last = torchvision.models.googlenet(weights=None, init_weights=False).eval()
-    last = last.to(memory_format=torch.channels_last)
-    networks = {"eager": eager, "channels-last": last, "compiled": torch.compile(last)}
-    for line in sys.stdin:
-        way, batch = json.loads(line)
-        taken: float | None = None
-        try:
-            with torch.inference_mode():
-                if way.startswith("export "):
-                    torch.onnx.export(
-                        eager,
-                        (torch.zeros(1, 3, 224, 224),),
-                        way.removeprefix("export "),
-                        dynamo=False,
-                        input_names=["x"],
-                        dynamic_axes={"x": {0: "n"}},
-                    )
-                else:
-                    pixels = torch.rand(batch, 3, 224, 224)
-                    if way != "eager":
-                        pixels = pixels.to(memory_format=torch.channels_last)
-                    started = time.perf_counter()
-                    networks[way](pixels)
-                    taken = (time.perf_counter() - started) * 1e3
-        except Exception as error:  # for example, torch.compile without a C++ compiler
-            print(f"torchvision {way}: {type(error).__name__}: {error}"[:300], file=sys.stderr)
-        print(json.dumps(taken), file=answers, flush=True)
-
-
-def our_runs(folder: Path, runs: dict[tuple[str, int], tuple[Run, int]]) -> None:
-    """Add the exports of `bn` and of `torchvision` (the network that torchvision also has)."""
-    import keras
-    import tensorflow as tf
-
-    import keras_inception
-
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
-    for variant in ("torchvision", "bn"):
-        keras.utils.set_random_seed(0)
-        model = keras_inception.GoogLeNet(weights=None, variant=variant)
-        logits = model.get_layer("predictions_logits")
-        # An untrained network's scores are almost equal. Without a clear first class, the check in
-        # every export would compare rounding errors.
-        logits.bias.assign(np.eye(1, logits.bias.shape[0])[0] * 50)
-        macs = keras_inception.network_cost(keras_inception.VARIANTS[variant]).total.macs
-        kinds = ["saved_model", "saved_model-bfloat16"]
-        if variant == "torchvision":
-            kinds += [
-                kind
-                for kind, package in (
-                    ("onnx", "tf2onnx"),
-                    ("openvino", "openvino"),
-                    ("openvino-bfloat16", "openvino"),
-                )
-                if available(package)
-            ] + ["litert", "litert-int8"]
-        for row in keras_inception.export(model, folder / variant, kinds, images=images)[1:]:
-            kind, path = row.kind, row.path
-            started = time.perf_counter()
-            network = keras_inception.load(path).network
-            if kind.startswith("saved_model"):
-                print(
-                    f"{variant} {kind}: load to first answer {time.perf_counter() - started:.2f} s"
-                )
-            for batch in BATCHES:
-                pixels = random.uniform(0, 255, (batch, 224, 224, 3)).astype(np.float32)
-                # LiteRT plans its memory for one batch size, so each batch size needs its own
-                # network.
-                own = "litert" in kind
-                scores = keras_inception.load(path).network.scores if own else network.scores
-                runs[f"{variant}: {kind}", batch] = (lambda s=scores, p=pixels: s(p), macs)
-        for batch in BATCHES:
-            inputs = random.uniform(-1, 1, (batch, 224, 224, 3)).astype(np.float32)
-            graph = tf.function(lambda x, m=model: m(x, training=False), autograph=False)
-            tensor = tf.constant(inputs)
-            runs[f"{variant}: keras graph", batch] = (lambda g=graph, t=tensor: g(t).numpy(), macs)
-            runs[f"{variant}: keras predict", batch] = (
-                lambda m=model, x=inputs: m.predict(x, batch_size=len(x), verbose=0),
-                macs,
-            )
-
-
-def application_runs(runs: dict[tuple[str, int], tuple[Run, int]]) -> None:
-    """Add networks of keras.applications in graph mode, at 224 x 224."""
-    import keras
-    import tensorflow as tf
-
-    import keras_inception
-
-    for name in ("ResNet50", "MobileNetV2", "InceptionV3"):
-        model = getattr(keras.applications, name)(weights=None, input_shape=(224, 224, 3))
-        macs = keras_inception.model_cost(model).macs
-        for batch in BATCHES:
-            tensor = tf.random.uniform((batch, 224, 224, 3))
-            graph = tf.function(lambda x, m=model: m(x, training=False), autograph=False)
-            runs[f"keras.applications: {name}", batch] = (
-                lambda g=graph, t=tensor: g(t).numpy(),
-                macs,
-            )
-
-
-def other_runtimes(path: Path, runs: dict[tuple[str, int], tuple[Run, int]]) -> None:
-    """Add onnxruntime and OpenVINO on torchvision's own export."""
-    random = np.random.default_rng(0)
-    inputs = {
-        batch: random.uniform(-1, 1, (batch, 3, 224, 224)).astype(np.float32) for batch in BATCHES
-    }
-    if available("onnxruntime"):
+def others(folder: Path, images: np.ndarray, calibration: np.ndarray) -> Iterator[Contestant]:
+    """onnxruntime and OpenVINO on torchvision's own export."""
+    path = folder / "torchvision.onnx"
+    if installed("onnxruntime"):
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        for batch, pixels in inputs.items():
-            call: Run = lambda p=pixels: session.run(None, {"x": p})  # noqa: E731
-            runs["torchvision's export: onnxruntime", batch] = (call, TORCH_MACS)
-    if available("openvino"):
+        run = prepared(lambda x: session.run(None, {"x": x})[0])
+        yield contestant("onnxruntime", "float32", run, images)
+    if installed("openvino"):
         import openvino
 
-        for precision in ("f32", "bf16"):
-            compiled = openvino.Core().compile_model(
-                path, "CPU", {"INFERENCE_PRECISION_HINT": precision}
+        plain = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": os.cpu_count()}
+        model = openvino.Core().read_model(path)
+        forms = [("float32", "f32", model), ("bfloat16", "bf16", model)]
+        if installed("nncf"):
+            forms.append(("int8", "f32", quantized(model, calibration)))
+        for precision, hint, form in forms:
+            settings = plain | {"INFERENCE_PRECISION_HINT": hint}
+            compiled = openvino.compile_model(form, "CPU", settings)
+            run = prepared(partial(_first_output, compiled))
+            yield contestant("OpenVINO", precision, run, images)
+
+
+def _first_output(compiled: Any, inputs: np.ndarray) -> np.ndarray:
+    return compiled(inputs)[0]
+
+
+def quantized(model: Any, calibration: np.ndarray) -> Any:
+    """NNCF's post-training quantization with its defaults."""
+    import nncf
+
+    items = [to_inputs(image[None].astype(np.float32)) for image in calibration]
+    return nncf.quantize(model, nncf.Dataset(items), subset_size=len(items))
+
+
+def to_inputs(pixels: np.ndarray) -> np.ndarray:
+    """N x 3 x h x w in [-1, 1]."""
+    return np.ascontiguousarray((pixels / np.float32(127.5) - 1).transpose(0, 3, 1, 2))
+
+
+def prepared(run: Scores) -> Scores:
+    """Keep the last inputs: the pixels' preparation is not part of these networks."""
+    kept: list[np.ndarray] = [np.empty(0), np.empty(0)]
+
+    def scores(pixels: np.ndarray) -> np.ndarray:
+        if kept[0] is not pixels:
+            kept[:] = [pixels, to_inputs(pixels)]
+        return run(kept[1])
+
+    return scores
+
+
+def plain_keras(model: Any, images: np.ndarray, calibration: np.ndarray) -> Iterator[Contestant]:
+    """The Keras model as TensorFlow runs and converts it, without this package's export."""
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    shape = tf.TensorSpec((None, 224, 224, 3), tf.float32)
+    graph = tf.function(lambda x: model(x / 127.5 - 1, training=False), input_signature=[shape])
+    yield contestant("Keras in graph mode", "float32", lambda x: graph(x).numpy(), images)
+    for precision in ("float32", "int8"):
+        concrete = graph.get_concrete_function()
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], model)
+        if precision == "int8":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: (
+                [image[None].astype(np.float32)] for image in calibration
             )
-            for batch, pixels in inputs.items():
-                call = lambda c=compiled, p=pixels: c(p)[0]  # noqa: E731
-                runs[f"torchvision's export: openvino {precision}", batch] = (call, TORCH_MACS)
+        content = converter.convert()
+        runs = {}
+        for batch in BATCHES:  # memory is planned for one batch size
+            runner = Interpreter(model_content=content, num_threads=os.cpu_count())
+            runner.resize_tensor_input(0, (batch, 224, 224, 3))
+            runner.allocate_tensors()
+            runs[batch] = runner
+
+        def scores(x: np.ndarray, runs: dict[int, Any] = runs) -> np.ndarray:
+            runner = runs[len(x)]
+            runner.set_tensor(runner.get_input_details()[0]["index"], x)
+            runner.invoke()
+            return runner.get_tensor(runner.get_output_details()[0]["index"])
+
+        yield contestant("LiteRT of plain Keras", precision, scores, images)
 
 
-def available(package: str) -> bool:
+def ours(folder: Path, model: Any, data: Any) -> tuple[list[Contestant], dict[int, str]]:
+    """Every format, and what `--format fastest` would choose for each batch size."""
+    import keras_inception
+    from keras_inception.exporters.formats import PRECISIONS
+    from keras_inception.exporters.job import available_formats, export
+
+    kinds = [kind for kind in available_formats() if kind != "litert-uint8"]
+    found, choices = [], {}
+    for batch in BATCHES:
+        rows = export(model, folder / f"export {batch}", kinds, images=data, batch_size=batch)[1:]
+        choices[batch] = min(rows, key=lambda row: row.milliseconds).kind
+    for row in rows:
+        assert row.path
+        loaded = {batch: keras_inception.load(row.path).network.scores for batch in BATCHES}
+        precision = PRECISIONS.get(row.kind, "float32")
+        scores = partial(_by_batch_size, loaded)
+        found.append(contestant(row.kind, precision, scores, data.check))
+    return found, choices
+
+
+def _by_batch_size(loaded: dict[int, Scores], pixels: np.ndarray) -> np.ndarray:
+    return loaded[len(pixels)](pixels)
+
+
+def measure(rounds: int) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """Return the rows of both tables."""
+    from keras_inception import GoogLeNet
+    from keras_inception.exporters.calibration import Images
+
+    images, calibration = pictures(64, seed=0), pictures(100, seed=1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / "images.npy", images)
+        torch = Torch(folder)
+        model = GoogLeNet(weights=folder / "network.pth")
+        own, choices = ours(folder, model, Images(calibration, images))
+        rivals = [*torch.contestants(), *others(folder, images, calibration)]
+        rivals += plain_keras(model, images, calibration)
+        expected = model.predict(images / np.float32(127.5) - 1, verbose=0).argmax(axis=1)
+        times = timed([*own, *rivals], rounds)
+        torch.close()
+    rows = [
+        {
+            "network": one.name,
+            "precision": one.precision,
+            "batch": batch,
+            "ms_an_image": round(statistics.median(taken) * 1e3 / batch, 2),
+            "same_first": round(float(np.mean(one.first == expected)), 3),
+            "repetitions": len(taken),
+        }
+        for one in (*own, *rivals)
+        for batch, taken in times[one.name, one.precision].items()
+    ]
+    rows.sort(key=lambda row: (row["precision"], row["batch"], row["ms_an_image"]))
+    names = {one.name for one in rivals}
+    return rows, [choice_row(rows, batch, choices[batch], names) for batch in BATCHES]
+
+
+def timed(
+    contestants: list[Contestant], rounds: int
+) -> dict[tuple[str, str], dict[int, list[float]]]:
+    """The seconds of each call, in turns; the first round is not counted."""
+    times: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for turn in range(rounds + 1):
+        for batch in BATCHES:
+            for one in contestants:
+                taken = one.seconds(batch)
+                if turn:
+                    own = times.setdefault((one.name, one.precision), {})
+                    own.setdefault(batch, []).append(taken)
+    return times
+
+
+def choice_row(
+    rows: list[dict[str, Any]], batch: int, choice: str, rivals: set[str]
+) -> dict[str, object]:
+    """The choice beside the best of the others that agree."""
+    at = [row for row in rows if row["batch"] == batch]
+    (chosen,) = (row for row in at if row["network"] == choice)
+    able = [
+        row
+        for row in at
+        if row["network"] in rivals and row["same_first"] >= LEAST_SAME[row["precision"]]
+    ]
+    best = min(able, key=lambda row: row["ms_an_image"])
+    return {
+        "batch": batch,
+        "choice": choice,
+        "ms_an_image": chosen["ms_an_image"],
+        "best_other": f"{best['network']}, {best['precision']}",
+        "best_other_ms": best["ms_an_image"],
+        "ratio": round(chosen["ms_an_image"] / best["ms_an_image"], 2),
+    }
+
+
+def installed(package: str) -> bool:
     """Return whether a package is installed; print a line if it is not."""
-    found = importlib.util.find_spec(package) is not None
+    found = find_spec(package) is not None
     if not found:
         print(f"{package} is not installed: skipped")
     return found
 
 
-def measure(quick: bool) -> tuple[list[list[Any]], float]:
-    """Return rows (network, batch, ms per image, share of the arithmetic limit) and the limit."""
-    runs: dict[tuple[str, int], tuple[Run, int]] = {}
-    threads = os.cpu_count() or 1
-    torch = Torch(threads) if available("torchvision") else None
-    with tempfile.TemporaryDirectory() as folder:
-        our_runs(Path(folder), runs)
-        application_runs(runs)
-        torch_runs = []
-        if torch:
-            torch.export(Path(folder, "torchvision.onnx"))
-            other_runtimes(Path(folder, "torchvision.onnx"), runs)
-            torch_runs = [
-                (way, batch)
-                for way in ("eager", "channels-last", "compiled")
-                for batch in BATCHES
-                if torch.milliseconds(way, batch) is not None
-            ]
-        times, limit = rounds(runs, torch, torch_runs, seconds=5 if quick else 240, quick=quick)
-        macs = {key: count for key, (_, count) in runs.items()}
-    if torch:
-        torch.close()
-    rows = []
-    for (name, batch), values in times.items():
-        per_image = statistics.median(values) / batch
-        rate = macs.get((name, batch), TORCH_MACS) / (per_image / 1e3)
-        rows.append([name, batch, round(per_image, 2), round(rate / limit, 3), len(values)])
-    return sorted(rows, key=lambda row: (row[1], row[2])), limit
-
-
-def rounds(
-    runs: dict[tuple[str, int], tuple[Run, int]],
-    torch: Torch | None,
-    torch_runs: list[tuple[str, int]],
-    *,
-    seconds: float,
-    quick: bool,
-) -> tuple[dict[tuple[str, int], list[float]], float]:
-    """Call each network once per round until the time is up, after two warm-up rounds."""
-    times: dict[tuple[str, int], list[float]] = {}
-    limit = 0.0
-    ends = 0.0
-    least = 2 if quick else 15
-    count = -2
-    while count < least or time.monotonic() < ends:
-        if count == 0:
-            ends = time.monotonic() + seconds
-        limit = max(limit, matrix_rate())
-        for key, (call, _) in runs.items():
-            started = time.perf_counter()
-            call()
-            taken = (time.perf_counter() - started) * 1e3
-            if count >= 0:
-                times.setdefault(key, []).append(taken)
-        for way, batch in torch_runs:
-            assert torch
-            answer = torch.milliseconds(way, batch)
-            if count >= 0 and answer is not None:
-                times.setdefault((f"torchvision: {way}", batch), []).append(answer)
-        count += 1
-    return times, limit
+def write(name: str, columns: tuple[str, ...], rows: list[dict[str, object]]) -> None:
+    """Write rows with what they were measured on."""
+    packages = ("tensorflow-cpu", "onnxruntime", "openvino", "nncf", "ai-edge-litert", "torch")
+    versions = " ".join(f"{package} {version(package)}" for package in packages)
+    facts = {"device": device(), "versions": versions, "date": str(datetime.date.today())}
+    with (RESULTS / name).open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, [*columns, *facts], lineterminator="\n")
+        table.writeheader()
+        table.writerows(row | facts for row in rows)
 
 
 def main() -> None:
-    """Measure, print and write the CSV."""
+    """Measure, print and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two rounds, write nothing")
-    parser.add_argument("--torch-worker", type=int, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.torch_worker:
-        torch_worker(arguments.torch_worker)
-        return
-    rows, limit = measure(arguments.quick)
-    print(f"arithmetic limit: {limit / 1e9:.0f} G float32 multiply-adds per second")
-    for name, batch, milliseconds, share, count in rows:
-        print(f"{batch:>3}  {milliseconds:>8.2f} ms  {share:>6.1%}  {count:>3}x  {name}")
-    if arguments.quick:
-        return
-    packages = ("tensorflow-cpu", "tensorflow", "keras", "onnxruntime", "openvino", "torch")
-    versions = " ".join(f"{name} {version(name)}" for name in packages if _installed(name))
-    with RESULTS.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for row in rows:
-            date = datetime.date.today().isoformat()
-            writer.writerow([*row, round(limit / 1e9, 1), device(), versions, date])
-
-
-def _installed(name: str) -> bool:
-    try:
-        version(name)
-    except ModuleNotFoundError:
-        return False
-    return True
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="fewer write nothing")
+    rounds = parser.parse_args().rounds
+    rows, choices = measure(rounds)
+    print(device())
+    for row in [*rows, *choices]:
+        print("  ".join(f"{key}={value}" for key, value in row.items()))
+    if rounds >= ROUNDS:
+        write("latency.csv", COLUMNS, rows)
+        write("latency_choice.csv", CHOICE_COLUMNS, choices)
 
 
 if __name__ == "__main__":

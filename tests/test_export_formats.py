@@ -12,6 +12,7 @@ from conftest import lean_spec, tiny_spec
 from keras_inception.data.record import write_record
 from keras_inception.data.sample import load_sample
 from keras_inception.data.sources import open_data
+from keras_inception.exporters import job
 from keras_inception.exporters.calibration import (
     Images,
     data_images,
@@ -55,7 +56,7 @@ def images() -> Images:
 def test_each_format_gives_the_model_s_scores(kind: str, images: Images, tmp_path: Path) -> None:
     if kind in NEEDS:
         pytest.importorskip(NEEDS[kind])
-    model = network()
+    model = network("bn" if kind == "litert-uint8" else "lrn")
 
     rows = export(model, tmp_path / "out", [kind], images=images, labels=LABELS)
 
@@ -69,6 +70,7 @@ def test_each_format_gives_the_model_s_scores(kind: str, images: Images, tmp_pat
     assert np.mean(received.argmax(1) == expected.argmax(1)) >= 0.95
     one = loaded.scores(images.check[:1].astype(np.float32))  # another batch size
     np.testing.assert_allclose(one, received[:1], atol=1e-5 if exact else 0.02)
+    assert loaded.scores(images.check[:0].astype(np.float32)).shape == (0, 5)
     assert rows[1].size == sum(
         file.stat().st_size
         for file in (tmp_path / "out").rglob("*")
@@ -124,7 +126,9 @@ def test_fastest_skips_formats_that_do_not_agree(
         lambda runs, image: {"keras": 1.0, "litert": 9.0, "litert-float16": 5.0},
     )
 
-    def write(model: keras.Model, path: Path, kind: str, *, calibration: np.ndarray) -> None:
+    def write(
+        model: keras.Model, path: Path, kind: str, *, calibration: np.ndarray, labels: None
+    ) -> None:
         other = network()
         if kind == "litert-float16":
             other.set_weights([weight * -1 for weight in model.get_weights()])
@@ -404,7 +408,55 @@ def test_steps_names_of_openvino_and_the_card(images: Images, tmp_path: Path) ->
     openvino = pytest.importorskip("openvino")
     steps: list[str] = []
     export(network(), tmp_path, ["litert", "openvino"], images=images, report=steps.append)
-    assert steps == ["writing litert (1 of 2)", "writing openvino (2 of 2)", "checking and timing"]
+    assert steps == [
+        *("writing litert (1 of 2)", "writing openvino (2 of 2)", "timing the formats in turn"),
+        *("checking keras (0 of 2)", "checking litert (1 of 2)", "checking openvino (2 of 2)"),
+    ]
     read = openvino.Core().read_model(tmp_path / "model.xml")
     assert read.input("pixels").get_index() == read.output("scores").get_index() == 0
     assert "| litert | model.tflite" in (tmp_path / "README.md").read_text()
+
+
+def test_lrn_is_refused_where_all_operators_are_of_integers(images: Images, tmp_path: Path) -> None:
+    """The other formats are kept."""
+    with pytest.raises(
+        ValueError, match=r"integer operators .* POW, SQUARE in float32.*: litert\."
+    ):
+        export(network("lrn"), tmp_path / "out", ["litert-uint8", "litert"], images=images)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "model.tflite"}
+
+
+def test_formats_are_timed_in_the_batch_size_asked_for(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = []
+
+    def times(runs: dict[str, object], batch: np.ndarray) -> dict[str, float]:
+        shapes.append(batch.shape)
+        return dict.fromkeys(runs, 1.0)
+
+    monkeypatch.setattr("keras_inception.exporters.job._interleaved_times", times)
+    steps: list[str] = []
+    options = {"images": images, "batch_size": 700, "report": steps.append}
+
+    export(network(), tmp_path / "out", ["litert"], **options)
+
+    assert shapes == [(700, 32, 32, 3)]  # more than there are images
+    assert steps == [
+        "writing litert (1 of 1)",
+        "timing the formats in turn",
+        "checking keras (0 of 1)",
+        "checking litert (1 of 1)",
+    ]
+    with pytest.raises(ValueError, match="batch size of 1 or more"):
+        export(network(), tmp_path / "other", ["litert"], batch_size=0)
+
+
+def test_times_are_of_one_image_and_of_every_second_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    sizes: list[int] = []
+    runs = {"one": lambda pixels: sizes.append(len(pixels))}
+    found = job._interleaved_times(runs, np.zeros((4, 2, 2, 1), np.float32))
+    assert found == {"one": 250.0}  # a second a call of four images
+    assert set(sizes) == {4}

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -89,6 +90,32 @@ def test_features_returns_the_model_s_endpoints(model: keras.Model, folder: Path
     for name, tensor in feature_extractor(model, ["3a_5x5", "avg_pool"])(inputs).items():
         assert np.max(np.abs(tensor)) > 0.01
         np.testing.assert_allclose(received[name], tensor, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "images", "features"])
+def test_an_empty_batch_has_an_empty_answer(folder: Path, signature: str) -> None:
+    serve = tf.saved_model.load(str(folder)).signatures[signature]
+    ((name, spec),) = serve.structured_input_signature[1].items()
+
+    received = serve(**{name: tf.zeros((0, *spec.shape[1:]), spec.dtype)})
+
+    assert {name: tuple(value.shape) for name, value in received.items()} == {
+        "serving_default": {"classes": (0, 3), "indices": (0, 3), "scores": (0, 3), "valid": (0,)},
+        "images": {"scores": (0, 5)},
+        "features": {"3a_5x5": (0, 8, 8, 4), "avg_pool": (0, 11)},
+    }[signature]
+
+
+def test_an_image_beyond_the_pixel_bound_is_not_valid(folder: Path) -> None:
+    """By its header alone: the file holds no pixels."""
+    serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    good = tf.io.encode_png(real_images()[0]).numpy()
+    huge = good[:16] + struct.pack(">II", 20_000, 20_000) + good[24:]
+
+    answer = serve(images=tf.constant([good, huge]))
+
+    assert answer["valid"].numpy().tolist() == [True, False]
+    assert json.loads((folder / "preprocessing.json").read_text())["most_pixels"] == 80_000_000
 
 
 def without_keras_and_package(program: str, *arguments: str) -> Any:

@@ -63,10 +63,11 @@ def test_the_default_network_is_the_papers():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_builds_with_its_own_classes_and_input(variant):
     model = GoogLeNet(weights=None, variant=variant)
-    small = variant in ("medium", "small", "tiny", "nano")
+    small = variant in ("medium", "small", "tiny", "nano", "nano_96")
     classes = 10 if small else {"inception5h": 1008}.get(variant, 1000)
     assert model.output_shape == (None, classes)
-    assert model.input_shape == ((None, 28, 28, 1) if small else (None, 224, 224, 3))
+    shape = {"nano_96": (96, 96, 3)}.get(variant, (28, 28, 1) if small else (224, 224, 3))
+    assert model.input_shape == (None, *shape)
 
 
 def test_classes_and_name():

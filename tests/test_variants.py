@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from keras_inception.cost.layers import network_cost
 from keras_inception.spec.network import (
     BatchNormSpec,
     ConvSpec,
@@ -81,14 +82,14 @@ def _stem(spec: NetworkSpec) -> list[tuple[object, ...]]:
 
 
 def test_every_variant_is_listed_under_its_name() -> None:
-    assert set(VARIANTS) == {*LARGE, *SMALL}
+    assert set(VARIANTS) == {*LARGE, *SMALL, "nano_96"}
     assert [spec.name for spec in VARIANTS.values()] == list(VARIANTS)
 
 
 def test_variant_spec_finds_by_name_and_lists_known_names() -> None:
     assert variant_spec("bn") is BN
     with pytest.raises(
-        ValueError, match=r"among paper, paper_floor, bn, .*nano\. Received: 'inception_v3'"
+        ValueError, match=r"among paper, paper_floor, bn, .*nano_96\. Received: 'inception_v3'"
     ):
         variant_spec("inception_v3")
 
@@ -282,6 +283,23 @@ def test_small_variants_pool_once_before_stage_3(name: str) -> None:
     assert _downsamples(spec) == [(3, 2, "same")]
     assert spec.batch_norm is not None
     assert spec.aux == ()
+
+
+def test_nano_96_is_nano_with_a_strided_stem() -> None:
+    """By hand: 48 x 48 x 27 x 16 + 24 x 24 x 144 x 32 multiply-adds of the stem, in 3a to 4b 4,032,
+    9,280 and 14,720 a cell of 24 x 24, 12 x 12 and 12 x 12, and 104 x 10 of the classifier.
+    """
+    spec, nano = VARIANTS["nano_96"], VARIANTS["nano"]
+    assert _stem(spec) == [
+        ("conv1", 16, 3, 2, "same"),
+        ("pool1", 3, 2, "same"),
+        ("conv2", 32, 3, 1, "same"),
+    ]
+    assert replace(spec, name="nano", stem=nano.stem, input_shape=nano.input_shape) == nano
+    assert spec.input_shape == (96, 96, 3)
+    total = network_cost(spec).total
+    assert total.macs == 995_328 + 2_654_208 + 576 * 4_032 + 144 * (9_280 + 14_720) + 1_040
+    assert total.macs == 9_429_008
 
 
 def test_both_convolutions_of_medium_see_every_pixel() -> None:

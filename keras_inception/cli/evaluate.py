@@ -24,7 +24,7 @@ from keras_inception.cli.common import (
     usage_errors,
 )
 from keras_inception.cli.data import chosen_data, print_left_out
-from keras_inception.cli.options import DataName, Strict
+from keras_inception.cli.options import DataName, Strict, Threads
 from keras_inception.files import (
     EVALUATION_FILE,
     METRICS_FILE,
@@ -66,6 +66,7 @@ def evaluate(
     data_name: DataName = None,
     crops: CropNames = None,
     batch_size: CropsAtOnce = 64,
+    threads: Threads = None,
     strict: Strict = False,
     out: ResultFolder = None,
 ) -> None:
@@ -85,10 +86,11 @@ def evaluate(
     from keras_inception.inference.predictor import load
 
     with usage_errors():
+        # Models before data: TensorFlow's first operation fixes its threads.
+        predictors = [load(path, threads=threads) for path in paths]
         data = chosen_data(data_name, beside=paths[0].parent, strict=strict)
         if data.final_test is not None:
             data = replace(data, test=data.final_test, note="test images")
-        predictors = [load(path) for path in paths]
         for predictor, path in zip(predictors, paths, strict=True):
             _check_classes(predictor, path, data)
         data = data.with_channels(predictors[0].network.input_shape[2])

@@ -22,7 +22,6 @@ from keras_inception.cli.common import (
 )
 from keras_inception.cli.data import chosen_data, print_left_out
 from keras_inception.cli.options import KerasModel
-from keras_inception.cli.waits import waiting
 from keras_inception.files import keras_file
 
 Formats = Annotated[
@@ -30,8 +29,8 @@ Formats = Annotated[
     typer.Option(
         "--format",
         help="saved_model (default), saved_model-bfloat16, onnx, onnx-int8, openvino, "
-        "openvino-bfloat16, openvino-int8, litert, litert-float16, litert-int8; all; or fastest. "
-        "May be repeated.",
+        "openvino-bfloat16, openvino-int8, litert, litert-float16, litert-int8, litert-uint8; all; "
+        "or fastest. May be repeated.",
     ),
 ]
 ExportFolder = Annotated[
@@ -58,6 +57,13 @@ Merge = Annotated[
     ),
 ]
 
+TimedBatch = Annotated[
+    int,
+    typer.Option(
+        "--batch-size", min=1, max=1024, help="Images in a call when the formats are timed."
+    ),
+]
+
 
 @ended_by_signals()
 def export(
@@ -67,6 +73,7 @@ def export(
     images: ImageFolder = None,
     features: Features = None,
     merge: Merge = False,
+    batch_size: TimedBatch = 1,
 ) -> None:
     """Write a model in formats that serve it, each checked against the model on real images."""
     with usage_errors():
@@ -75,16 +82,23 @@ def export(
         from keras_inception.exporters.job import export as write_exports
 
         folder = out or path.with_name("export")
-        chosen = _folder_images(path, images) if images else _recorded_images(path)
-        with _steps() as report:
+        with _steps() as (report, pause):
+
+            def read(shape: Any, labels: Any) -> Any:
+                pause()  # reading has a display of its own
+                if images:
+                    return _folder_images(images, shape, labels)
+                return _recorded_images(path, shape, labels)
+
             rows = write_exports(
                 path,
                 folder,
                 formats,
-                images=chosen,
+                images=read,
                 features=features or ["avg_pool"],
                 fastest=kinds == ["fastest"],
                 merge=merge,
+                batch_size=batch_size,
                 report=report,
             )
     console.print(_table(rows))
@@ -97,7 +111,7 @@ def _print_missing_instructions(rows: list[Any]) -> None:
     """Say that int8 gains no time on this processor, and what is fastest without it."""
     from keras_inception.exporters.instructions import int8_instructions
 
-    others = [row for row in rows[1:] if not row.kind.endswith("-int8")]
+    others = [row for row in rows[1:] if not row.kind.endswith(("-int8", "-uint8"))]
     if len(others) == len(rows) - 1 or int8_instructions() != ():
         return
     fastest = min(others, key=lambda row: row.milliseconds).kind if others else "not measured"
@@ -107,7 +121,7 @@ def _print_missing_instructions(rows: list[Any]) -> None:
     )
 
 
-def _recorded_images(model: Path) -> Any:
+def _recorded_images(model: Path, shape: Any, labels: Any) -> Any:
     """Images of the data that the run recorded, else of the bundled sample; a line says which."""
     from keras_inception.data.sources import SAMPLE, open_data
     from keras_inception.exporters.calibration import data_images
@@ -117,41 +131,31 @@ def _recorded_images(model: Path) -> Any:
     except ValueError as error:
         print_warning(f"the recorded data cannot be used; using the sample instead. {error}")
         data = open_data(SAMPLE)
-    return data_images(data, *_shape_and_labels(model))
+    return data_images(data, shape, labels)
 
 
 @contextmanager
-def _steps() -> Iterator[Callable[[str], None]]:
-    """On a terminal, the current step and its seconds."""
+def _steps() -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """On a terminal, the current step and its seconds; a second function hides them."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     shown = errors.is_terminal
     with Progress(*columns, console=errors, transient=True, disable=not shown) as progress:
         task = progress.add_task("loading the model")
 
         def report(words: str) -> None:
+            progress.start()
             progress.reset(task, description=words)
 
-        yield report
+        yield report, progress.stop
 
 
-def _folder_images(model: Path, folder: Path) -> Any:
+def _folder_images(folder: Path, shape: Any, labels: Any) -> Any:
     """The images of --images; a list of what is left out of them."""
     from keras_inception.exporters.calibration import folder_images
 
-    images = folder_images(folder, *_shape_and_labels(model))
+    images = folder_images(folder, shape, labels)
     print_left_out(images.left_out)
     return images
-
-
-def _shape_and_labels(model: Path) -> Any:
-    """The shape of a model's images, and its labels where they lie beside it."""
-    from keras_inception.files import LABELS_FILE, read_labels
-    from keras_inception.runtimes.keras_model import image_shape, load_keras
-
-    names = model.with_name(LABELS_FILE)
-    with waiting("Loading the model"):
-        shape = image_shape(load_keras(model))
-    return shape, read_labels(names) if names.is_file() else None
 
 
 def _formats(names: list[str]) -> Any:
@@ -161,8 +165,8 @@ def _formats(names: list[str]) -> Any:
 
     for name in names:
         require_choice("--format", name, (*FORMATS, "all", "fastest"))
-    if names == ["fastest"]:
-        return available_formats()
+    if names == ["fastest"]:  # but not the one for devices, whose scores are steps of 1/256
+        return [kind for kind in available_formats() if kind != "litert-uint8"]
     return FORMATS if names == ["all"] else names
 
 

@@ -77,3 +77,7 @@ SavedModel = Annotated[
     ),
 ]
 KerasModel = Annotated[Path, typer.Argument(help="A run's folder, or a .keras file.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, max=1024, help="Threads that compute; default one for each core."),
+]

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keras_inception.cli.common import console, errors, print_error, usage_errors
+from keras_inception.cli.options import Threads
 from keras_inception.files import printable
 from keras_inception.wording import counted
 
@@ -37,6 +38,7 @@ def predict(
         bool, typer.Option("--json", help="One JSON object a line, for each image.")
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one call of the network.")] = 32,
+    threads: Threads = None,
 ) -> None:
     """The most probable labels of images.
 
@@ -54,10 +56,10 @@ def predict(
     from keras_inception.inference.predictor import load
 
     with usage_errors():
-        predictor = load(model)
+        predictor = load(model, threads=threads, batch_size=batch_size)
     report = _Report(as_json)
     chosen = report.without_harmless(image_files(_paths_from_stdin() if from_stdin else images))
-    for answer in _with_progress(predictor.stream(chosen, top, batch_size)):
+    for answer in _with_progress(predictor.stream(chosen, top)):
         report.add(answer)
     report.end()
 

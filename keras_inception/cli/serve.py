@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from keras_inception.cli.common import console, usage_errors
+from keras_inception.cli.options import Threads
 
 if TYPE_CHECKING:
     from keras_inception.inference.server_limits import Limits
@@ -36,6 +37,7 @@ def serve(
     batch_size: Annotated[
         int, typer.Option(min=1, max=1024, help="Maximum images in one call of the network.")
     ] = 16,
+    threads: Threads = None,
     upload_megabytes: Annotated[
         float, typer.Option(min=0, max=_MOST, help="Maximum size of an image file, in megabytes.")
     ] = 10.0,
@@ -62,11 +64,17 @@ def serve(
             seconds=seconds,
             waiting_bytes=max(Limits.waiting_bytes, 4 * upload_bytes),
         )
-    _serve(model, limits, host, port, allow_host or [], batch_size)
+    _serve(model, limits, host, port, allow_host or [], batch_size, threads)
 
 
 def _serve(
-    model: Path, limits: Limits, host: str, port: int, names: list[str], batch_size: int
+    model: Path,
+    limits: Limits,
+    host: str,
+    port: int,
+    names: list[str],
+    batch_size: int,
+    threads: int | None,
 ) -> None:
     from keras_inception.inference.server_connections import listening_socket, make_server
 
@@ -77,7 +85,13 @@ def _serve(
             from keras_inception.inference.server import build_app
 
             own = f"{host}:{port}"
-            app = build_app(model, limits, allowed_hosts=[own, *names], batch_size=batch_size)
+            app = build_app(
+                model,
+                limits,
+                allowed_hosts=[own, *names],
+                batch_size=batch_size,
+                threads=threads,
+            )
         address = f"[{host}]" if ":" in host else host
         console.print(f"http://{address}:{port} (stop with Ctrl-C)")
         make_server(app, limits).run(sockets=[listening])

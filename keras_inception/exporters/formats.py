@@ -1,12 +1,13 @@
 """The formats other than SavedModel, from the same folded network: ONNX, OpenVINO, LiteRT.
 
 Each takes `pixels`, float32 N x h x w x C in [0, 255], and returns scores: the pixel convention is
-inside, as in the SavedModel's signature `images`.
+inside, as in the SavedModel's signature `images`. `litert-uint8` takes one image
+in uint8 and gives uint8 scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
@@ -34,6 +35,7 @@ Format = Literal[
     "litert",
     "litert-float16",
     "litert-int8",
+    "litert-uint8",
 ]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
@@ -49,6 +51,7 @@ FILES: dict[Format, str] = {
     "litert": "model.tflite",
     "litert-float16": "model_float16.tflite",
     "litert-int8": "model_int8.tflite",
+    "litert-uint8": "model_uint8.tflite",
 }
 # The precision of each format, for the check.
 PRECISIONS: dict[Format, str] = {
@@ -58,6 +61,7 @@ PRECISIONS: dict[Format, str] = {
     "openvino-int8": "int8",
     "litert-float16": "float16",
     "litert-int8": "int8",
+    "litert-uint8": "int8",
 }
 _PACKAGES = {
     "saved_model": (),
@@ -67,6 +71,10 @@ _PACKAGES = {
 }
 # The newest opset that tf2onnx writes for these operators and every onnxruntime since 1.10 reads.
 _ONNX_OPSET = 15
+
+
+class UnsupportedNetworkError(ValueError):
+    """A format cannot express a network."""
 
 
 def require_packages(kind: Format) -> None:
@@ -92,6 +100,7 @@ def write_format(
     *,
     calibration: np.ndarray,
     keep_accuracy: bool = True,
+    labels: Sequence[str] | None = None,
 ) -> None:
     """Write one of the formats other than SavedModel.
 
@@ -102,9 +111,13 @@ def write_format(
         calibration: uint8 N x h x w x C images that give int8 the ranges of activations.
         keep_accuracy: leave layers of int8 in float32 where the first class changes too often;
             False for networks that are only timed, whose weights and images are random.
+        labels: the names of the classes, which go into a LiteRT file; default their numbers.
+
+    Raises:
+        UnsupportedNetworkError: LRN in `litert-uint8`, whose operators are all of integers.
     """
     _forget_eager_tables()
-    function = _scoring_function(model)
+    function = _scoring_function(model, batch=1 if kind == "litert-uint8" else None)
     if kind == "onnx":
         _write_onnx(function, path)
     elif kind == "onnx-int8":
@@ -125,7 +138,12 @@ def write_format(
         converted.set_rt_info("bf16" if kind == "openvino-bfloat16" else "f32", OPENVINO_PRECISION)
         openvino.save_model(converted, path, compress_to_fp16=False)
     else:
-        path.write_bytes(_litert(function, kind, calibration))
+        from keras_inception.exporters.litert_metadata import with_metadata
+
+        names = labels or [str(index) for index in range(model.output_shape[-1])]
+        content = _litert(function, kind, calibration)
+        channels = image_shape(model)[2]
+        path.write_bytes(with_metadata(content, name=model.name, labels=names, channels=channels))
 
 
 def _write_onnx(function: Any, path: Path) -> None:
@@ -152,16 +170,16 @@ def _forget_eager_tables() -> None:
     tables[:] = [initializer for initializer in tables if initializer is not None]
 
 
-def _scoring_function(model: keras.Model) -> Any:
+def _scoring_function(model: keras.Model, batch: int | None) -> Any:
     network = fold_batch_norm(model)
     scores = constant_function(network)
 
     @tf.function(
         autograph=False,
-        input_signature=[tf.TensorSpec((None, *image_shape(network)), tf.float32, name="pixels")],
+        input_signature=[tf.TensorSpec((batch, *image_shape(network)), tf.float32, name="pixels")],
     )
-    def function(pixels: Any) -> Any:
-        return tf.identity(scores(network_input(network, pixels)), name="scores")
+    def function(pixels: Any) -> dict[str, Any]:
+        return {"scores": tf.identity(scores(network_input(network, pixels)), name="scores")}
 
     return function
 
@@ -174,17 +192,41 @@ def _litert(function: Any, kind: Format, calibration: np.ndarray) -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if kind == "litert-float16":
         converter.target_spec.supported_types = [tf.float16]
-    if kind == "litert-int8":
+    if kind in ("litert-int8", "litert-uint8"):
 
         def images() -> Iterator[list[np.ndarray]]:
             for image in calibration.astype(np.float32):
                 yield [image[None]]
 
         converter.representative_dataset = images
-        # LRN's power has no int8 kernel and stays in float between the quantized layers.
-        converter.target_spec.supported_ops = [
-            tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
-            tf.lite.OpsSet.TFLITE_BUILTINS,
-        ]
+        operators = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        if kind == "litert-uint8":
+            converter.inference_input_type = converter.inference_output_type = tf.uint8
+        else:  # LRN's power has no int8 kernel and stays in float between the quantized layers
+            operators.append(tf.lite.OpsSet.TFLITE_BUILTINS)
+        converter.target_spec.supported_ops = operators
     with quiet_tensorflow():
-        return converter.convert()
+        content = converter.convert()
+    if kind == "litert-uint8":
+        _require_integers(content)
+    return content
+
+
+def _require_integers(content: bytes) -> None:
+    """Refuse operators in float32, which the converter leaves where it has no integer kernel."""
+    from ai_edge_litert.tools import flatbuffer_utils as files
+
+    model = files.convert_bytearray_to_object(bytearray(content))
+    (graph,) = model.subgraphs
+    floating = {
+        files.opcode_to_name(model, operator.opcodeIndex)
+        for operator in graph.operators
+        for place in operator.outputs
+        if graph.tensors[place].type == files.schema_fb.TensorType.FLOAT32
+    }
+    if floating:
+        raise UnsupportedNetworkError(
+            "Expected a network of integer operators for litert-uint8, such as one with batch "
+            f"normalization instead of LRN. Received: {', '.join(sorted(floating))} in float32. "
+            "litert-int8 takes it."
+        )

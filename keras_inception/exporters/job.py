@@ -19,6 +19,7 @@ from keras_inception.exporters.formats import (
     FORMATS,
     PRECISIONS,
     Format,
+    UnsupportedNetworkError,
     require_packages,
     write_format,
 )
@@ -63,7 +64,7 @@ class Exported:
         path: of the result; None where it is not kept.
         size: bytes on disk.
         accuracy: share of right first classes on the checked images; None without the truth.
-        milliseconds: for one image, median of calls one image at a time.
+        milliseconds: for one image, of the median call.
     """
 
     kind: str
@@ -72,6 +73,10 @@ class Exported:
     agreement: Agreement
     accuracy: float | None
     milliseconds: float
+
+
+# Reads images when the shape and the labels of the model are known.
+ReadImages = Callable[[tuple[int, int, int], Sequence[str] | None], Images]
 
 
 @dataclass(frozen=True)
@@ -90,11 +95,12 @@ def export(
     folder: str | os.PathLike[str],
     formats: Sequence[Format] = ("saved_model",),
     *,
-    images: Images | np.ndarray | str | os.PathLike[str] | None = None,
+    images: Images | ReadImages | np.ndarray | str | os.PathLike[str] | None = None,
     labels: Sequence[str] | None = None,
     features: Sequence[str] = ("avg_pool",),
     fastest: bool = False,
     merge: bool = False,
+    batch_size: int = 1,
     report: Callable[[str], None] | None = None,
 ) -> list[Exported]:
     """Write a model in each of the formats, each checked against the Python model.
@@ -106,13 +112,15 @@ def export(
         folder: a new or empty folder for the results, and for a labels.txt.
         formats: see `available_formats`.
         images: for the check and for int8's calibration: uint8 N x h x w x C of the model's size,
-            or a folder of image files; default the data that a run recorded beside the model, and
-            the bundled sample where it recorded none or they are gone.
+            a folder of image files, or a function of the model's shape and labels that reads
+            them; default the data that a run recorded beside the model, and the bundled sample
+            where it recorded none or they are gone.
         labels: the names of the classes; default those beside the model, or their numbers.
         features: endpoints of the SavedModel's signature `features`.
-        fastest: keep only the format with the lowest latency of one image on this machine, of
-            those that agree with the model.
+        fastest: keep only the format with the lowest time an image on this machine, of those that
+            agree with the model.
         merge: apply `merge_parallel_convs`.
+        batch_size: images in each timed call.
         report: is given words for each step as it begins.
 
     Returns:
@@ -124,6 +132,8 @@ def export(
             differs too much: nothing of that format is left.
     """
     require_tensorflow("export")
+    if batch_size < 1:
+        raise ValueError(f"Expected a batch size of 1 or more. Received: batch_size={batch_size}")
     folder = Path(folder)
     require_empty(folder)
     for kind in formats:
@@ -131,10 +141,10 @@ def export(
     job = _job(model, images, labels, features)
     with contents_aside(folder) as beside:
         say = report or (lambda words: None)
-        _write(job, beside, formats, merge, say)
-        say("checking and timing")
-        rows = _table(job.model, beside, formats, job.images)
-        refusals = {row.kind: _refusal(row, job) for row in rows}
+        refusals = _write(job, beside, formats, merge, say)
+        written = [kind for kind in formats if kind not in refusals]
+        rows = _table(job, beside, written, batch_size, say)
+        refusals |= {row.kind: _refusal(row, job) for row in rows}
         kept = _kept(rows, refusals, fastest)
         for row in rows:
             if row not in kept and row.path is not None:
@@ -154,7 +164,7 @@ def export(
 
 def _job(
     model: keras.Model | str | os.PathLike[str],
-    images: Images | np.ndarray | str | os.PathLike[str] | None,
+    images: Images | ReadImages | np.ndarray | str | os.PathLike[str] | None,
     labels: Sequence[str] | None,
     features: Sequence[str],
 ) -> _Job:
@@ -172,6 +182,8 @@ def _job(
     shape = image_shape(network)
     if images is None:
         images = recorded_images(recorded, shape, labels)
+    elif callable(images):
+        images = images(shape, labels)
     elif isinstance(images, np.ndarray):
         images = Images(images, images)
     elif not isinstance(images, Images):
@@ -190,14 +202,25 @@ def _write(
     formats: Sequence[Format],
     merge: bool,
     report: Callable[[str], None],
-) -> None:
+) -> dict[str, ValueError | None]:
+    """Write each format; returns the reasons why some cannot be."""
+    refusals: dict[str, ValueError | None] = {}
     served = merge_parallel_convs(job.model) if merge else job.model
     if job.labels is not None:
         write_labels(folder / LABELS_FILE, job.labels)
     for number, kind in enumerate(formats, 1):
         report(f"writing {kind} ({number} of {len(formats)})")
         if kind not in _SAVED_MODELS:
-            write_format(served, folder / FILES[kind], kind, calibration=job.images.calibration)
+            try:
+                write_format(
+                    served,
+                    folder / FILES[kind],
+                    kind,
+                    calibration=job.images.calibration,
+                    labels=job.labels,
+                )
+            except UnsupportedNetworkError as error:
+                refusals[kind] = error
             continue
         write_saved_model(
             served,
@@ -208,6 +231,7 @@ def _write(
             documents=job.documents,
             precision=_SAVED_MODELS[kind],
         )
+    return refusals
 
 
 def _card(job: _Job, kept: Sequence[Exported]) -> str:
@@ -243,18 +267,22 @@ def available_formats() -> tuple[Format, ...]:
 
 
 def _table(
-    model: keras.Model, folder: Path, kinds: Sequence[Format], images: Images
+    job: _Job, folder: Path, kinds: Sequence[Format], batch_size: int, report: Callable[[str], None]
 ) -> list[Exported]:
     def reference(pixels: np.ndarray) -> np.ndarray:
-        return np.asarray(model.predict_on_batch(network_input(model, pixels)))
+        return np.asarray(job.model.predict_on_batch(network_input(job.model, pixels)))
 
+    images = job.images
     paths = {kind: folder / FILES[kind] for kind in kinds}
     runs: dict[str, Scores] = {"keras": reference}
     runs |= {kind: load_network(path).scores for kind, path in paths.items()}
     expected = _all_scores(reference, images.check)
-    times = _interleaved_times(runs, images.check[:1].astype(np.float32))
+    report("timing the formats in turn")
+    batch = np.resize(images.check, (batch_size, *images.check.shape[1:]))  # repeats them
+    times = _interleaved_times(runs, batch.astype(np.float32))
     rows = []
-    for kind, scores in runs.items():
+    for number, (kind, scores) in enumerate(runs.items()):
+        report(f"checking {kind} ({number} of {len(kinds)})")
         received = expected if kind == "keras" else _all_scores(scores, images.check)
         found = agreement(expected, received)
         path = paths.get(kind)  # type: ignore[call-overload]
@@ -284,16 +312,17 @@ def _all_scores(scores: Scores, images: np.ndarray) -> np.ndarray:
     return np.concatenate([scores(batch.astype(np.float32)) for batch in batches])
 
 
-def _interleaved_times(runs: dict[str, Scores], image: np.ndarray) -> dict[str, float]:
-    """Median milliseconds of a call; in turns, so that background load affects all alike."""
+def _interleaved_times(runs: dict[str, Scores], images: np.ndarray) -> dict[str, float]:
+    """Median milliseconds an image; in turns, so that background load affects all alike."""
     times: dict[str, list[float]] = {kind: [] for kind in runs}
     for turn in range(_TIMED_CALLS + 3):
         for kind, scores in runs.items():
+            scores(images)  # until the threads of the one before are idle
             started = time.perf_counter()
-            scores(image)
+            scores(images)
             if turn >= 3:  # the first calls allocate and compile
                 times[kind].append((time.perf_counter() - started) * 1e3)
-    return {kind: statistics.median(values) for kind, values in times.items()}
+    return {kind: statistics.median(values) / len(images) for kind, values in times.items()}
 
 
 def _with_parts(path: Path) -> list[Path]:

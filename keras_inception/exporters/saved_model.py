@@ -213,8 +213,14 @@ class _Serving:
         return {name: tf.cast(found[f"feature {name}"], tf.float32) for name in self._features}
 
     def _outputs(self, pixels: Any) -> Any:
-        """What a signature does not use, TensorFlow does not compute."""
-        return self._network(self._normalized(pixels))
+        """What a signature does not use, TensorFlow does not compute.
+
+        TensorFlow's convolutions fail on an empty batch: the network then sees one black image.
+        """
+        count = tf.shape(pixels)[0]
+        shown = tf.cond(count > 0, lambda: pixels, lambda: tf.zeros((1, *self._shape)))
+        outputs = self._network(self._normalized(tf.ensure_shape(shown, (None, *self._shape))))
+        return {name: output[:count] for name, output in outputs.items()}
 
 
 def constant_function(network: keras.Model) -> Any:

@@ -21,6 +21,7 @@ from keras_inception.images.listing import LeftOut, image_files, refusal
 from keras_inception.runtimes.keras_model import Network
 from keras_inception.runtimes.load import load_network
 
+BATCH_SIZE = 32
 _URL = ("http://", "https://")
 _URL_SECONDS = 30
 _MOST_URL_BYTES = 100_000_000
@@ -55,7 +56,9 @@ class Answer(NamedTuple):
         return self.labels[0][1]
 
 
-def load(path: str | os.PathLike[str]) -> Predictor:
+def load(
+    path: str | os.PathLike[str], *, threads: int | None = None, batch_size: int = BATCH_SIZE
+) -> Predictor:
     """Load a saved classifier for inference, in any format.
 
         model = keras_inception.load("saved_models/RUN")
@@ -64,12 +67,15 @@ def load(path: str | os.PathLike[str]) -> Predictor:
     Args:
         path: a run's folder, a `.keras` file, a SavedModel, or a `.tflite`, `.onnx` or `.xml`
             (OpenVINO) file of `export`. The names of the classes are in the labels.txt with it.
+        threads: that compute, and that read images; default one for each core. TensorFlow has one
+            number for the whole process, which its first operation fixes.
+        batch_size: images that the network sees at once.
 
     Raises:
-        ValueError: not a classifier of this package with a fixed input size, or labels that are
-            not as many as its classes.
+        ValueError: not a classifier of this package with a fixed input size, labels that are
+            not as many as its classes, or a number of threads that cannot be set.
     """
-    return Predictor(load_network(path))
+    return Predictor(load_network(path, threads=threads, cache=True), threads, batch_size)
 
 
 @dataclass(frozen=True)
@@ -78,16 +84,23 @@ class Predictor:
 
     Attributes:
         network: its scores, input shape and labels.
+        threads: that read images; default one for each core.
+        batch_size: images that the network sees at once.
     """
 
     network: Network
+    threads: int | None = None
+    batch_size: int = BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        _check_batch_size(self.batch_size)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the scores."""
         return self.network.labels
 
-    def __call__(self, images: Any, top: int = 5, *, batch_size: int = 32) -> Any:
+    def __call__(self, images: Any, top: int = 5, *, batch_size: int | None = None) -> Any:
         """Classify images.
 
         Each is cropped to its largest centred part of the network's shape, resized, and brought
@@ -98,7 +111,7 @@ class Predictor:
                 or an array of pixels in [0, 255], RGB, RGBA or grey, of any height and width; or
                 a list of these, a folder, or a batch of arrays.
             top: labels for each image, at most as many as there are classes.
-            batch_size: images that the network sees at once.
+            batch_size: images that the network sees at once; default that of `load`.
 
         Returns:
             An `Answer` for one image. For a list, a batch or a folder a list of them, in order;
@@ -121,15 +134,19 @@ class Predictor:
             raise ValueError(answers[0].error)
         return answers[0]
 
-    def stream(self, images: Iterable[Any], top: int = 5, batch_size: int = 32) -> Iterator[Answer]:
+    def stream(
+        self, images: Iterable[Any], top: int = 5, batch_size: int | None = None
+    ) -> Iterator[Answer]:
         """An answer for each image, in order; holds one batch of images at a time.
 
         Args:
             images: of single images, as for a call; `LeftOut` gets an answer with its reason.
             top, batch_size: as for a call.
         """
+        batch_size = self.batch_size if batch_size is None else batch_size
+        _check_batch_size(batch_size)
         remaining = iter(images)
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(self.threads) as pool:
             while batch := list(islice(remaining, batch_size)):
                 read = list(pool.map(self._read_or_error, batch))
                 pixels = [image for image in read if isinstance(image, np.ndarray)]
@@ -176,6 +193,11 @@ class Predictor:
 
 def _not_an_image(name: str, reason: object) -> str:
     return f"Expected an image. Received: {name[:_LONGEST_PATH]!r} ({reason})"
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"Expected a batch size of 1 or more. Received: batch_size={batch_size}")
 
 
 def best_labels(

@@ -34,10 +34,13 @@ class Model:
         path: what `load_network` loads.
         limits: of an image.
         batch_size: the most images in one call of the network.
+        threads: that compute.
     """
 
-    def __init__(self, path: Path, limits: Limits, batch_size: int) -> None:
-        network = load(path).network
+    def __init__(
+        self, path: Path, limits: Limits, batch_size: int, threads: int | None = None
+    ) -> None:
+        network = load(path, threads=threads).network
         self._labels = network.labels
         self._shape = network.input_shape
         self.decoder = Decoder(network.input_shape, limits)
@@ -95,6 +98,7 @@ def build_app(
     *,
     allowed_hosts: Sequence[str] = (),
     batch_size: int = MOST_IN_A_CALL,
+    threads: int | None = None,
 ) -> Guard:
     """An ASGI application: `GET /` is the page, `POST /predict` takes an image and gives JSON.
 
@@ -109,6 +113,7 @@ def build_app(
         limits: of uploads.
         allowed_hosts: names of the server beside the address that a request came to.
         batch_size: the most images in one call of the network.
+        threads: that compute; default one for each core.
 
     Raises:
         MissingPackageError: a package of the extra `serve` is not installed.
@@ -120,7 +125,7 @@ def build_app(
         raise ValueError(f"Expected a batch size of 1 or more. Received: {batch_size}")
     limits = limits or Limits()
     page = PAGE.read_text(encoding="utf-8")
-    app = _application(Model(path, limits, batch_size), limits, page)
+    app = _application(Model(path, limits, batch_size, threads), limits, page)
     return Guard(app, allowed_hosts, page)
 
 

@@ -6,7 +6,7 @@ Imports the runtime alone, and no Keras, so that it works on a board which has n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,13 @@ def runtime_of(path: Path) -> str | None:
     return _RUNTIMES.get(path.suffix) if path.is_file() else None
 
 
-def open_exported(path: Path, *, threads: int | None = None) -> Opened:
+def open_exported(path: Path, *, threads: int | None = None, cache: Path | None = None) -> Opened:
     """Open an exported network, and run it once: a damaged one may fail only then.
 
     Args:
         path: a SavedModel's folder, or a .tflite, .onnx or .xml file.
-        threads: of the runtime; None: its own choice, LiteRT's is all cores.
+        threads: of the runtime; None: its own choice, all cores for LiteRT and OpenVINO.
+        cache: a folder for what OpenVINO compiles, made if need be; None for none.
 
     Returns:
         Its scores, float32 pixels in [0, 255], N x h x w x C -> float32 N x classes, and the
@@ -60,9 +61,9 @@ def open_exported(path: Path, *, threads: int | None = None) -> Opened:
         )
     require_package(_PACKAGES[runtime])
     if runtime == "saved_model" and threads is not None:
-        _limit_tensorflow(threads)
+        limit_tensorflow(threads)
     try:
-        scores, shape = _OPENERS[runtime](path, threads)
+        scores, shape = _OPENERS[runtime](path, threads, cache)
         scores(np.zeros((1, *shape), np.float32))
         return scores, shape
     except Exception as error:  # each runtime has its own for a damaged file
@@ -72,8 +73,17 @@ def open_exported(path: Path, *, threads: int | None = None) -> Opened:
         ) from error
 
 
-def _limit_tensorflow(threads: int) -> None:
-    """TensorFlow's threads are those of the process, set before it begins to compute."""
+def answering_none(scores: Scores, classes: int) -> Scores:
+    """Scores that are empty for no images, which not every runtime computes."""
+    return lambda pixels: scores(pixels) if len(pixels) else np.zeros((0, classes), np.float32)
+
+
+def limit_tensorflow(threads: int) -> None:
+    """Set TensorFlow's threads, which are those of the process, before it begins to compute.
+
+    Raises:
+        ValueError: it computes already, with other threads.
+    """
     with quiet_tensorflow():
         import tensorflow as tf
 
@@ -85,11 +95,11 @@ def _limit_tensorflow(threads: int) -> None:
     except RuntimeError as error:
         raise ValueError(
             "Expected no threads for a TensorFlow that computes already. "
-            f"Received: threads={threads}. Open SavedModels of other threads in a new process."
+            f"Received: threads={threads}. Load a model with other threads in a new process."
         ) from error
 
 
-def _saved_model(path: Path, _: int | None) -> Opened:
+def _saved_model(path: Path, _: int | None, __: Path | None) -> Opened:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
@@ -108,28 +118,50 @@ def _saved_model(path: Path, _: int | None) -> Opened:
     return scores, tuple(shape)
 
 
-def _litert(path: Path, threads: int | None) -> Opened:
+def _litert(path: Path, threads: int | None, _: Path | None) -> Opened:
     from ai_edge_litert.interpreter import Interpreter
 
     with quiet_tensorflow():
         interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())  # with XNNPACK
         interpreter.allocate_tensors()
-    source = interpreter.get_input_details()[0]["index"]
-    target = interpreter.get_output_details()[0]["index"]
-    shape = tuple(int(size) for size in interpreter.get_input_details()[0]["shape"])
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    shape = tuple(int(size) for size in source["shape"])
+    one_image = source["shape_signature"][0] == 1
 
     def scores(pixels: np.ndarray) -> np.ndarray:
+        if one_image:
+            return np.concatenate([call(pixels[i : i + 1]) for i in range(len(pixels))])
         if tuple(interpreter.get_input_details()[0]["shape"]) != pixels.shape:
-            interpreter.resize_tensor_input(source, pixels.shape)
+            interpreter.resize_tensor_input(source["index"], pixels.shape)
             interpreter.allocate_tensors()
-        interpreter.set_tensor(source, pixels)
+        return call(pixels)
+
+    def call(pixels: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(source["index"], _quantized(pixels, source))
         interpreter.invoke()
-        return interpreter.get_tensor(target)
+        return _restored(interpreter.get_tensor(target["index"]), target)
 
     return scores, shape[1:]
 
 
-def _onnx(path: Path, threads: int | None) -> Opened:
+def _quantized(values: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
+    """Values in the type of a tensor: as they are in float32, else by its scale and zero point."""
+    if tensor["dtype"] == np.float32:
+        return values
+    scale, zero = tensor["quantization"]
+    limits = np.iinfo(tensor["dtype"])
+    steps = np.round(values / scale) + zero
+    return np.clip(steps, limits.min, limits.max).astype(tensor["dtype"])
+
+
+def _restored(values: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
+    if tensor["dtype"] == np.float32:
+        return values
+    scale, zero = tensor["quantization"]
+    return (values.astype(np.float32) - zero) * np.float32(scale)
+
+
+def _onnx(path: Path, threads: int | None, _: Path | None) -> Opened:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -139,7 +171,7 @@ def _onnx(path: Path, threads: int | None) -> Opened:
     return lambda pixels: session.run(None, {source.name: pixels})[0], tuple(source.shape[1:])
 
 
-def _openvino(path: Path, threads: int | None) -> Opened:
+def _openvino(path: Path, threads: int | None, cache: Path | None) -> Opened:
     import openvino
 
     core = openvino.Core()
@@ -147,15 +179,27 @@ def _openvino(path: Path, threads: int | None) -> Opened:
     # OpenVINO would take bfloat16 by itself where the CPU has it.
     known = model.has_rt_info(OPENVINO_PRECISION)
     precision = model.get_rt_info(OPENVINO_PRECISION).astype(str) if known else "f32"
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision}
-    if threads is not None:
-        settings["INFERENCE_NUM_THREADS"] = threads
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",  # one call at a time, with all threads
+        "INFERENCE_NUM_THREADS": threads or os.cpu_count(),
+    }
+    if cache is not None and _writable(cache):
+        settings["CACHE_DIR"] = str(cache)
     compiled = core.compile_model(model, "CPU", settings)
     shape = tuple(dim.get_length() for dim in list(compiled.input(0).get_partial_shape())[1:])
     return lambda pixels: np.array(compiled(pixels)[0]), shape
 
 
-_OPENERS: dict[str, Callable[[Path, int | None], Opened]] = {
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+_OPENERS: dict[str, Callable[[Path, int | None, Path | None], Opened]] = {
     "saved_model": _saved_model,
     "litert": _litert,
     "onnx": _onnx,

@@ -13,7 +13,7 @@ import numpy as np
 from keras_inception.files import keras_file
 from keras_inception.images.conventions import model_preprocessing, preprocess_input
 from keras_inception.network.nested import flat_classifier
-from keras_inception.runtimes.exported import Scores
+from keras_inception.runtimes.exported import Scores, answering_none
 from keras_inception.weights.keras_file import check_model
 
 
@@ -40,7 +40,8 @@ def keras_network(model: keras.Model, labels: tuple[str, ...]) -> Network:
     def scores(pixels: np.ndarray) -> np.ndarray:
         return np.asarray(model.predict_on_batch(network_input(model, pixels)))
 
-    return Network(scores, image_shape(model), labels, model)
+    checked = answering_none(scores, model.output_shape[-1])
+    return Network(checked, image_shape(model), labels, model)
 
 
 def image_shape(model: keras.Model) -> tuple[Any, ...]:

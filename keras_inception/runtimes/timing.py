@@ -37,7 +37,7 @@ _LEAST_CALLS = 3
 _MOST_BYTES = 2**24
 _MOST_LETTERS = 200
 # Processor flags for low-precision arithmetic.
-_FLAGS = ("avx512_bf16", "amx_bf16", "amx_int8")
+_FLAGS = ("avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 @dataclass(frozen=True, kw_only=True)

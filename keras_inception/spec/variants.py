@@ -244,6 +244,18 @@ MEDIUM = _small("medium", MEDIUM_MODULES, (_SMALL_STEM[0], _SMALL_STEM[2], _SMAL
 SMALL = _small("small", SMALL_MODULES, _SMALL_STEM)
 TINY = _small("tiny", TINY_MODULES, _SMALL_STEM)
 NANO = _small("nano", NANO_MODULES, _SMALL_STEM)
+# For boards with 256 kB of memory: `nano` for colour images of 96 pixels, whose first convolution
+# halves the grid, so that the largest tensors are few (docs/on-device.md).
+NANO_96 = replace(
+    NANO,
+    name="nano_96",
+    input_shape=(96, 96, 3),
+    stem=(
+        ConvSpec(name="conv1", filters=16, kernel_size=3, stride=2),
+        PoolSpec(name="pool1"),
+        ConvSpec(name="conv2", filters=32, kernel_size=3),
+    ),
+)
 
 VARIANTS: dict[str, NetworkSpec] = {
     spec.name: spec
@@ -261,6 +273,7 @@ VARIANTS: dict[str, NetworkSpec] = {
         SMALL,
         TINY,
         NANO,
+        NANO_96,
     )
 }
 
