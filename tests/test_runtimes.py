@@ -66,7 +66,7 @@ def test_the_batch_size_of_load_is_that_of_calls(
     load(files[0], batch_size=2)(images, batch_size=4)
 
     assert sizes == [2, 2, 1, 4, 1]
-    with pytest.raises(ValueError, match=r"batch size of 1 or more. Received: batch_size=0"):
+    with pytest.raises(ValueError, match=r"`batch_size` of 1 or more. Received: batch_size=0"):
         load(files[0], batch_size=0)
 
 

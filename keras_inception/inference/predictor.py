@@ -121,6 +121,7 @@ class Predictor:
             ValueError: one image that cannot be read, a folder without images, or what is none of
                 these.
         """
+        batch_size = self.batch_size if batch_size is None else batch_size
         for name, count in (("top", top), ("batch_size", batch_size)):
             if not isinstance(count, Integral) or count < 1:
                 raise ValueError(f"Expected `{name}` of 1 or more. Received: {name}={count!r}")
@@ -196,8 +197,8 @@ def _not_an_image(name: str, reason: object) -> str:
 
 
 def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"Expected a batch size of 1 or more. Received: batch_size={batch_size}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"Expected `batch_size` of 1 or more. Received: batch_size={batch_size!r}")
 
 
 def best_labels(
