@@ -1,7 +1,7 @@
 """The local server under load: latency and throughput by number of clients, and memory.
 
     pip install -e ".[cpu,serve,onnx,test]"
-    python benchmarks/serving.py            # writes results/serving*.csv, about ten minutes
+    python benchmarks/serving.py            # writes results/serving*.csv, about five minutes
     python benchmarks/serving.py --quick    # a smoke test, writes nothing
 
 GoogLeNet at 224 x 224 as ONNX is served on 127.0.0.1, once with one image in a call of the network
