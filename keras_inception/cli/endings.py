@@ -65,6 +65,9 @@ def early_ends(folder: Path) -> Iterator[None]:
     except TrainingInterruptedError as error:
         errors.print(f"{escape(str(error))} {_kept(folder)}")
         raise typer.Exit(1 if error.by_hand else INTERRUPTED) from None
+    except KeyboardInterrupt:  # before or after the watch for signals
+        errors.print(f"Stopped. {_kept(folder)}")
+        raise typer.Exit(1) from None
     except FloatingPointError as error:
         print_error(f"{error} {_model(folder)} Start again in another folder.")
         raise typer.Exit(2) from None
