@@ -20,6 +20,8 @@ LEAST_BYTES = 200_000_000
 # JSON documents: specs of thousands of modules have some megabytes.
 MOST_TEXT = 16_000_000
 MOST_DEPTH = 100
+# Each takes some 100 bytes as an object, whatever its text; a spec of 5,000 modules has 200,000.
+_MOST_VALUES = 1_000_000
 _MOST_AXES = 32
 _SHOWN = 200
 
@@ -138,13 +140,19 @@ def parsed_json(text: str | bytes, what: str) -> Any:
         what: the name of the document in errors, such as "spec".
 
     Raises:
-        ValueError: not JSON, too long, nested deeper than `MOST_DEPTH`, or with integers of
-            thousands of digits.
+        ValueError: not JSON, too long, of too many values, nested deeper than `MOST_DEPTH`, or
+            with integers of thousands of digits.
     """
     if len(text) > MOST_TEXT:
         raise ValueError(
             f"Expected the JSON of a {what}, at most {MOST_TEXT:,} characters. Received: "
             f"{len(text):,}"
+        )
+    commas = text.count(b",") if isinstance(text, bytes) else text.count(",")
+    if commas > _MOST_VALUES:
+        raise ValueError(
+            f"Expected the JSON of a {what}, at most {_MOST_VALUES:,} values. Received: over "
+            f"{commas:,}"
         )
     try:
         data = json.loads(text)

@@ -163,6 +163,7 @@ def keras_files(folder: Path) -> None:
     archived("config-bomb", {"config.json": b" " * 100_000_000 + parts["config.json"]})
     archived("deep", {"config.json": "[" * 100_000 + "]" * 100_000})
     archived("nested", {"config.json": "[" * 500 + "]" * 500})
+    archived("values", {"config.json": "[" + "0," * 2_000_000 + "0]"})
     archived("list", {"config.json": "[]"})
     archived("empty-config", {"config.json": "{}"})
     archived("long-number", {"config.json": "9" * 5000})
@@ -335,6 +336,13 @@ def tars(folder: Path) -> None:
     )
 
 
+class _Code:
+    """Writes a file when it is unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return (os.system, ("touch code-ran.pth",))
+
+
 def torch_files(folder: Path) -> None:
     """State dicts; torch is not needed to write the pickles of its older format."""
 
@@ -372,6 +380,7 @@ def torch_files(folder: Path) -> None:
         "bfloat16": torch.zeros(3, dtype=torch.bfloat16),
     }.items():
         torch.save({"fc.bias": made}, folder / f"{name}.pth")
+    (folder / "code.pth").write_bytes(pickle.dumps(_Code(), 4))
     torch.save({("a", 1): 3}, folder / "no-tensors.pth")
 
 

@@ -8,8 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+from keras_tuner import HyperParameters
+from keras_tuner.engine.trial import Trial
 from processes import ENVIRONMENT
 
+from tuning.engine import tuner
+from tuning.engine.access import access_for
 from tuning.engine.launcher import LaunchError, _oom_kills, launch
 
 
@@ -167,6 +171,30 @@ def test_workers_of_the_chiefs_launcher_keep_their_names(tmp_path: Path, with_ch
     names = {log.stem for log in (tmp_path / "logs").iterdir()} - {"chief"}
     assert (names == {"worker-0"}) is with_chief
     assert len(names) == (1 if with_chief else 2)
+
+
+def test_a_database_has_an_access_of_its_own() -> None:
+    """HOST:PORT that others reach needs a secret's file; a database's address does not."""
+    with pytest.raises(ValueError, match="Expected --secret-file with --join"):
+        access_for(None, None, None, address=None, join="10.0.0.1:5000")
+    assert access_for(None, None, None, address=None, join="sqlite:///a.db").secret
+    assert access_for(None, None, None, address="sqlite:///a.db", join=None).secret
+
+
+@pytest.mark.parametrize(("beats", "ends"), [(False, [70]), (True, [])])
+def test_a_worker_whose_trial_makes_no_step_ends(monkeypatch, beats: bool, ends: list[int]) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(tuner.os, "_exit", codes.append)
+    monkeypatch.setattr(tuner, "is_worker", lambda: True)
+    one = object.__new__(tuner.SearchTuner)
+    one._stall_seconds = 0.5
+    with one._watched(Trial(HyperParameters(), trial_id="7")):
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline and not codes:
+            if beats:
+                one._last_step = time.monotonic()
+            time.sleep(0.01)
+    assert codes[:1] == ends
 
 
 @pytest.mark.slow

@@ -56,6 +56,7 @@ REFUSED = {
     "many-members.keras": "at most 10,000 members",
     "deep.keras": "nested too deep",
     "nested.keras": "nested at most 100 deep",
+    "values.keras": "at most 1,000,000 values",
     "list.keras": "the configuration of a model",
     "long-number.keras": "Expected the JSON of a `.keras` file",
     "bzip2.keras": "compression method 12",
@@ -124,6 +125,7 @@ OF_TORCH = {
     "sparse.pth": "at most 200,000,000 bytes",
     "meta.pth": "Expected a state dict of ordinary tensors",
     "bfloat16.pth": "Expected a state dict of ordinary tensors",
+    "code.pth": "Expected a state dict of tensors. Received",
     "no-tensors.pth": "Expected a state dict: names and tensors alone",
 }
 # Models that the reader of weights does not build.
@@ -171,6 +173,8 @@ def test_a_crafted_state_dict_of_torch_is_refused(answers, name):
     code, output = answers[name]
     assert (code, output.count("\n")) == (2, 1), output
     assert OF_TORCH[name] in output
+    assert "weights_only" not in output  # torch tells how to run the file's code
+    assert not Path("code-ran.pth").exists()
 
 
 @pytest.mark.parametrize("name", LOADED)

@@ -289,7 +289,10 @@ class ProcessOptions:
     ] = 20
     address: Annotated[
         str | None,
-        typer.Option(help="HOST:PORT on which workers of other machines may join; default none."),
+        typer.Option(
+            help="HOST:PORT on which workers of other machines may join, or a database's address "
+            "that they share, such as postgresql://USER:WORD@HOST/NAME; default none."
+        ),
     ] = None
     join: Annotated[
         str | None,

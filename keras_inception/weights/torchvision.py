@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ _MAGIC = (0x1950A86A20F9469CFC6C, 1001)
 # A state dict has some ten thousand operations, and names a tensor's elements once.
 _MOST_OPERATIONS = 1_000_000
 _ITEM_SIZE = 4
+_UNPICKLER = "WeightsUnpickler error:"
 _COUNTER = ".num_batches_tracked"  # number of training steps; not used in inference
 
 
@@ -96,10 +98,14 @@ def _read_torch(path: Path, spec: NetworkSpec | None) -> Arrays:
         import torch
     _check_torch(path, spec)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that are then refused
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        reason = str(error).rpartition(_UNPICKLER)[2].strip()  # before it: how to run its code
         raise ValueError(
-            f"Expected a state dict of tensors. Received: {str(path)!r} ({error})"
+            f"Expected a state dict of tensors. Received: {str(path)!r} "
+            f"({reason.partition(chr(10))[0]})"
         ) from error
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
         kind = sorted(state)[:10] if isinstance(state, dict) else type(state).__name__

@@ -218,12 +218,15 @@ def access_for(
 
     Args:
         secret_file, certificate, key: as for `chosen_secret` and `Access`.
-        address: HOST:PORT on which the chief listens for other machines.
-        join: HOST:PORT of a chief elsewhere.
+        address: HOST:PORT on which the chief listens for other machines, or a database's, which
+            has an access of its own.
+        join: that of a chief elsewhere.
 
     Raises:
         ValueError: other machines may reach the chief and have no secret, or files do not fit.
     """
+    if "://" in (address or join or ""):
+        return Access(secret=chosen_secret(None, may_create=False))
     if join and secret_file is None:
         raise ValueError(
             f"Expected --secret-file with --join {join}: a copy of the file that the search was "

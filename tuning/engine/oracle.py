@@ -96,6 +96,12 @@ class SearchOracle(StoredOracle):
             self._take_back(tuner_id, Cause.OUTSIDE)
 
     @synchronized
+    def lose(self, tuner_id: str) -> None:
+        """Queue the trial of a worker that has vanished again, or end it after many of them."""
+        if tuner_id in self.ongoing_trials:
+            self._take_back(tuner_id, Cause.UNKNOWN)
+
+    @synchronized
     def get_trial(self, trial_id: str) -> Trial:
         """The trial; a worker's request is its heartbeat."""
         self._require_trial(trial_id)

@@ -63,7 +63,9 @@ class RetryingClient(OracleClient):
     def __init__(self, oracle: SearchOracle, retry_seconds: float = RETRY_SECONDS) -> None:
         super().__init__(oracle)
         report = ProcessReport.from_environment()
-        self.stub = make_stub(Access.from_environment().channel(_address(), report.to_metadata()))
+        self.stub = make_stub(
+            Access.from_environment().channel(chief_address(), report.to_metadata())
+        )
         self._retry_seconds = retry_seconds
         set_client_timeout(retry_seconds)
 
@@ -179,7 +181,7 @@ def serve(oracle: SearchOracle) -> None:
     )
     servicer = _Servicer(oracle)
     add_servicer(servicer, server)
-    access.bind(server, _address())
+    access.bind(server, chief_address())
     server.start()
     try:
         while not (servicer.stop_triggered and oracle.is_finished()):
@@ -190,5 +192,6 @@ def serve(oracle: SearchOracle) -> None:
         server.stop(_GRACE_SECONDS).wait()
 
 
-def _address() -> str:
+def chief_address() -> str:
+    """HOST:PORT of the chief, or the address of a database, of KerasTuner's variables."""
     return f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"

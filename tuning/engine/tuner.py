@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,18 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_inception.locks import only_run_in
 from tuning.engine.control import SEARCH_KEY, TrialControl
+from tuning.engine.database import Storage, StorageClient, is_storage, serve_storage
 from tuning.engine.keras_tuner_compat import TunerHooks
 from tuning.engine.oracle import SearchOracle
-from tuning.engine.service import RETRY_SECONDS, RetryingClient, serve
+from tuning.engine.service import RETRY_SECONDS, RetryingClient, chief_address, serve
 from tuning.engine.trial_files import trial_files
 
 # Heartbeats in the time of a lease, so that some may be late.
 _HEARTBEATS = 6
+# No compilation, step or evaluation of a trial takes as long.
+STALL_SECONDS = 1800.0
+# The status of a worker whose trial does not go on: the trial's fault.
+_STALLED = 70
 
 
 def is_chief() -> bool:
@@ -34,6 +42,26 @@ def is_worker() -> bool:
 
 def _is_distributed() -> bool:
     return "KERASTUNER_ORACLE_IP" in os.environ
+
+
+def _client(oracle: SearchOracle, retry_seconds: float) -> Any:
+    """The chief's oracle for a worker: by the chief's service, or by a database."""
+    if not is_storage(chief_address()):
+        return RetryingClient(oracle, retry_seconds)
+    name = str(oracle.hyperparameters.values.get(SEARCH_KEY))
+    seconds = oracle.leases.seconds
+    return StorageClient(
+        oracle,
+        Storage(chief_address(), name, lease_seconds=seconds, retry_seconds=retry_seconds),
+    )
+
+
+def _serve(oracle: SearchOracle) -> None:
+    """Offer the oracle to workers until the search has finished."""
+    if is_storage(chief_address()):
+        serve_storage(oracle, chief_address())
+    else:
+        serve(oracle)
 
 
 class SearchAbortedError(RuntimeError):
@@ -54,6 +82,7 @@ class SearchTuner(TunerHooks):
         retry_seconds: that a worker waits for a chief that does not answer.
         trials_per_process: a worker ends after so many, to be restarted: TensorFlow's memory grows
             by about 100 MB a trial. None: any number.
+        stall_seconds: a worker ends when its trial makes no step for so long, to be restarted.
     """
 
     def __init__(
@@ -64,6 +93,7 @@ class SearchTuner(TunerHooks):
         search_id: str | None = None,
         retry_seconds: float = RETRY_SECONDS,
         trials_per_process: int | None = None,
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         if search_id is not None:
             oracle.hyperparameters.Fixed(SEARCH_KEY, search_id)
@@ -73,8 +103,9 @@ class SearchTuner(TunerHooks):
             super().__init__(oracle=oracle, directory=str(folder.parent), project_name=folder.name)
         self._last_heartbeat = time.monotonic()
         self._trials_per_process = trials_per_process
+        self._stall_seconds = stall_seconds
         if is_worker():
-            self.oracle = RetryingClient(oracle, retry_seconds)
+            self.oracle = _client(oracle, retry_seconds)
             if search_id is not None:
                 self._require_same_search(search_id)
 
@@ -103,7 +134,7 @@ class SearchTuner(TunerHooks):
         with only_run_in(Path(self.project_dir)):
             self.oracle.save()
             if is_chief():
-                serve(self.oracle)
+                _serve(self.oracle)
             else:
                 self._run_trials()
         if self.oracle.aborted is not None:
@@ -122,7 +153,8 @@ class SearchTuner(TunerHooks):
             if trial.status == TrialStatus.IDLE:
                 continue
             self.on_trial_begin(trial)
-            self._run_or_give_back(trial)
+            with self._watched(trial):
+                self._run_or_give_back(trial)
             self.on_trial_end(trial)
             count += 1
         return False
@@ -139,6 +171,26 @@ class SearchTuner(TunerHooks):
                 self.oracle.give_back(self.tuner_id)
             raise
 
+    @contextlib.contextmanager
+    def _watched(self, trial: Trial) -> Iterator[None]:
+        """End this worker if its trial makes no step for a long time, as only its end can help."""
+        self._last_step = time.monotonic()
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(min(1.0, self._stall_seconds / 2)):
+                if time.monotonic() - self._last_step > self._stall_seconds:
+                    seconds = f"{self._stall_seconds:,.0f} s"
+                    print(f"Trial {trial.trial_id} made no step in {seconds}.", file=sys.stderr)
+                    os._exit(_STALLED)
+
+        if is_worker():
+            threading.Thread(target=watch, daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
+
     def network_of(self, trial: Trial) -> str | None:
         """The trial's network as text: sent with it, or from its folder; None: it has none."""
         if is_worker():
@@ -151,6 +203,7 @@ class SearchTuner(TunerHooks):
 
     def heartbeat(self, trial: Trial) -> None:
         """Renew the lease of a trial; call it after every step: it seldom does anything."""
+        self._last_step = time.monotonic()
         interval = self._own_oracle.leases.seconds / _HEARTBEATS
         if time.monotonic() - self._last_heartbeat > interval:
             self.oracle.get_trial(trial.trial_id)
