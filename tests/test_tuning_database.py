@@ -90,7 +90,7 @@ def completed(count: int) -> dict[str, str]:
 @pytest.mark.slow
 def test_a_search_in_a_database_with_killed_processes(search, tmp_path) -> None:
     """A worker killed in trial 1, the chief after trial 2: each trial is completed once."""
-    one = search(trials=8, seconds=2.0, lease=4.0, finals=1)
+    one = search(trials=8, seconds=2.0, lease=15.0, finals=1)
     chief, first, second = (one.start(name) for name in ("chief", "first", "second"))
     one.wait_for("1")
     log = one.folder.with_suffix(".log").read_text().splitlines()
