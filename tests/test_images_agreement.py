@@ -239,6 +239,7 @@ KEYS = {
     "a level of 3 bytes": png(0, key=b"\0\5\0"),
     "a level of 5 bits": png(0, key=b"\0\x11", depth=4),
     "a colour of 9 bits": png(2, key=b"\0\4\1\5\0\6"),
+    "a colour of 16 bits": png(2, key=b"\1\4\1\5\1\6", depth=16),
     "a colour of 7 bytes": png(2, key=b"\0\4\0\5\0\6\0"),
     "more alphas than colours": png(3, key=bytes(41), palette=bytes(range(120))),
     "more alphas than 4 bits": png(3, key=bytes(17), palette=bytes(range(60)), depth=4),

@@ -10,7 +10,7 @@ Mordvintsev et al., "Inceptionism" (2015), whose network was a GoogLeNet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -241,8 +241,13 @@ def octave_sizes(height: int, width: int, ascent: Ascent) -> list[tuple[int, int
 
 def _computed(network: keras.Model, pixels: np.ndarray) -> dict[str, np.ndarray]:
     """Return the outputs of a network for [0, 255] pixels, float32 and channels last."""
+    return channels_last(network, network(network_input(network, pixels), training=False))
+
+
+def channels_last(network: keras.Model, outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the outputs of a network, arrays or tensors, as float32 with the channels last."""
     found = {}
-    for name, tensor in network(network_input(network, pixels), training=False).items():
+    for name, tensor in outputs.items():
         array = keras.ops.convert_to_numpy(tensor).astype(np.float32)
         first = array.ndim == 4 and is_channels_first(network)
         found[name] = np.moveaxis(array, 1, -1) if first else array

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from PIL import Image
 
-from keras_inception.evaluation.visualize import branches_by_module, last_grid
+from keras_inception.evaluation.visualize import branches_by_module, channels_last, last_grid
 from keras_inception.network.endpoints import feature_extractor
-from keras_inception.runtimes.keras_model import is_channels_first, network_input
+from keras_inception.runtimes.keras_model import network_input
 
 _MAP_PIXELS = 64  # an activation map is shown at least this large
 
@@ -49,13 +49,8 @@ class Maps:
             channels of each; "class_map": label and map, or None.
         """
         inputs = network_input(self._features, pixels[None].astype(np.float32))
-        first = is_channels_first(self._features)
-        maps = {
-            name: np.moveaxis(np.asarray(tensor, np.float32)[0], 0, -1)
-            if first
-            else np.asarray(tensor, np.float32)[0]
-            for name, tensor in self._features.predict_on_batch(inputs).items()
-        }
+        outputs = channels_last(self._features, self._features.predict_on_batch(inputs))
+        maps = {name: array[0] for name, array in outputs.items()}
         return {
             "image": _png(pixels[..., 0] if pixels.shape[-1] == 1 else pixels),
             "branches": [
