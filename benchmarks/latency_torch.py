@@ -5,6 +5,7 @@ each of them: classes differ between images, as in a trained network. Answers re
 line each on standard input.
 """
 
+import copy
 import json
 import os
 import sys
@@ -77,8 +78,8 @@ def main() -> None:
         input_names=["x"],
         dynamic_axes={"x": {0: "n"}},
     )
+    half = copy.deepcopy(model).to(torch.bfloat16).to(memory_format=torch.channels_last)
     last = model.to(memory_format=torch.channels_last)
-    half = network(images).to(torch.bfloat16).to(memory_format=torch.channels_last)
     ways = {
         "float32": (torch.compile(last, dynamic=False), torch.float32),
         "bfloat16": (torch.compile(half, dynamic=False), torch.bfloat16),
