@@ -117,9 +117,9 @@ def export_format(wanted: Wanted) -> Any:
     Raises:
         ValueError: there is none.
     """
-    from keras_inception.exporters.formats import FORMATS, PRECISIONS
+    from keras_inception.exporters.formats import FORMATS
 
-    by_name = {(kind.partition("-")[0], PRECISIONS.get(kind, "float32")): kind for kind in FORMATS}
+    by_name = {(kind.split("-")[0], kind.partition("-")[2] or "float32"): kind for kind in FORMATS}
     runtime, precision = wanted.runtime or "saved_model", wanted.precision or "float32"
     if (runtime, precision) not in by_name:
         have = ", ".join(" ".join(pair) for pair in by_name)

@@ -113,7 +113,7 @@ class BudgetOptions:
         str | None,
         typer.Option(
             help="Precision of --budget-ms: float32 (default), bfloat16 (saved_model, openvino), "
-            "float16 (litert) or int8 (onnx, openvino, litert)."
+            "float16 (litert), int8 (onnx, openvino, litert) or uint8 (litert)."
         ),
     ] = None
     budget_batch_size: Annotated[

@@ -29,7 +29,7 @@ from keras_inception.spec.validation import (
     unexpected,
 )
 
-PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+PRECISIONS = ("float32", "bfloat16", "float16", "int8", "uint8")
 TABLE_FILE = "timings.csv"
 _ROUNDS = 15
 _ROUND_SECONDS = 0.01
@@ -46,7 +46,7 @@ class Conditions:
 
     Attributes:
         runtime: "saved_model", "onnx", "openvino" or "litert".
-        precision: of the arithmetic, "float32", "bfloat16", "float16" or "int8".
+        precision: "float32", "bfloat16", "float16", "int8", or "uint8" with pixels of 8 bits.
         batch_size: images in a call.
         threads: of the runtime; None: not known.
         device: the machine, in words.
