@@ -115,6 +115,18 @@ def test_links_to_folders_are_followed_and_loops_detected(tmp_path):
     assert "a link back to" in reason
 
 
+def test_folders_that_link_to_each_other_end_at_four_links(tmp_path):
+    names = "abcdef"
+    for name in names:
+        put(tmp_path / name, 1)
+        for other in set(names) - {name}:
+            (tmp_path / name / other).symlink_to(tmp_path / other)
+    listing = list_folder(tmp_path)
+    assert len(listing.files) == 6 * (1 + 5 + 5 * 4 + 5 * 4 * 3 + 5 * 4 * 3 * 2)
+    reasons = [left.reason for left in listing.folders_left_out]
+    assert reasons.count("a link inside 4 others") == 6 * 5 * 4 * 3 * 2 * 1
+
+
 def test_links_in_a_circle_are_listed(tmp_path):
     for name in "ab":
         put(tmp_path / name, 3)

@@ -22,6 +22,8 @@ _IN_HIDDEN_FOLDER = "in a hidden folder"
 _IN_SYSTEM_FOLDER = "in a folder of the operating system"
 _HIDDEN_FILE = "a hidden file"
 _SYSTEM_FILE = "a file of the operating system"
+# Folders that link to each other have as many paths as orders without such a limit.
+_MOST_LINKS = 4
 _NOT_REGULAR = "not a regular file"  # a pipe or a device, which could be read for ever
 # Reasons to leave a file out that nobody needs to act on.
 HARMLESS = frozenset({_IN_HIDDEN_FOLDER, _IN_SYSTEM_FOLDER, _HIDDEN_FILE, _SYSTEM_FILE})
@@ -55,18 +57,20 @@ class _Pending(NamedTuple):
 
     Attributes:
         above: the folders that hold it, by device and inode.
+        links: how many of these, and of the folder itself, are links.
         reason: why its files are left out, if they are.
     """
 
     folder: Path
     above: Mapping[tuple[int, int], Path]
+    links: int
     reason: str | None
 
 
 def list_folder(root: Path) -> Listing:
     """Every file in a folder and below: to be read, or left out with the reason."""
     found = Listing([], [], [], [])
-    pending = [_Pending(root, {}, None)]
+    pending = [_Pending(root, {}, 0, None)]
     while pending:  # not by recursion, which ends at a depth that file systems exceed
         pending += _list(pending.pop(), found)
     for part in found:
@@ -76,13 +80,17 @@ def list_folder(root: Path) -> Listing:
 
 def _list(pending: _Pending, to: Listing) -> list[_Pending]:
     """Add what a folder holds; return the folders in it."""
-    folder, above, reason = pending
+    folder, above, links, reason = pending
     try:
         status = folder.stat()
         identity = status.st_dev, status.st_ino
         if identity in above:
             holder = f"a link back to {str(above[identity])!r}, which holds it"
             to.folders_left_out.append(LeftOut(str(folder), holder))
+            return []
+        if links > _MOST_LINKS:
+            nested = f"a link inside {_MOST_LINKS} others"
+            to.folders_left_out.append(LeftOut(str(folder), nested))
             return []
         with os.scandir(folder) as scanned:
             entries = list(scanned)
@@ -96,7 +104,8 @@ def _list(pending: _Pending, to: Listing) -> list[_Pending]:
         path = folder / entry.name
         if _holds(entry.is_dir):
             why = reason or _folder_reason(entry.name)
-            inside.append(_Pending(path, {**above, identity: folder}, why))
+            below = links + entry.is_symlink()
+            inside.append(_Pending(path, {**above, identity: folder}, below, why))
         elif (why := reason or _file_reason(entry)) is not None:
             to.left_out.append(LeftOut(str(path), why))
         else:

@@ -13,7 +13,8 @@ import math
 import secrets
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras_tuner
@@ -63,12 +64,12 @@ class Storage:
         lease_seconds: float = LEASE_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
+        self._name = name
         self._retry_seconds = retry_seconds
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         waits = {"timeout": _LOCK_SECONDS} if url.startswith("sqlite") else {}
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            with _expected_warnings():
                 self._storage = self._retried(
                     lambda: optuna.storages.RDBStorage(
                         url,
@@ -94,8 +95,7 @@ class Storage:
 
     def trials(self) -> dict[str, FrozenTrial]:
         """All stored trials by their lease; those without a heartbeat for too long have failed."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with _expected_warnings():
             self._retried(lambda: optuna.storages.fail_stale_trials(self._study))
         found = self._retried(lambda: self._study.get_trials(deepcopy=False))
         return {trial.user_attrs[_LEASE]: trial for trial in found if _LEASE in trial.user_attrs}
@@ -111,7 +111,8 @@ class Storage:
         """A waiting trial, which runs from now on; None: there is none."""
         if not self._retried(lambda: self._study.get_trials(False, states=[TrialState.WAITING])):
             return None
-        trial = self._retried(self._study.ask)
+        with _expected_warnings():
+            trial = self._retried(self._study.ask)
         if _TRIAL not in trial.user_attrs:  # others took the last one; Optuna made an empty one
             self._study.tell(trial, state=TrialState.FAIL)
             return None
@@ -120,7 +121,13 @@ class Storage:
 
     def beat(self, trial: optuna.Trial) -> None:
         """Record a heartbeat."""
-        self._retried(lambda: self._storage.record_heartbeat(trial._trial_id))
+
+        def record() -> None:
+            study = self._storage.get_study_id_from_name(self._name)
+            number = self._storage.get_trial_id_from_study_id_trial_number(study, trial.number)
+            self._storage.record_heartbeat(number)
+
+        self._retried(record)
 
     def end(self, trial: optuna.Trial, result: dict[str, Any], score: float | None) -> None:
         """Store the result of a trial, unless it counts as lost."""
@@ -157,6 +164,15 @@ class Storage:
                         f"No answer from the database for {self._retry_seconds:.0f} s ({error})."
                     ) from error
             time.sleep(min(IDLE_SECONDS, self._retry_seconds / 10))
+
+
+@contextmanager
+def _expected_warnings() -> Iterator[None]:
+    """Hold back that heartbeats are experimental, and meant for Optuna's own loop."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)
+        yield
 
 
 def _database_errors() -> tuple[type[Exception], ...]:
