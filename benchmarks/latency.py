@@ -217,8 +217,7 @@ def plain_keras(model: Any, images: np.ndarray, calibration: np.ndarray) -> Iter
 def ours(folder: Path, model: Any, data: Any) -> tuple[list[Contestant], dict[int, str]]:
     """Every format, and what `--format fastest` would choose for each batch size."""
     import keras_inception
-    from keras_inception.exporters.formats import PRECISIONS
-    from keras_inception.exporters.job import available_formats, export
+    from keras_inception import available_formats, export
 
     kinds = [kind for kind in available_formats() if kind != "litert-uint8"]
     found, choices = [], {}
@@ -234,7 +233,7 @@ def ours(folder: Path, model: Any, data: Any) -> tuple[list[Contestant], dict[in
             continue
         assert row.path
         loaded = {batch: keras_inception.load(row.path).network.scores for batch in BATCHES}
-        precision = PRECISIONS.get(kind, "float32")
+        precision = kind.partition("-")[2] or "float32"
         scores = partial(_by_batch_size, loaded)
         found.append(contestant(kind, precision, scores, data.check))
     return found, choices
@@ -246,8 +245,7 @@ def _by_batch_size(loaded: dict[int, Scores], pixels: np.ndarray) -> np.ndarray:
 
 def measure(rounds: int) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     """Return the rows of both tables."""
-    from keras_inception import GoogLeNet
-    from keras_inception.exporters.calibration import Images
+    from keras_inception import GoogLeNet, Images
 
     images, calibration = pictures(64, seed=0), pictures(100, seed=1)
     with tempfile.TemporaryDirectory() as name:

@@ -26,6 +26,7 @@ from .evaluation.visualize import branch_names as branch_names
 from .evaluation.visualize import class_activation_maps as class_activation_maps
 from .evaluation.visualize import deep_dream as deep_dream
 from .evaluation.visualize import feature_images as feature_images
+from .exporters.calibration import Images as Images
 from .exporters.inference_graph import fold_batch_norm as fold_batch_norm
 from .exporters.inference_graph import merge_parallel_convs as merge_parallel_convs
 from .exporters.job import available_formats as available_formats
@@ -44,6 +45,7 @@ from .network.endpoints import freeze_until as freeze_until
 from .network.googlenet import GoogLeNet as GoogLeNet
 from .network.imagenet import decode_predictions as decode_predictions
 from .network.lrn import LocalResponseNormalization as LocalResponseNormalization
+from .runtimes.timing import device_name as device_name
 from .spec.network import AuxSpec as AuxSpec
 from .spec.network import BatchNormSpec as BatchNormSpec
 from .spec.network import BranchSpec as BranchSpec

@@ -45,6 +45,7 @@ def limit(seconds: float, memory: int) -> None:
         return
     import resource
 
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ignored where a profiler of C++ is loaded
     signal.setitimer(signal.ITIMER_PROF, seconds)
     statm = Path("/proc/self/statm")
     if statm.exists():

@@ -89,7 +89,7 @@ def test_tune_lists_the_choices_of_the_search_itself() -> None:
         (("tune", "--pruning", "all"), "Expected --pruning median, halving or none. "),
         (("tune", "--second-objective", "ms"), "Expected --second-objective macs or params. "),
         (("evaluate", "run", "--crops", "12"), "Expected --crops whole, 1, 10 or 144. "),
-        (("export", "run", "--format", "tf"), "litert-int8, all or fastest. "),
+        (("export", "run", "--format", "tf"), "litert-uint8, all or fastest. "),
     ],
 )
 def test_choices_in_the_words_of_the_options(

@@ -13,7 +13,7 @@ from conftest import tiny_spec
 from PIL import Image, ImageOps
 from rich.console import Console
 
-from keras_inception.cli import common
+from keras_inception.cli import waits
 from keras_inception.cli.data import chosen_data
 from keras_inception.data.sources import open_data
 from keras_inception.data.splits import FileSplit, Split
@@ -60,7 +60,7 @@ def test_scanning_shows_a_progress_bar_on_a_terminal(tmp_path, monkeypatch):
             save(picture(seed=number), tmp_path / name / f"{number}.png")
     for terminal in (True, False):
         output = io.StringIO()
-        monkeypatch.setattr(common, "errors", Console(file=output, force_terminal=terminal))
+        monkeypatch.setattr(waits, "errors", Console(file=output, force_terminal=terminal))
         assert len(chosen_data(f"dir:{tmp_path}").train) == 10
         assert ("scanning the images" in output.getvalue()) == terminal
 
@@ -176,7 +176,7 @@ def test_unreadable_files_are_listed_by_path_with_the_reason(mixed):
 
 
 def test_strict_refuses_them_with_paths(mixed):
-    with pytest.raises(ValueError, match=r"Received 8 others: .*empty.jpg: zero bytes"):
+    with pytest.raises(ValueError, match=r"Received: 8 other files: .*empty.jpg: zero bytes"):
         open_data(f"dir:{mixed}", strict=True)
 
 

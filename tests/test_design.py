@@ -248,7 +248,7 @@ def test_layer_by_layer_each_module_is_measured_on_the_designed_ones(
 ):
     trained = []
 
-    def untrained(spec, data, recipe, folder, *, callbacks=(), verbose=1):
+    def untrained(spec, data, recipe, folder, *, strategy, callbacks=(), verbose=1):
         trained.append((spec, folder))
         return SimpleNamespace(model=build_network(spec))
 
@@ -362,7 +362,7 @@ class TestCommand:
     def test_layer_by_layer(self, monkeypatch, run_folder, tmp_path):
         epochs = []
 
-        def untrained(spec, data, recipe, folder, *, callbacks=(), verbose=1):
+        def untrained(spec, data, recipe, folder, *, strategy, callbacks=(), verbose=1):
             epochs.append(recipe.epochs)
             return SimpleNamespace(model=build_network(spec))
 

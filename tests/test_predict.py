@@ -237,7 +237,7 @@ def test_hidden_files_are_counted_and_do_not_fail_a_folder(saved, picture, tmp_p
     shutil.copy(picture, root / "1.png")
     result = command(saved, root)
     assert result.exit_code == 0, result.output
-    assert "4 hidden files and files of the operating system are left out." in result.stderr
+    assert "4 files left out: hidden, or the operating system's." in result.stderr
     (root / "notes.txt").write_text("x")
     result = command(saved, root)
     assert result.exit_code == 2

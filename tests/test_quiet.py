@@ -64,7 +64,7 @@ logger.info("fourth")
 @pytest.mark.parametrize(
     ("set_before", "shown"),
     [
-        ("", ["second", "third", "fourth"]),
+        ("None", ["second", "third", "fourth"]),
         (
             "logging.getLogger('tensorflow').setLevel('WARNING')",
             ["first", "second", "third", "fourth"],
@@ -72,7 +72,9 @@ logger.info("fourth")
     ],
 )
 def test_records_of_the_logger_unless_its_level_was_set(tmp_path, set_before, shown):
-    lines = ended(LOGGER.replace("set_before", set_before), tmp_path).stderr.splitlines()
+    result = ended(LOGGER.replace("set_before", set_before), tmp_path)
+    assert result.returncode == 0, result.stderr
+    lines = result.stderr.splitlines()
     assert [line.split(":")[-1].split()[-1] for line in lines] == shown
 
 

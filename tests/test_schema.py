@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from keras_inception.cost.budget import Budget
+from keras_inception.runtimes.timing import Conditions
 from keras_inception.spec import network, recipe
 from keras_inception.spec.network import (
     AuxSpec,
@@ -31,6 +32,7 @@ from keras_inception.spec.network import (
 from keras_inception.spec.recipe import Recipe
 from keras_inception.spec.validation import json_document
 from tuning import space
+from tuning.latency import LatencyBudget, LatencyModel
 from tuning.space import Space
 
 DOCUMENTS = Path(__file__).parent / "documents"
@@ -166,6 +168,20 @@ def test_space_of_version(version: int) -> None:
 
 def test_space_of_version_3_has_pools() -> None:
     assert Space.from_json(_text("space", 3)) == replace(SPACE, pools=True)
+
+
+def test_space_of_version_4_has_the_conditions_of_its_timings() -> None:
+    kinds = ("convolution", "pool", "concatenate", "dense")
+    rates = {f"{kind}: million multiply-adds": 10.0 for kind in kinds}
+    others = {f"{kind}: {part}": 0.0 for kind in kinds for part in ("layer", "million elements")}
+    conditions = Conditions(
+        runtime="onnx", precision="int8", batch_size=1, threads=2, device="a board"
+    )
+    model = LatencyModel(
+        coefficients={"network": 0.0} | rates | others, error=0.05, conditions=conditions
+    )
+    budget = LatencyBudget(milliseconds=2.0, model=model, budget=Budget(macs=200_000))
+    assert Space.from_json(_text("space", 4)) == replace(SPACE, pools=True, budget=budget)
 
 
 @pytest.mark.parametrize(

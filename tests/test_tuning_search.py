@@ -262,7 +262,7 @@ def test_accuracy_against_multiply_adds(tmp_path: Path, counted: list[NetworkSpe
         ({"second_objective": "price"}, "Received: second_objective='price'"),
         ({"second_objective": "macs"}, "Expected kind 'tpe' for two objectives"),
         ({"max_trials": 0}, "Received: max_trials=0"),
-        ({"halving_epochs": (1, 9)}, "at most the recipe's 1 epochs"),
+        ({"halving_epochs": (1, 9)}, "at most the recipe's 1 epoch."),
     ],
 )
 def test_refused_plans(changes: dict[str, Any], message: str) -> None:

@@ -6,6 +6,7 @@
 import importlib.util
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -227,6 +228,18 @@ def test_a_crash_of_the_reader_is_an_error(tmp_path, monkeypatch, body, reason):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=re.escape(reason)):
         isolated.check("reader_of_the_test", b"", 0)
+
+
+def test_a_profiler_that_ignores_the_signal_does_not_lift_the_limit(tmp_path, monkeypatch):
+    body = "from keras_inception import isolated\nisolated.limit(0.2, 0)\nwhile True: pass"
+    (tmp_path / "endless_reader.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    try:
+        with pytest.raises(ValueError, match="more than 5 s to read"):
+            isolated.check("endless_reader", b"", 0)
+    finally:
+        signal.signal(signal.SIGPROF, before)
 
 
 def test_a_network_larger_than_the_public_ones_is_read_from_our_own_file(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ each network.
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import statistics
@@ -99,7 +100,7 @@ def fit_latency(
     )
 
 
-def fit_table(path: Path, base: NetworkSpec, wanted: Wanted) -> LatencyModel:
+def fit_table(path: str | os.PathLike[str], base: NetworkSpec, wanted: Wanted) -> LatencyModel:
     """Fit a model to a table of timings.
 
     Args:
@@ -114,6 +115,7 @@ def fit_table(path: Path, base: NetworkSpec, wanted: Wanted) -> LatencyModel:
             another form.
         OSError: a file cannot be read.
     """
+    path = Path(path)
     if not path.exists():
         raise ValueError(f"Expected a table of timings, or a folder. Received: {str(path)!r}")
     timings = _benchmarked(path) if path.is_dir() else read_timings(path)

@@ -70,7 +70,7 @@ def _allows(space: Space, macs: int) -> bool:
 
 def write_networks(
     space: Space,
-    folder: Path,
+    folder: str | os.PathLike[str],
     wanted: Wanted,
     *,
     count: int = NETWORKS,
@@ -99,6 +99,7 @@ def write_networks(
     require_tensorflow("time networks")
     kind = export_format(wanted)
     require_packages(kind)
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     ending = FILES[kind].removeprefix("saved_").removeprefix("model")
     paths = []
