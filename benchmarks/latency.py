@@ -183,15 +183,17 @@ def prepared(run: Scores) -> Scores:
 
 def plain_keras(model: Any, images: np.ndarray, calibration: np.ndarray) -> Iterator[Contestant]:
     """The Keras model as TensorFlow runs and converts it, without this package's export."""
+    import keras
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 
     shape = tf.TensorSpec((None, 224, 224, 3), tf.float32)
     graph = tf.function(lambda x: model(x / 127.5 - 1, training=False), input_signature=[shape])
     yield contestant("Keras in graph mode", "float32", lambda x: graph(x).numpy(), images)
+    scaling = keras.layers.Rescaling(1 / 127.5, -1)
+    plain = keras.Sequential([keras.Input((224, 224, 3)), scaling, model])
     for precision in ("float32", "int8"):
-        concrete = graph.get_concrete_function()
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], model)
+        converter = tf.lite.TFLiteConverter.from_keras_model(plain)
         if precision == "int8":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = lambda: (
