@@ -176,6 +176,13 @@ def test_tests_named_in_the_pages_exist():
     assert {name for name in named if f"def {name}(" not in tests} == set()
 
 
+def test_no_page_installs_from_an_index():
+    """There is no release yet: the pages install from a clone."""
+    pages = [*PAGES, *ROOT.glob("*.md")]
+    found = re.compile(r"pip install[^\n`&]*keras-inception")
+    assert [page.name for page in pages if found.search(page.read_text(encoding="utf-8"))] == []
+
+
 def test_the_citation_has_the_current_version():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {keras_inception.__version__}\n" in citation
