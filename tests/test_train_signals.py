@@ -62,6 +62,12 @@ class Command:
                 return
         raise AssertionError(f"Expected {words!r}. Received: {self.output[-3000:]}")
 
+    def interrupt(self, phase: str, name: str) -> None:
+        """Send a signal in a phase, and wait until it is acknowledged."""
+        self.wait_for(WORDS[phase])
+        self.process.send_signal(getattr(signal, name))
+        self.wait_for(ACKNOWLEDGED)
+
     def end(self) -> int:
         """Read the rest, and return the exit status."""
         self.output += "".join(self._texts())
@@ -90,9 +96,7 @@ class Command:
 )
 def test_the_first_signal_is_answered_at_once(tmp_path, backend, terminal, phase, name):
     command = Command(tmp_path, backend, terminal=terminal)
-    command.wait_for(WORDS[phase])
-    command.process.send_signal(getattr(signal, name))
-    command.wait_for(ACKNOWLEDGED)
+    command.interrupt(phase, name)
     code = command.end()
     assert code == (1 if name == "SIGINT" else 75), command.output
     begun, answered = (command.output.index(words) for words in (WORDS[phase], ACKNOWLEDGED))
@@ -123,9 +127,7 @@ def test_the_first_signal_is_answered_at_once(tmp_path, backend, terminal, phase
 )
 def test_the_second_signal_stops_now(tmp_path, backend, terminal, phase, name):
     command = Command(tmp_path, backend, terminal=terminal)
-    command.wait_for(WORDS[phase])
-    command.process.send_signal(getattr(signal, name))
-    command.wait_for(ACKNOWLEDGED)
+    command.interrupt(phase, name)
     command.process.send_signal(getattr(signal, name))
     code = command.end()
     assert code == (1 if name == "SIGINT" else 75), command.output

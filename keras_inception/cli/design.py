@@ -52,7 +52,7 @@ def design(network: NetworkOptions, training: TrainingOptions, proposal: Proposa
     `train --spec`, and report.html with its pictures.
     """
     with usage_errors():
-        spec, recipe = network.spec(), training.recipe()
+        spec, recipe = network.spec(), training.recipe(seed=training.seed)
         folder = proposal.out or RUNS / f"design-{datetime.now():%Y%m%d-%H%M%S}"
         require_empty(folder)
         check_options(network, training, proposal)

@@ -8,20 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keras_inception.cli.choices import chosen_recipe, chosen_spec
+from keras_inception.cli.choices import chosen_spec
 from keras_inception.cli.data import chosen_data, with_channels
 from keras_inception.cli.options import (
-    BatchSize,
     BudgetMacs,
     BudgetParams,
     Channels,
     DataName,
-    Epochs,
     InputSize,
     NewFolder,
-    Patience,
-    RecipeChanges,
-    RecipeName,
+    RecipeOptions,
     Seed,
     SpecFile,
     StrategyName,
@@ -30,7 +26,6 @@ from keras_inception.cli.options import (
 )
 from keras_inception.files import SPEC_FILE, keras_file
 from keras_inception.spec.network import NetworkSpec
-from keras_inception.spec.recipe import Recipe
 
 if TYPE_CHECKING:
     from keras_inception.data.splits import ImageData
@@ -69,22 +64,11 @@ class NetworkOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
+class TrainingOptions(RecipeOptions):
     """Training."""
 
-    recipe_name: RecipeName = "quick"
-    changes: RecipeChanges = None
-    epochs: Epochs = None
-    batch_size: BatchSize = None
-    patience: Patience = None
     seed: Seed = None
     strategy: StrategyName = "auto"
-
-    def recipe(self) -> Recipe:
-        """The recipe with its changes."""
-        own = {"epochs": self.epochs, "batch_size": self.batch_size}
-        own |= {"patience": self.patience, "seed": self.seed}
-        return chosen_recipe(self.recipe_name, self.changes, **own)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from keras_inception.spec.recipe import RECIPES
+from keras_inception.cli.choices import chosen_recipe
+from keras_inception.spec.recipe import RECIPES, Recipe
 
 Variant = Annotated[str, typer.Option(help="A named network; `summary --list` shows them all.")]
 SpecFile = Annotated[Path | None, typer.Option("--spec", help="A spec.json; replaces --variant.")]
@@ -81,3 +83,25 @@ Threads = Annotated[
     int | None,
     typer.Option(min=1, max=1024, help="Threads that compute; default one for each core."),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """The recipe of a training, the first options of a panel."""
+
+    recipe_name: RecipeName = "quick"
+    changes: RecipeChanges = None
+    epochs: Epochs = None
+    batch_size: BatchSize = None
+    patience: Patience = None
+
+    def recipe(self, **others: Any) -> Recipe:
+        """The recipe with its changes, and with those of other options."""
+        return chosen_recipe(
+            self.recipe_name,
+            self.changes,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            patience=self.patience,
+            **others,
+        )

@@ -9,23 +9,18 @@ from typing import Annotated
 
 import typer
 
-from keras_inception.cli.choices import chosen_recipe, chosen_spec, listed, require_choice
+from keras_inception.cli.choices import chosen_spec, listed, require_choice
 from keras_inception.cli.options import (
-    BatchSize,
     BudgetMacs,
     BudgetParams,
     Channels,
     DataName,
-    Epochs,
     InputSize,
-    Patience,
-    RecipeChanges,
-    RecipeName,
+    RecipeOptions,
     SpecFile,
     Strict,
 )
 from keras_inception.spec.network import NetworkSpec
-from keras_inception.spec.recipe import Recipe
 
 DEFAULT_TRIALS = 30
 # Those of `tuning`, which is imported only when the options are right.
@@ -59,14 +54,9 @@ class NetworkOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
+class TrainingOptions(RecipeOptions):
     """Training of each trial."""
 
-    recipe_name: RecipeName = "quick"
-    changes: RecipeChanges = None
-    epochs: Epochs = None
-    batch_size: BatchSize = None
-    patience: Patience = None
     resolution: Annotated[
         int | None,
         typer.Option(
@@ -77,16 +67,6 @@ class TrainingOptions:
     strategy: Annotated[
         str, typer.Option(help="Devices of each training: auto, cpu:N or mirrored.")
     ] = "auto"
-
-    def recipe(self) -> Recipe:
-        """The recipe with its changes."""
-        return chosen_recipe(
-            self.recipe_name,
-            self.changes,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            patience=self.patience,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -121,10 +121,8 @@ class Predictor:
             ValueError: one image that cannot be read, a folder without images, or what is none of
                 these.
         """
-        batch_size = self.batch_size if batch_size is None else batch_size
-        for name, count in (("top", top), ("batch_size", batch_size)):
-            if not isinstance(count, Integral) or count < 1:
-                raise ValueError(f"Expected `{name}` of 1 or more. Received: {name}={count!r}")
+        if not isinstance(top, Integral) or top < 1:
+            raise ValueError(f"Expected `top` of 1 or more. Received: top={top!r}")
         single = _is_single(images)
         answers = list(self.stream([images] if single else _each(images), top, batch_size))
         if not answers:

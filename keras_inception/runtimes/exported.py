@@ -37,7 +37,9 @@ def runtime_of(path: Path) -> str | None:
     return _RUNTIMES.get(path.suffix) if path.is_file() else None
 
 
-def open_exported(path: Path, *, threads: int | None = None, cache: Path | None = None) -> Opened:
+def open_exported(
+    path: Path, *, threads: int | None = None, cache: Path | None = None
+) -> tuple[Scores, tuple[Any, ...], tuple[int, ...]]:
     """Open an exported network, and run it once: a damaged one may fail only then.
 
     Args:
@@ -46,8 +48,8 @@ def open_exported(path: Path, *, threads: int | None = None, cache: Path | None 
         cache: a folder for what OpenVINO compiles, made if need be; None for none.
 
     Returns:
-        Its scores, float32 pixels in [0, 255], N x h x w x C -> float32 N x classes, and the
-        shape (h, w, C) of an image.
+        Its scores, float32 pixels in [0, 255], N x h x w x C -> float32 N x classes; the shape
+        (h, w, C) of an image; and that of the scores of one image.
 
     Raises:
         MissingPackageError: its runtime is not installed.
@@ -64,8 +66,8 @@ def open_exported(path: Path, *, threads: int | None = None, cache: Path | None 
         limit_tensorflow(threads)
     try:
         scores, shape = _OPENERS[runtime](path, threads, cache)
-        scores(np.zeros((1, *shape), np.float32))
-        return scores, shape
+        answer = scores(np.zeros((1, *shape), np.float32))
+        return scores, shape, answer.shape
     except Exception as error:  # each runtime has its own for a damaged file
         raise ValueError(
             f"Expected a whole model, as `keras-inception export` writes it. Received: "

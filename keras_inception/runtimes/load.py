@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from keras_inception.files import LABELS_FILE, MODEL_FILE, read_labels
 from keras_inception.runtimes.exported import (
@@ -56,10 +55,9 @@ def load_network(
     if runtime_of(path) is None:
         raise ValueError(f"Expected {EXPECTED}. Received: {str(path)!r}")
     kept = cache_folder() / "openvino" if cache else None
-    scores, shape = open_exported(path, threads=threads, cache=kept)
+    scores, shape, answered = open_exported(path, threads=threads, cache=kept)
     beside = path / "assets" / LABELS_FILE if path.is_dir() else path.with_name(LABELS_FILE)
-    classes = scores(np.zeros((1, *shape), np.float32)).shape[1]
-    return Network(answering_none(scores, classes), shape, _labels(beside, classes))
+    return Network(answering_none(scores, answered[1]), shape, _labels(beside, answered[1]))
 
 
 def _limit_keras(threads: int) -> None:

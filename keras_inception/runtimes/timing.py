@@ -28,6 +28,7 @@ from keras_inception.spec.validation import (
     require_numbers,
     unexpected,
 )
+from keras_inception.wording import counted
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8", "uint8")
 TABLE_FILE = "timings.csv"
@@ -68,7 +69,7 @@ class Conditions:
     def __str__(self) -> str:
         parts = [f"{self.runtime} {self.precision}", f"batch {self.batch_size}"]
         if self.threads is not None:
-            parts.append(f"{self.threads} thread{'s' if self.threads > 1 else ''}")
+            parts.append(counted(self.threads, "thread"))
         return ", ".join(parts + [self.device] * bool(self.device))
 
 
@@ -122,7 +123,7 @@ def time_models(
     calls = []
     for number, path in enumerate(paths, 1):
         report(f"loading {path.name} ({number} of {len(paths)})")
-        scores, shape = open_exported(path, threads=threads)
+        scores, shape, _ = open_exported(path, threads=threads)
         pixels = np.random.default_rng(0).uniform(0, 255, (batch_size, *shape))
         calls.append(_round_of(scores, pixels.astype(np.float32)))
     report(f"timing {len(paths)} networks")
