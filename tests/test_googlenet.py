@@ -262,6 +262,10 @@ REFUSALS = {
         {"variant": "bn", "spec": TINY},
         r"not both\. Received: variant='bn', spec='tiny_for_tests'\. Leave one out",
     ),
+    "variant by position": (
+        {"include_top": "bn"},
+        r"True or False\. Received: 'bn'\. Name a variant by `variant`",
+    ),
     "no spec": ({"spec": "tiny"}, r"to be a NetworkSpec .*Received: str"),
     "classes": ({"classes": 0, "spec": TINY}, r"`classes`.*Received: classes=0"),
     "small": ({"input_shape": (28, 28, 3)}, r"at least 31x31 pixels.*\(28, 28, 3\).*small"),

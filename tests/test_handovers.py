@@ -364,7 +364,7 @@ def test_large_photographs_get_a_hint(asked, tmp_path):  # noqa: F811
     result = run("train", "--variant", "nano", "--data", f"dir:{large}")
     assert result.exit_code == 0, result.output
     assert asked["spec"].input_shape == (28, 28, 3)  # not the photographs' own 250
-    assert "mostly 250 x 250 pixels, of which the network sees 28 x 28" in result.stderr
+    assert "Most images have 250 x 250 pixels; the network reads them at 28 x 28" in result.stderr
     assert "--variant bn" in result.stderr
     small = open_data(f"dir:{photos(tmp_path / 'small', 2, size=40)}")
     assert size_hint(fitted_to_data(variant_spec("nano"), small), small) is None

@@ -98,7 +98,7 @@ def _migrated_search(document: dict[str, Any]) -> dict[str, Any]:
         renamed = {_RENAMED.get(key, key): value for key, value in search.items()}
         current["search"] = {"pruning": "none"} | renamed
     if not isinstance(document.get("data", {}), dict):
-        raise TypeError("`data` is no object")
+        raise TypeError("`data` is not an object")
     return current
 
 

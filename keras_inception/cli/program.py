@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -157,5 +158,9 @@ def main() -> None:
     # Python would go through all objects of TensorFlow once more at the end, which takes a second.
     atexit.register(gc.freeze)
     words = [word for word in sys.argv[1:] if word != _VERBOSE]
-    with held_back() if words == sys.argv[1:] else nullcontext():
-        app(words)
+    try:
+        with held_back() if words == sys.argv[1:] else nullcontext():
+            app(words)
+    finally:
+        # The exit code stands; one more Ctrl-C would replace it while Python ends.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -228,5 +228,5 @@ def _require_integers(content: bytes) -> None:
         raise UnsupportedNetworkError(
             "Expected a network of integer operators for litert-uint8, such as one with batch "
             f"normalization instead of LRN. Received: {', '.join(sorted(floating))} in float32. "
-            "litert-int8 takes it."
+            "Use litert-int8."
         )

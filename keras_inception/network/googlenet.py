@@ -79,6 +79,11 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
             half-assigned.
         OSError: if the public weights are not in the cache and cannot be downloaded.
     """
+    if not isinstance(include_top, bool):
+        raise ValueError(
+            f"Expected include_top True or False. Received: {include_top!r}. Name a variant by "
+            "`variant`."
+        )
     network, source = _network_and_file(weights, variant, spec, classes)
     if classes is not None:
         network = replace(network, classes=classes)

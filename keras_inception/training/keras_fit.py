@@ -73,8 +73,8 @@ def _require_logits(model: keras.Model) -> None:
         name = getattr(getattr(layer, "activation", None), "__name__", "")
         if name in ("softmax", "sigmoid") or isinstance(layer, keras.layers.Softmax):
             raise ValueError(
-                "Expected a model whose outputs are logits: in float32 nothing is left of the "
-                f"probability of a wrong answer. Received: a {name or 'softmax'} in the layer "
+                "Expected a model whose outputs are logits: in float32 the probability of a wrong "
+                f"class underflows to 0. Received: a {name or 'softmax'} in the layer "
                 f"{layer.name!r}. Build with classifier_activation=None."
             )
 

@@ -23,8 +23,7 @@ def image_losses(
 ) -> Any:
     """Cross-entropy in nats of each image.
 
-    From logits: of probabilities in float32 nothing is left of a class that is wrong by more than
-    16 (1e-7), and no gradient.
+    Takes logits: with probabilities clipped at 1e-7, a logit gap of more than 16 has no gradient.
 
     Args:
         labels: N integers, or N x classes probabilities (mixed images).

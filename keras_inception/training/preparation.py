@@ -49,7 +49,7 @@ def size_hint(spec: NetworkSpec, data: ImageData) -> str | None:
     if min(rows, columns) < _MUCH_LARGER * min(height, width) or min(height, width) >= _PHOTOGRAPH:
         return None
     return (
-        f"The images are mostly {columns} x {rows} pixels, of which the network sees {width} x "
+        f"Most images have {columns} x {rows} pixels; the network reads them at {width} x "
         f"{height}. For photographs use a network for {_PHOTOGRAPH} pixels, such as --variant bn."
     )
 

@@ -150,9 +150,9 @@ def train(
             stack.enter_context(_locked(folder))
         if (folder / METRICS_FILE).exists():
             return _finished(spec, data, recipe, folder, init, chief=chief)
+        signals = stack.enter_context(StopSignals(acknowledge))
         if chief:
             _begin_folder(folder, spec, data, recipe)
-        signals = stack.enter_context(StopSignals(acknowledge))
         snapshots = Snapshots(
             folder / SNAPSHOT_FOLDER, every_steps=snapshot_steps, every_minutes=snapshot_minutes
         )
@@ -309,8 +309,8 @@ def _prepare_folder(folder: Path) -> None:
     finished = (folder / METRICS_FILE).exists()
     if finished and not (folder / SNAPSHOT_FOLDER).is_dir():
         raise ValueError(
-            "Expected a new or empty folder, or a run that did not end. Received: "
-            f"{str(folder)!r}, which holds files of a finished run. Choose another one."
+            "Expected a new or empty folder, or an unfinished run. Received: "
+            f"{str(folder)!r}, which holds files of a finished run. Choose another folder."
         )
     if not (folder / SNAPSHOT_FOLDER).is_dir():
         require_empty(folder)

@@ -112,7 +112,7 @@ class Snapshots:
         if damaged:
             raise ValueError(
                 f"Expected a readable snapshot in {str(self.folder)!r}. Received: "
-                f"{[path.name for path in damaged]}, none readable. Begin again in a new folder."
+                f"{[path.name for path in damaged]}, none readable. Start again in a new folder."
             )
         return None
 
@@ -161,7 +161,7 @@ def _document(arrays: Any, path: Path) -> dict[str, Any]:
         and 0 <= document.get("saved_at", 0.0) < _LAST_SECOND
         and isinstance(document.get("identity", {}), dict)
     ):
-        raise ValueError(f"Expected a snapshot's numbers. Received: others, in {str(path)!r}.")
+        raise ValueError(f"Expected the numbers of a snapshot. Received: others, in {str(path)!r}.")
     return document
 
 
@@ -202,7 +202,7 @@ def require_same(old: dict[str, Any], new: dict[str, Any], what: str, folder: Pa
         )
         raise ValueError(
             f"Expected the spec, recipe and data of the {what} in {str(folder)!r} (-). "
-            f"Received others (+):{lines}\nGo on with the old ones, or choose another folder."
+            f"Received others (+):{lines}\nUse the old ones, or choose another folder."
         )
 
 

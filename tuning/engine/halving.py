@@ -40,7 +40,7 @@ class Halving:
     ) -> None:
         if list(round_epochs) != sorted(set(round_epochs)) or not round_epochs:
             raise ValueError(
-                "Expected rising numbers of epochs, one a round. "
+                "Expected increasing numbers of epochs, one a round. "
                 f"Received: round_epochs={round_epochs!r}"
             )
         self._round_epochs = round_epochs
