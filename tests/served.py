@@ -2,7 +2,6 @@
 
 import io
 import json
-import socket
 import threading
 import urllib.error
 import urllib.request
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from keras_inception.inference.server import build_app
-from keras_inception.inference.server_connections import make_server
+from keras_inception.inference.server_connections import listening_socket, make_server
 from keras_inception.inference.server_limits import Limits
 
 LABELS = ("a", "b", "<script>", "d", "e")
@@ -23,9 +22,7 @@ LABELS = ("a", "b", "<script>", "d", "e")
 
 @contextmanager
 def running(model_file: Path, limits: Limits, **options: Any) -> Iterator[str]:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(512)  # connections made from here on wait for the server
+    with listening_socket("127.0.0.1", 0) as listening:
         server = make_server(build_app(model_file, limits, **options), limits)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

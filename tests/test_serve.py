@@ -34,6 +34,7 @@ pytest.importorskip("uvicorn", reason="needs the extra serve")
 from served import LABELS, png, post, running
 
 from keras_inception.inference import server as server_module
+from keras_inception.inference.server_connections import listening_socket
 from keras_inception.inference.server_limits import Limits
 
 LIMITS = Limits(upload_bytes=100_000, pixels=250_000, seconds=60.0, waiting=400)
@@ -419,6 +420,16 @@ def test_the_command_listens_on_the_loopback_interface_only(served_model: Path) 
     assert (status, len(answer["labels"])) == (200, 5)
     assert len(decoders) == 3
     assert psutil.wait_procs(decoders)[1] == []
+
+
+def test_the_body_of_an_answer_does_not_wait_for_an_acknowledgement() -> None:
+    with (
+        listening_socket("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+    ):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_taken_port_is_one_line_before_any_address(served_model: Path) -> None:
