@@ -198,11 +198,16 @@ def main() -> None:
             for transport in ("service", "sqlite"):
                 rows.append(measure(transport, workers, seconds))
                 print(rows[-1], flush=True)
-        if not options.quick:
-            with RESULTS.open("w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+                if not options.quick:
+                    write(rows)
+
+
+def write(rows: list[dict[str, object]]) -> None:
+    """Write the table."""
+    with RESULTS.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":
