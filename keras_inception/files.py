@@ -66,7 +66,14 @@ def _private_folder(parent: Path) -> Iterator[Path]:
     So nobody else can put a link where a file is about to be written.
     """
     remove_leftovers(parent)
-    folder = Path(mkdtemp(prefix=f"{PARTIAL}{_owner()}-", dir=parent))
+    with temporary_folder(prefix=f"{PARTIAL}{_owner()}-", parent=parent) as folder:
+        yield folder
+
+
+@contextmanager
+def temporary_folder(prefix: str = "", parent: Path | None = None) -> Iterator[Path]:
+    """Make a folder of `tempfile.mkdtemp`; a signal that ends the process removes it too."""
+    folder = Path(mkdtemp(prefix=prefix, dir=parent))
     _own_folders.add(folder)
     try:
         yield folder

@@ -1,9 +1,11 @@
 """`keras-inception tune`: one-line usage errors, and the files and output of a search."""
 
 import importlib
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,16 +113,32 @@ def test_trials_that_all_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert told.endswith("FloatingPointError: Received: a loss of nan")
 
 
-@pytest.mark.parametrize(("by_hand", "code"), [(True, 1), (False, 75)])
+@pytest.fixture
+def heeded_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a process, also where nohup started the tests."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 1), ("SIGTERM", 75), ("SIGHUP", 75)])
 def test_a_signal_while_the_way_of_training_is_chosen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_hand: bool, code: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    heeded_signals: None,
+    name: str,
+    code: int,
 ) -> None:
     def signalled(*_: Any, **__: Any) -> Any:
-        if by_hand:
+        if name == "SIGINT":
             raise KeyboardInterrupt  # background processes of a shell ignore SIGINT
-        handler = signal.getsignal(signal.SIGTERM)
+        number = getattr(signal, name)
+        handler = signal.getsignal(number)
         assert callable(handler)  # the command's: without one, the signal ends the process
-        handler(signal.SIGTERM, None)
+        handler(number, None)
 
     monkeypatch.setattr("tuning.fidelity.train_candidate", signalled)
     result = run(*QUICK, tmp_path / "search", "--measure-proxy")

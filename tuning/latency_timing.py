@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ import numpy as np
 from keras_inception.bounded import read_json
 from keras_inception.cost.budget import Budget
 from keras_inception.cost.layers import network_cost
-from keras_inception.files import write_text
+from keras_inception.files import temporary_folder, write_text
 from keras_inception.runtimes.timing import TABLE_FILE
 from keras_inception.spec.network import NetworkSpec
 from tuning.latency import LatencyModel
@@ -166,8 +165,7 @@ def measure_latency_model(
         MissingPackageError: an optional package is missing.
         ValueError: the networks cannot be written or timed.
     """
-    with TemporaryDirectory() as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         paths = write_networks(space, folder, wanted, count=count, report=report)
         report(f"timing {count} networks")
         _time(paths, wanted)

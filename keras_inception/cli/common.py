@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from keras_inception.cli.native_output import drop_held
-from keras_inception.files import printable, remove_own_leftovers
-from keras_inception.new_folders import remove_unbegun
+from keras_inception.files import printable
 from keras_inception.packages import MissingPackageError, is_installed
 
 console = Console(highlight=False, emoji=False, soft_wrap=True)
@@ -34,29 +30,6 @@ def usage_errors() -> Iterator[None]:
     except (ValueError, OSError) as error:
         print_error(str(error))
         raise typer.Exit(2) from None
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """End the command on SIGTERM or SIGHUP at once, with the status of `train`; also a decorator.
-
-    Incomplete files are removed. A thread does it, since the main one may compile for minutes.
-    """
-    from keras_inception.training.signals import StopSignals
-
-    names = ("SIGTERM", "SIGHUP")  # the latter is missing on Windows
-    numbers = tuple(getattr(signal, name) for name in names if hasattr(signal, name))
-    with StopSignals(_end_at_once, numbers):
-        yield
-
-
-def _end_at_once(number: int, count: int) -> None:
-    remove_own_leftovers()
-    remove_unbegun()
-    with suppress(OSError):  # the terminal may be gone
-        errors.print("Stopped by a signal. No incomplete files are left; start the command again.")
-    drop_held()
-    os._exit(INTERRUPTED)
 
 
 def print_error(message: str) -> None:

@@ -17,7 +17,6 @@ from keras_inception.cli.choices import chosen_budget, cost_line
 from keras_inception.cli.common import (
     RUNS,
     console,
-    ended_by_signals,
     print_error,
     usage_errors,
 )
@@ -29,6 +28,7 @@ from keras_inception.cli.design_options import (
     check_options,
 )
 from keras_inception.cli.display import TrainingDisplay
+from keras_inception.cli.endings import ended_by_signals
 from keras_inception.cli.option_groups import option_groups
 from keras_inception.cli.waits import waiting
 from keras_inception.cost.budget import Budget, fit_to_budget

@@ -1,4 +1,4 @@
-"""How training commands end early: signals, errors, output that nobody reads."""
+"""How commands end early: signals, errors, output that nobody reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
@@ -27,31 +27,61 @@ if TYPE_CHECKING:
 _LAST_WORDS = 2.0
 
 
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """End the command on SIGINT, SIGTERM or SIGHUP at once; also a decorator.
+
+    For commands, and parts of commands, that cannot be resumed.
+    """
+    from keras_inception.training.signals import StopSignals
+
+    def end(number: int, count: int) -> None:
+        def say() -> None:
+            errors.show_cursor()  # a progress bar hides it
+            errors.print("Stopped. No incomplete files are left; start the command again.")
+
+        _end_at_once(number, say)
+
+    with StopSignals(end):
+        yield
+
+
 def acknowledging(display: TrainingDisplay, folder: Path) -> Callable[[int, int], None]:
     """What answers signals during a training, in the thread that watches for them.
 
-    The first gets words. A second ends the process at once: an exception would wait until the main
-    thread returns from C++, where it may compile for minutes, or abort the process there.
+    The first gets words. A second ends the process at once.
     """
 
     def acknowledge(number: int, count: int) -> None:
+        def say() -> None:
+            display.close()
+            errors.print(f"Stopped. {_kept(folder)}")
+
         if count == 1:
             with suppress(OSError):  # the terminal may be gone
                 display.say("Stopping after this step; again to stop now.")
-            return
-        code = 1 if number == signal.SIGINT else INTERRUPTED
-        timer = threading.Timer(_LAST_WORDS, os._exit, (code,))
-        timer.daemon = True
-        timer.start()
-        remove_own_leftovers()
-        remove_unbegun()
-        with suppress(OSError):
-            display.close()
-            errors.print(f"Stopped. {_kept(folder)}")
-        drop_held()
-        os._exit(code)
+        else:
+            _end_at_once(number, say)
 
     return acknowledge
+
+
+def _end_at_once(number: int, say: Callable[[], None]) -> NoReturn:
+    """End the process from a thread, without its incomplete files.
+
+    An exception would wait until the main thread returns from C++, where it may compile for
+    minutes, or be lost there.
+    """
+    code = 1 if number == signal.SIGINT else INTERRUPTED
+    timer = threading.Timer(_LAST_WORDS, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
+    remove_own_leftovers()
+    remove_unbegun()
+    with suppress(OSError):
+        say()
+    drop_held()
+    os._exit(code)
 
 
 @contextmanager

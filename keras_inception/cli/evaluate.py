@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
@@ -19,11 +18,11 @@ from rich.table import Table
 from keras_inception.cli.choices import require_choice
 from keras_inception.cli.common import (
     console,
-    ended_by_signals,
     print_missing_pictures,
     usage_errors,
 )
 from keras_inception.cli.data import chosen_data, print_left_out
+from keras_inception.cli.endings import ended_by_signals
 from keras_inception.cli.options import DataName, Strict, Threads
 from keras_inception.files import (
     EVALUATION_FILE,
@@ -33,6 +32,7 @@ from keras_inception.files import (
     aside,
     keras_file,
     make_writable,
+    temporary_folder,
     write_text,
 )
 from keras_inception.images.geometry import Crops
@@ -164,8 +164,8 @@ def _leave_page(path: Path, page: _Page) -> None:
     file, is_run = path.with_name(EVALUATION_FILE), path.with_name(SPEC_FILE).is_file()
     if not (is_run and _can_draw() and os.access(path.parent, os.W_OK)):
         return
-    with TemporaryDirectory() as pictures, suppress(OSError):
-        page.write(file, Path(pictures) / "confusion_matrix.png")
+    with temporary_folder() as pictures, suppress(OSError):
+        page.write(file, pictures / "confusion_matrix.png")
         console.print(f"The classes and the worst mistakes are in {escape(str(file))}.")
 
 

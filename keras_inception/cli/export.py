@@ -15,12 +15,12 @@ from rich.table import Table
 from keras_inception.cli.choices import require_choice
 from keras_inception.cli.common import (
     console,
-    ended_by_signals,
     errors,
     print_warning,
     usage_errors,
 )
 from keras_inception.cli.data import chosen_data, print_left_out
+from keras_inception.cli.endings import ended_by_signals
 from keras_inception.cli.options import KerasModel
 from keras_inception.files import keras_file
 

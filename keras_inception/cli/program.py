@@ -158,9 +158,15 @@ def main() -> None:
     # Python would go through all objects of TensorFlow once more at the end, which takes a second.
     atexit.register(gc.freeze)
     words = [word for word in sys.argv[1:] if word != _VERBOSE]
-    try:
-        with held_back() if words == sys.argv[1:] else nullcontext():
+    with held_back() if words == sys.argv[1:] else nullcontext():
+        try:
             app(words)
-    finally:
-        # The exit code stands; one more Ctrl-C would replace it while Python ends.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        finally:
+            _ignore_signals()
+
+
+def _ignore_signals() -> None:
+    """The exit status stands: a signal would replace it while Python ends."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last is missing on Windows
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

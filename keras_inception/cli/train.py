@@ -26,7 +26,12 @@ from keras_inception.cli.data import (
     with_channels,
 )
 from keras_inception.cli.display import TrainingDisplay
-from keras_inception.cli.endings import acknowledging, early_ends, go_on_without_readers
+from keras_inception.cli.endings import (
+    acknowledging,
+    early_ends,
+    ended_by_signals,
+    go_on_without_readers,
+)
 from keras_inception.cli.options import (
     BatchSize,
     Channels,
@@ -100,7 +105,7 @@ def train(
     or another worker was lost: the same command resumes it.
     """
     go_on_without_readers()
-    with usage_errors():
+    with ended_by_signals(), usage_errors():
         spec = chosen_spec(variant, spec_file)
         fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "patience": patience}
         recipe = chosen_recipe(recipe_name, changes, **fields, freeze_until=freeze_until)
@@ -125,7 +130,7 @@ def train(
 
     kept = {"snapshot_steps": snapshot_steps, "snapshot_minutes": snapshot_minutes or None}
     others: dict[str, Any] = {"strategy": devices, "init": init, "verbose": 0, **kept}
-    with early_ends(folder), TrainingDisplay() as display:
+    with early_ends(folder), ended_by_signals(), TrainingDisplay() as display:
         callbacks = [display.callback, *callbacks]
         others |= {"report": display.report, "acknowledge": acknowledging(display, folder)}
         result = run(spec, data, recipe, folder, callbacks=callbacks, **others)

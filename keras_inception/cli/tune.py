@@ -24,7 +24,7 @@ from keras_inception.cli.common import (
     usage_errors,
 )
 from keras_inception.cli.data import chosen_data, lowered_batch_size, print_data, with_channels
-from keras_inception.cli.endings import resuming
+from keras_inception.cli.endings import ended_by_signals, resuming
 from keras_inception.cli.option_groups import option_groups
 from keras_inception.cli.tune_display import (
     SearchDisplay,
@@ -85,12 +85,33 @@ def tune(
     same --out resumes the search. It writes best_spec.json for `train --spec`, and report.html.
 
     Exit codes: 0; 2 for a usage error; 1 after Ctrl-C, or if too many trials failed; 75 after
-    SIGTERM: the same command resumes the search.
+    SIGTERM or SIGHUP: the same command resumes the search.
     """
+    launched = "KERASTUNER_TUNER_ID" in os.environ
+    with ended_by_signals():
+        job = _job(network, training, budget, space, search, processes, launched=launched)
+    if launched and search.measure_proxy:
+        job = _planned(job)  # chosen by the process that launched this one
+    if launched:
+        _run_launched(job, processes.trials_per_process)
+    else:
+        _run(job, processes, search.measure_proxy)
+
+
+def _job(
+    network: NetworkOptions,
+    training: TrainingOptions,
+    budget: BudgetOptions,
+    space: SpaceOptions,
+    search: SearchOptions,
+    processes: ProcessOptions,
+    *,
+    launched: bool,
+) -> _Job:
+    """Check the options, open the data and build the space."""
     with usage_errors():
         check_options(training, budget, space, search, processes)
         spec, recipe, rounds = network.spec(), training.recipe(), search.rounds()
-    launched = "KERASTUNER_TUNER_ID" in os.environ
     with waiting("Loading Keras and its backend"):
         from keras_inception.training.strategy import make_strategy
         from tuning.engine.launcher import exit_with_launcher
@@ -123,13 +144,7 @@ def tune(
             seeds=search.seeds,
             seed=search.seed,
         )
-    job = _Job(plan=plan, data=data, folder=folder, strategy=strategy)
-    if launched and search.measure_proxy:
-        job = _planned(job)  # chosen by the process that launched this one
-    if launched:
-        _run_launched(job, processes.trials_per_process)
-    else:
-        _run(job, processes, search.measure_proxy)
+    return _Job(plan=plan, data=data, folder=folder, strategy=strategy)
 
 
 def tune_report(
@@ -300,7 +315,10 @@ def _planned(job: _Job) -> _Job:
 
 
 class _TerminatedError(BaseException):
-    """SIGTERM came. Not an `Exception`: KerasTuner would take it for the failure of a trial."""
+    """SIGTERM or SIGHUP came.
+
+    Not an `Exception`: KerasTuner would take it for the failure of a trial.
+    """
 
 
 def _terminate(*_: Any) -> None:
@@ -315,7 +333,10 @@ def _interruptions(folder: Path) -> Iterator[None]:
     from tuning.run import SearchInterruptedError
 
     stops = (KeyboardInterrupt, _TerminatedError, TrainingInterruptedError, SearchInterruptedError)
-    before = signal.signal(signal.SIGTERM, _terminate)
+    names = ("SIGTERM", "SIGHUP")  # the latter is missing on Windows
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, _terminate) for number in heeded}
     try:
         yield
     except LaunchError as error:
@@ -326,4 +347,5 @@ def _interruptions(folder: Path) -> Iterator[None]:
         by_hand = isinstance(error, KeyboardInterrupt) or getattr(error, "by_hand", False)
         raise typer.Exit(1 if by_hand else INTERRUPTED) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import keras
@@ -19,6 +18,7 @@ import tensorflow as tf
 from keras_inception.exporters.inference_graph import fold_batch_norm
 from keras_inception.exporters.int8 import quantize_onnx, quantize_openvino
 from keras_inception.exporters.saved_model import constant_function
+from keras_inception.files import temporary_folder
 from keras_inception.packages import require_package
 from keras_inception.quiet import level_kept, quiet_tensorflow
 from keras_inception.runtimes.exported import OPENVINO_PRECISION
@@ -121,8 +121,8 @@ def write_format(
     if kind == "onnx":
         _write_onnx(function, path)
     elif kind == "onnx-int8":
-        with TemporaryDirectory() as folder:
-            exact = Path(folder, "exact.onnx")
+        with temporary_folder() as folder:
+            exact = folder / "exact.onnx"
             _write_onnx(function, exact)
             quantize_onnx(exact, path, calibration.astype(np.float32), keep_accuracy=keep_accuracy)
     elif kind in ("openvino", "openvino-bfloat16", "openvino-int8"):

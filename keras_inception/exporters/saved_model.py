@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -26,7 +25,13 @@ from keras_inception.exporters.inference_graph import (
 )
 from keras_inception.exporters.parity import Agreement, agreement, require_agreement
 from keras_inception.exporters.warmup import write_warmup
-from keras_inception.files import LABELS_FILE, aside, require_single_lines, write_labels
+from keras_inception.files import (
+    LABELS_FILE,
+    aside,
+    require_single_lines,
+    temporary_folder,
+    write_labels,
+)
 from keras_inception.images.conventions import CONVENTIONS, model_preprocessing
 from keras_inception.images.graph_decode import decode_images
 from keras_inception.images.limits import max_pixels
@@ -114,8 +119,8 @@ def write_saved_model(
     model = inference_model(model)
     _check_fit(model, samples, labels)
     names = _class_names(model, labels)
-    with tempfile.TemporaryDirectory() as assets:
-        labels_file = Path(assets, LABELS_FILE)
+    with temporary_folder() as assets:
+        labels_file = assets / LABELS_FILE
         write_labels(labels_file, names)
         network = fold_batch_norm(model, precision)
         serving = _Serving(network, labels_file, min(top, len(names)), features)
