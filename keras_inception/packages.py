@@ -16,6 +16,7 @@ EXTRAS = {
     "jinja2": "report",
     "matplotlib": "report",
     "scipy": "report",
+    "threadpoolctl": "report",
     "tensorboard": "report",
     "optuna": "tune",
     "plotly": "tune",

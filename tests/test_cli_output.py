@@ -15,7 +15,7 @@ from processes import free_ports
 from keras_inception.cli.program import _COMMANDS
 
 FOREIGN = re.compile(
-    r"^[IWEF]\d{4} |absl::InitializeLog|oneDNN|XLA|MLIR|tf2onnx|tensorflow|retracing"
+    r"^[IWEF]\d{4} |absl::InitializeLog|oneDNN|XLA|MLIR|tf2onnx|tensorflow(?!\.org)|retracing"
     r"|UserWarning|DeprecationWarning|INFO:|WARNING:|nncf",
     re.MULTILINE,
 )

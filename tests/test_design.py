@@ -230,9 +230,12 @@ def few_images():
 def test_design_changes_only_the_modules_widths(few_images):
     spec = fitted_to_data(tiny_spec(norm="bn"), few_images)
     budget = Budget(macs=3_000_000)
-    found = design_network(
-        spec, build_network(spec), few_images.test, budget, DesignOptions(width_divisor=4)
-    )
+    options, said = DesignOptions(width_divisor=4), []
+    found = design_network(spec, build_network(spec), few_images.test, budget, options, said.append)
+    assert said == [
+        f"measuring the input of {module}, {number} of 3"
+        for number, module in enumerate(("3a", "3b", "4a"), 1)
+    ]
     assert found.start == spec
     assert [item.module for item in found.measurements] == ["3a", "3b", "4a"]
     assert [item.channels for item in found.measurements] == [6, 11, 11]  # 2 + 3 + 4 + 2 filters
@@ -248,7 +251,7 @@ def test_layer_by_layer_each_module_is_measured_on_the_designed_ones(
 ):
     trained = []
 
-    def untrained(spec, data, recipe, folder, *, strategy, callbacks=(), verbose=1):
+    def untrained(spec, data, recipe, folder, *, strategy, callbacks=(), verbose=1, report):
         trained.append((spec, folder))
         return SimpleNamespace(model=build_network(spec))
 
@@ -362,7 +365,7 @@ class TestCommand:
     def test_layer_by_layer(self, monkeypatch, run_folder, tmp_path):
         epochs = []
 
-        def untrained(spec, data, recipe, folder, *, strategy, callbacks=(), verbose=1):
+        def untrained(spec, data, recipe, folder, *, strategy, callbacks=(), verbose=1, report):
             epochs.append(recipe.epochs)
             return SimpleNamespace(model=build_network(spec))
 
@@ -376,7 +379,7 @@ class TestCommand:
         assert 18_000 < network_cost(NetworkSpec.from_json(text)).total.params <= 20_000
 
     def test_the_budget_defaults_to_the_cost_of_the_start(self, monkeypatch, tmp_path):
-        def refused(spec, model, images, budget, options):
+        def refused(spec, model, images, budget, options, report):
             raise ValueError(f"{budget} {options.threshold}")
 
         monkeypatch.setattr("keras_inception.design.procedure.design_network", refused)

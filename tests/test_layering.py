@@ -31,7 +31,7 @@ LAYERS: dict[str, set[str]] = {
     "keras_inception.exporters": {"keras", "numpy", "PIL", "tensorflow"},
     "keras_inception.training": {"keras", "numpy", "tensorflow"},
     "keras_inception.inference": {"keras", "numpy", "PIL"},
-    "keras_inception.design": {"keras", "matplotlib", "numpy", "scipy"},
+    "keras_inception.design": {"keras", "matplotlib", "numpy", "scipy", "threadpoolctl"},
     "tuning.engine": {"grpc", "keras_tuner", "optuna"},
     "tuning": {"keras", "keras_tuner", "lazy_loader", "numpy", "scipy", "tensorflow"},
     "tuning.report": {"matplotlib", "numpy", "plotly", "sklearn", "tensorboard", "tensorflow"},

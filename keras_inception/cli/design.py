@@ -30,7 +30,7 @@ from keras_inception.cli.design_options import (
 from keras_inception.cli.display import TrainingDisplay
 from keras_inception.cli.endings import ended_by_signals
 from keras_inception.cli.option_groups import option_groups
-from keras_inception.cli.waits import waiting
+from keras_inception.cli.waits import LOADING, waiting
 from keras_inception.cost.budget import Budget, fit_to_budget
 from keras_inception.files import REPORT_FILE, SPEC_FILE, require_empty
 from keras_inception.spec.kernels import kernel_sizes
@@ -57,7 +57,7 @@ def design(network: NetworkOptions, training: TrainingOptions, proposal: Proposa
         require_empty(folder)
         check_options(network, training, proposal)
         sizes = kernel_sizes(proposal.kernels)
-    with usage_errors(), waiting("Loading Keras and its backend"):
+    with usage_errors(), waiting(LOADING):
         options = _options(sizes, proposal.threshold)
         strategy = _strategy(training.strategy)
     with usage_errors():
@@ -134,16 +134,26 @@ def _designed(
             job.options,
             strategy=job.strategy,
             callbacks=callbacks,
+            report=display.report,
         )
     else:
         if model_folder:
             model = load_keras(model_folder)
         else:
             measured = folder / "measured"
-            given: dict[str, Any] = {"strategy": job.strategy, "callbacks": callbacks}
-            run = train(spec, data, recipe, measured, verbose=0, **given)
+            run = train(
+                spec,
+                data,
+                recipe,
+                measured,
+                strategy=job.strategy,
+                callbacks=callbacks,
+                verbose=0,
+                report=display.report,
+            )
             model = run.model
-        found = design_network(spec, model, data.test, job.budget, job.options)
+        found = design_network(spec, model, data.test, job.budget, job.options, display.report)
+    display.report("drawing the pictures and the report")
     write_design_report(found, folder)
     write_record(folder, data)
     return found

@@ -24,6 +24,7 @@ from keras_inception.cli.common import (
 from keras_inception.cli.data import chosen_data, print_left_out
 from keras_inception.cli.endings import ended_by_signals
 from keras_inception.cli.options import DataName, Strict, Threads
+from keras_inception.cli.waits import LOADING_MODEL, waiting
 from keras_inception.files import (
     EVALUATION_FILE,
     METRICS_FILE,
@@ -82,12 +83,13 @@ def evaluate(
         paths = [keras_file(model) for model in models]
         if out is not None:
             _check_out(out)
-    from keras_inception.evaluation.scores import table_3
-    from keras_inception.inference.predictor import load
+    with usage_errors(), waiting(LOADING_MODEL):
+        from keras_inception.evaluation.scores import table_3
+        from keras_inception.inference.predictor import load
 
-    with usage_errors():
         # Models before data: TensorFlow's first operation fixes its threads.
         predictors = [load(path, threads=threads) for path in paths]
+    with usage_errors():
         data = chosen_data(data_name, beside=paths[0].parent, strict=strict)
         if data.final_test is not None:
             data = replace(data, test=data.final_test, note="test images")

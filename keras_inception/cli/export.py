@@ -22,6 +22,7 @@ from keras_inception.cli.common import (
 from keras_inception.cli.data import chosen_data, print_left_out
 from keras_inception.cli.endings import ended_by_signals
 from keras_inception.cli.options import KerasModel
+from keras_inception.cli.waits import LOADING, waiting
 from keras_inception.files import keras_file
 
 Formats = Annotated[
@@ -79,7 +80,8 @@ def export(
     with usage_errors():
         path = keras_file(model)
         formats = _formats(kinds or ["saved_model"])
-        from keras_inception.exporters.job import export as write_exports
+        with waiting(LOADING):
+            from keras_inception.exporters.job import export as write_exports
 
         folder = out or path.with_name("export")
         with _steps() as (report, pause):

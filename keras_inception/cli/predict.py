@@ -15,6 +15,7 @@ from rich.table import Table
 
 from keras_inception.cli.common import console, errors, print_error, usage_errors
 from keras_inception.cli.options import Threads
+from keras_inception.cli.waits import LOADING_MODEL, waiting
 from keras_inception.files import printable
 from keras_inception.wording import counted
 
@@ -52,10 +53,10 @@ def predict(
         if not from_stdin and not any(image.exists() for image in images):
             missing = [str(image) for image in images]
             raise ValueError(f"Expected images or folders. Received, and not found: {missing}")
-    from keras_inception.images.listing import image_files
-    from keras_inception.inference.predictor import load
+    with usage_errors(), waiting(LOADING_MODEL):
+        from keras_inception.images.listing import image_files
+        from keras_inception.inference.predictor import load
 
-    with usage_errors():
         predictor = load(model, threads=threads, batch_size=batch_size)
     report = _Report(as_json)
     chosen = report.without_harmless(image_files(_paths_from_stdin() if from_stdin else images))

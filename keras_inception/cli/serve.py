@@ -9,6 +9,7 @@ import typer
 
 from keras_inception.cli.common import console, usage_errors
 from keras_inception.cli.options import Threads
+from keras_inception.cli.waits import LOADING_MODEL, waiting
 
 if TYPE_CHECKING:
     from keras_inception.inference.server_limits import Limits
@@ -81,7 +82,7 @@ def _serve(
     with usage_errors():
         listening = listening_socket(host, port)
     with listening:
-        with usage_errors():
+        with usage_errors(), waiting(LOADING_MODEL):
             from keras_inception.inference.server import build_app
 
             own = f"{host}:{port}"

@@ -59,7 +59,7 @@ from keras_inception.cli.train_options import (
     SnapshotSteps,
     TensorBoard,
 )
-from keras_inception.cli.waits import waiting
+from keras_inception.cli.waits import LOADING, waiting
 from keras_inception.files import keras_file, printable
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
@@ -110,7 +110,7 @@ def train(
         fields = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "patience": patience}
         recipe = chosen_recipe(recipe_name, changes, **fields, freeze_until=freeze_until)
         init = None if init is None else keras_file(init)
-        with waiting("Loading Keras and its backend"):
+        with waiting(LOADING):
             devices = _devices(strategy)
         data = chosen_data(
             data_name, beside=spec_file and spec_file.parent, folder=out, strict=strict

@@ -44,7 +44,7 @@ from keras_inception.cli.tune_options import (
     check_options,
 )
 from keras_inception.cli.tune_space import chosen_space
-from keras_inception.cli.waits import waiting
+from keras_inception.cli.waits import LOADING, waiting
 from keras_inception.new_folders import begun, removed_if_unbegun
 from keras_inception.spec.recipe import Recipe
 
@@ -112,7 +112,7 @@ def _job(
     with usage_errors():
         check_options(training, budget, space, search, processes)
         spec, recipe, rounds = network.spec(), training.recipe(), search.rounds()
-    with waiting("Loading Keras and its backend"):
+    with waiting(LOADING):
         from keras_inception.training.strategy import make_strategy
         from tuning.engine.launcher import exit_with_launcher
         from tuning.plan import SearchPlan

@@ -15,6 +15,7 @@ from rich.table import Table
 from keras_inception.cli.choices import cost_line
 from keras_inception.cli.common import console
 from keras_inception.cli.data import next_data, quoted
+from keras_inception.cli.waits import waiting
 from keras_inception.packages import is_installed
 from keras_inception.wording import counted
 
@@ -60,17 +61,18 @@ def print_coverage(space: Space) -> None:
 
 def print_result(folder: Path) -> None:
     """Write the report of a search, and print its best trials."""
-    from keras_inception.data.record import recorded_source
-    from tuning.report.page import write_report
-    from tuning.run import BEST_SPEC_FILE
-    from tuning.trials import best_first, read_trials
-    from tuning.verdict import read_verdict
+    with waiting("Writing the report"):
+        from keras_inception.data.record import recorded_source
+        from tuning.report.page import write_report
+        from tuning.run import BEST_SPEC_FILE
+        from tuning.trials import best_first, read_trials
+        from tuning.verdict import read_verdict
 
-    page = write_report(folder)
-    if is_installed("tensorflow"):
-        from tuning.report.hparams import write_hparams
+        page = write_report(folder)
+        if is_installed("tensorflow"):
+            from tuning.report.hparams import write_hparams
 
-        write_hparams(folder)
+            write_hparams(folder)
     trials = best_first(read_trials(folder))[:_LEADERBOARD]
     in_rounds = any(trial.epochs is not None for trial in trials)
     table = Table("trial", "accuracy", "multiply-adds", "parameters", *["epochs"] * in_rounds)

@@ -11,6 +11,9 @@ from keras_inception.cli.common import errors
 
 # Seconds after which a line is due where nobody sees a bar move. A late thread makes it 30 at most.
 SILENCE = 25.0
+# What is waited for at the start of a command.
+LOADING = "Loading Keras and its backend"
+LOADING_MODEL = "Loading the model and its runtime"
 
 
 @contextmanager

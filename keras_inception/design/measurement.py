@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from keras_inception.design.clusters import DEFAULT_THRESHOLD, UnitTree
 from keras_inception.design.dimension import patch_dimension, pooled_activations
@@ -102,6 +103,7 @@ def measure(
     endpoints: Mapping[str, str],
     batches: Callable[[], Iterable[Any]],
     options: DesignOptions,
+    report: Callable[[str], None] = lambda words: None,
 ) -> tuple[ModuleMeasurement, ...]:
     """Run the images through the model and measure the input of each module.
 
@@ -110,14 +112,19 @@ def measure(
         endpoints: {module: endpoint}, as `module_inputs` gives them.
         batches: returns a new pass over the images, batch x h x w x C in the model's convention.
         options: kernels, threshold.
+        report: takes what is measured now, in words.
 
     Raises:
         ValueError: an endpoint that the model does not have, or no images.
     """
-    return tuple(
-        _measure_one(model, module, endpoint, batches(), options)
-        for module, endpoint in endpoints.items()
-    )
+    found = []
+    # Threads of BLAS wait in busy loops: beside other programs the small products here took 20
+    # times the processor time. OffsetStatistics has threads of its own.
+    with threadpool_limits(1, "blas"):
+        for number, (module, endpoint) in enumerate(endpoints.items(), 1):
+            report(f"measuring the input of {module}, {number} of {len(endpoints)}")
+            found.append(_measure_one(model, module, endpoint, batches(), options))
+    return tuple(found)
 
 
 def _measure_one(

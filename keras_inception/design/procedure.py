@@ -45,6 +45,7 @@ def design_network(
     images: AnySplit,
     budget: Budget,
     options: DesignOptions | None = None,
+    report: Callable[[str], None] = lambda words: None,
 ) -> Design:
     """Design all modules at once from one trained network.
 
@@ -54,9 +55,10 @@ def design_network(
         images: images to measure on, preferably held out.
         budget: budget of the proposal.
         options: kernels, threshold, grid of widths.
+        report: takes what is measured now, in words.
     """
     options = options or DesignOptions()
-    measurements = measure(model, module_inputs(spec), _passes(images, spec), options)
+    measurements = measure(model, module_inputs(spec), _passes(images, spec), options, report)
     proposal = propose(spec, measurements, budget, width_divisor=options.width_divisor)
     return Design(start=spec, spec=proposal, measurements=measurements, threshold=options.threshold)
 
@@ -71,6 +73,7 @@ def grow_network(
     *,
     strategy: Strategy = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    report: Callable[[str], None] = lambda words: None,
 ) -> Design:
     """Design layer by layer: build the next module, train briefly, measure, repeat.
 
@@ -87,15 +90,16 @@ def grow_network(
         options: kernels, threshold, grid of widths.
         strategy: of `make_strategy`, for each training; None: one device.
         callbacks: callbacks of each training.
+        report: takes what is trained or measured now, in words.
     """
     options = options or DesignOptions()
     grown = spec
     measurements: list[ModuleMeasurement] = []
     for module, endpoint in module_inputs(spec).items():
         step = truncated(grown, module)
-        given: dict[str, Any] = {"strategy": strategy, "callbacks": callbacks}
+        given: dict[str, Any] = {"strategy": strategy, "callbacks": callbacks, "report": report}
         run = train(step, data, recipe, Path(folder) / module, verbose=0, **given)
-        found = measure(run.model, {module: endpoint}, _passes(data.test, step), options)
+        found = measure(run.model, {module: endpoint}, _passes(data.test, step), options, report)
         measurements += found
         changed = proposed_module(step.modules[-1], found[0], width_divisor=options.width_divisor)
         grown = grown.map_modules({module: changed})

@@ -6,6 +6,9 @@ channels and the offset between their positions.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +18,8 @@ from scipy import stats
 _CONSTANT = 1e-12
 # Probability that a measurement without correlation has any significant one.
 _FALSE_ALARM = 0.01
+# Offsets that are added at a time; each takes memory for two copies of a batch.
+_THREADS = min(4, os.cpu_count() or 1)
 
 
 class OffsetStatistics:
@@ -65,13 +70,17 @@ class OffsetStatistics:
         values = activations.astype(np.float64)
         if not np.isfinite(values).all():
             raise ValueError("Expected finite activations. Received: NaN or infinity among them.")
-        for (dy, dx), index in self._index.items():
-            sides = _overlap(values, dy, dx)
-            self._counts[index] += len(sides[0])
-            for number, side in enumerate(sides):
-                self._sums[index, number] += side.sum(axis=0)
-                self._squares[index, number] += np.einsum("pc,pc->c", side, side)
-            self._products[index] += sides[0].T @ sides[1]
+        with ThreadPoolExecutor(_THREADS) as threads:
+            # The list waits for all, and raises what one raised.
+            list(threads.map(partial(self._add, values), self._index))
+
+    def _add(self, values: np.ndarray, offset: tuple[int, int]) -> None:
+        index, sides = self._index[offset], _overlap(values, *offset)
+        self._counts[index] += len(sides[0])
+        for number, side in enumerate(sides):
+            self._sums[index, number] += side.sum(axis=0)
+            self._squares[index, number] += np.einsum("pc,pc->c", side, side)
+        self._products[index] += sides[0].T @ sides[1]
 
     def merge(self, other: OffsetStatistics) -> None:
         """Add the observations of `other`.
