@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from keras_inception.cost.budget import Budget
+from keras_inception.cost.layers import network_cost
+from keras_inception.runtimes.timing import Conditions
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import PAPER, SMALL
+from tuning.latency import LatencyBudget, LatencyModel, latency_features
 from tuning.report import page as page_module
 from tuning.report.page import importance, write_report
 from tuning.space import Space
@@ -166,11 +169,27 @@ def test_a_cost_that_all_networks_have_is_no_axis(macs, params, axes, folder: Pa
         replace(trial, macs=one, params=other)
         for trial, one, other in zip(read_trials(folder)[:3], macs, params, strict=True)
     ]
-    figures = page_module._pareto_figures(trials)
+    figures = page_module._pareto_figures(trials, Budget(macs=1))
     assert [figure.layout.xaxis.title.text for figure in figures] == axes
     if axes:  # trials 0, 1, 2 have .7375, .825, .7875: by parameters, 10, 20 are not beaten
         assert list(figures[-1].data[1].x) == [10, 20, 30]
         assert list(figures[-1].data[1].y) == pytest.approx([0.7375, 0.7875, 0.825])
+
+
+def test_a_latency_budget_is_an_axis(folder: Path) -> None:
+    coefficients = dict.fromkeys(latency_features(network_cost(PAPER)), 0.0)
+    coefficients["network"] = 0.5
+    coefficients["convolution: million multiply-adds"] = 0.001
+    model = LatencyModel(conditions=Conditions(), coefficients=coefficients, error=0.1)
+    trials = [
+        replace(trial, macs=100, params=10, spec=spec)
+        for trial, spec in zip(read_trials(folder)[:2], (PAPER, SMALL), strict=True)
+    ]
+    (figure,) = page_module._pareto_figures(trials, LatencyBudget(milliseconds=9.0, model=model))
+    assert figure.layout.xaxis.title.text == "predicted ms an image"
+    # The family's table, in millions, without the classifier's multiply-adds.
+    paper, small = 1582.671872 - 1.024, 17.150848 - 0.0032  # 1024 x 1000 and 320 x 10
+    assert list(figure.data[0].x) == pytest.approx([0.5 + paper / 1000, 0.5 + small / 1000])
 
 
 def test_no_report_without_a_search_or_a_completed_trial(folder: Path, tmp_path: Path) -> None:

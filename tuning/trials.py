@@ -6,10 +6,11 @@ import functools
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from keras_inception.bounded import read_json
 from keras_inception.cost.layers import network_cost
@@ -205,12 +206,12 @@ def best_first(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:
 
 
 def pareto_front(
-    trials: Sequence[SearchedTrial], cost: Literal["macs", "params"] = "macs"
+    trials: Sequence[SearchedTrial], cost: Callable[[SearchedTrial], float] = attrgetter("macs")
 ) -> list[SearchedTrial]:
     """Return the trials that no other beats in accuracy and a cost, cheapest first."""
 
-    def place(trial: SearchedTrial) -> tuple[int, float]:
-        return getattr(trial, cost), -trial.accuracy
+    def place(trial: SearchedTrial) -> tuple[float, float]:
+        return cost(trial), -trial.accuracy
 
     front: list[SearchedTrial] = []
     for trial in sorted(completed_of(trials), key=place):

@@ -10,9 +10,10 @@ import html
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -20,12 +21,15 @@ from plotly.io import to_html
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
+from keras_inception.cost.budget import NetworkBound
+from keras_inception.cost.layers import network_cost
 from keras_inception.data.record import data_option, recorded_source
 from keras_inception.files import REPORT_FILE, SPEC_FILE, aside
 from keras_inception.reports.page import write_page
 from keras_inception.wording import counted
 from tuning.dimension import Dimension
 from tuning.fidelity import FidelityChoice, load_choice
+from tuning.latency import LatencyBudget
 from tuning.report.pictures import BEST, draw_pictures
 from tuning.run import write_best_spec
 from tuning.space import Space
@@ -42,8 +46,6 @@ from tuning.verdict import read_verdict
 
 LEADERBOARD_FILE = "leaderboard.csv"
 _FEWEST_FOR_IMPORTANCE = 8
-# An axis of the charts: what a trial costs.
-_COSTS: dict[str, Literal["macs", "params"]] = {"multiply-adds": "macs", "parameters": "params"}
 _SAME_COST = 1.05  # costs that differ less, by this ratio, are the same
 
 
@@ -73,7 +75,7 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
     weights = importance(trials, space.dimensions)
     draw_pictures(trials, weights, folder)
     title = f"Search of {space.base.name} on {_data_name(folder, search)}"
-    _write_page(folder, title, trials, weights)
+    _write_page(folder, title, trials, weights, space.budget)
     return folder / REPORT_FILE
 
 
@@ -127,12 +129,16 @@ def _data_name(folder: Path, search: dict[str, Any]) -> str:
 
 
 def _write_page(
-    folder: Path, title: str, trials: Sequence[SearchedTrial], weights: dict[str, float]
+    folder: Path,
+    title: str,
+    trials: Sequence[SearchedTrial],
+    weights: dict[str, float],
+    budget: NetworkBound,
 ) -> None:
     best = best_first(trials)
     found = read_verdict(folder)
     failed = [trial for trial in trials if trial.status == "FAILED"]
-    clickable = [_progress_figure(trials), *_pareto_figures(trials)]
+    clickable = [_progress_figure(trials), *_pareto_figures(trials, budget)]
     others = [_importance_figure(weights)] if weights else []
     others += _stage_figures(best[:BEST])
     columns, rows = _leaderboard(best)
@@ -223,18 +229,30 @@ def _progress_figure(trials: Sequence[SearchedTrial]) -> go.Figure:
     return _titled(figure, "Progress", "trial", "validation accuracy")
 
 
-def _pareto_figures(trials: Sequence[SearchedTrial]) -> list[go.Figure]:
+def _costs(budget: NetworkBound) -> dict[str, Callable[[SearchedTrial], float]]:
+    """The axes of the charts: what a trial costs."""
+    costs: dict[str, Callable[[SearchedTrial], float]] = {
+        "multiply-adds": attrgetter("macs"),
+        "parameters": attrgetter("params"),
+    }
+    if isinstance(budget, LatencyBudget):
+        model = budget.model
+        costs["predicted ms an image"] = lambda trial: model.milliseconds(network_cost(trial.spec))
+    return costs
+
+
+def _pareto_figures(trials: Sequence[SearchedTrial], budget: NetworkBound) -> list[go.Figure]:
     """Accuracy against the costs that differ between networks; a fixed budget is no axis."""
     completed = completed_of(trials)
     figures = []
-    for name, cost in _COSTS.items():
-        values = [getattr(trial, cost) for trial in completed]
+    for name, cost in _costs(budget).items():
+        values = [float(cost(trial)) for trial in completed]
         if max(values) <= _SAME_COST * min(values):
             continue
         front = pareto_front(completed, cost)
-        figure = go.Figure([_points(completed, [float(value) for value in values], "trial")])
+        figure = go.Figure([_points(completed, values, "trial")])
         figure.add_scatter(
-            x=[getattr(trial, cost) for trial in front],
+            x=[cost(trial) for trial in front],
             y=[trial.accuracy for trial in front],
             mode="lines",
             line_shape="hv",
@@ -260,15 +278,15 @@ def _stage_figures(best: Sequence[SearchedTrial]) -> list[go.Figure]:
                 for stage, values in by_stage.items()
             ]
         )
-        which = f"{len(best)} networks" if len(best) > 1 else "network"
-        title = f"{name} by stage, in the best {which}"
+        # Short, since a phone has the width of some 30 letters.
+        title = f"{name} by stage" + (f", best {len(best)}" if len(best) > 1 else "")
         figures.append(_titled(figure, title, "", name))
     return figures
 
 
 def _titled(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
     return figure.update_layout(
-        title=title,
+        title={"text": title, "font_size": 15},
         xaxis_title=x,
         yaxis_title=y,
         height=420,
