@@ -181,9 +181,13 @@ def test_training_output(tmp_path, monkeypatch):
     assert re.match(r"Held-out accuracy \d+\.\d\d% \(top-5 \d+\.\d\d%\) after \d+ s", lines[6])
     relative = folder.relative_to(tmp_path)
     assert lines[7] == f"Everything is in {relative}:"
-    shown = {line.strip().rstrip("/") for line in lines[8:-1]}
+    shown = {line.strip().rstrip("/") for line in lines[8:-3]}
     assert shown == {path.name for path in folder.iterdir()}
-    assert lines[-1] == f"Try it on a picture: keras-inception predict {relative} IMAGE"
+    assert lines[-3:] == [
+        f"Try it on a picture: keras-inception predict {relative} IMAGE",
+        f"Evaluate it: keras-inception evaluate {relative}",  # these data were made in Python
+        f"Write other formats of it: keras-inception export {relative} --format all",
+    ]
     assert '"seed": 5' in (folder / "recipe.json").read_text(encoding="utf-8")
 
 

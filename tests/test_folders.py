@@ -271,6 +271,25 @@ def test_a_fifth_of_a_single_train_folder_is_held_out(tmp_path):
     assert (len(data.train), len(data.test)) == (8, 2)
 
 
+def test_folders_without_images_beside_a_train_folder_or_in_a_part_are_no_classes(tmp_path):
+    for name in "ab":
+        put(tmp_path / "train" / name, 5)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "0.xml").write_text("<annotation/>")
+    data = open_data(f"dir:{tmp_path}")
+    assert data.class_names == ("a", "b")
+    assert data.unreadable == ((f"{tmp_path}/annotations/0.xml", "lies in no class folder"),)
+    put(tmp_path / "val" / "a", 2)
+    (tmp_path / "val" / "masks").mkdir()
+    (tmp_path / "val" / "masks" / "0.json").write_text("{}")
+    data = open_data(f"dir:{tmp_path}")
+    assert [len(split) for split in data.splits] == [10, 2]
+    assert Path(data.unreadable[1].path).name == "0.json"
+    put(tmp_path / "val" / "masks", 1)
+    with pytest.raises(ValueError, match=r"class folders that the training images have.*'masks'"):
+        open_data(f"dir:{tmp_path}")
+
+
 def test_test_images_without_classes_are_listed(tmp_path):
     for name in "ab":
         put(tmp_path / "train" / name, 5)

@@ -38,7 +38,7 @@ from keras_inception.spec.recipe import QUICK, Recipe
 from keras_inception.spec.variants import variant_spec
 from keras_inception.training.fine_tune import describe_initialization, initialize
 from keras_inception.training.preparation import augmentation, lowered_batch, size_hint
-from keras_inception.training.run import fitted_to_data, train
+from keras_inception.training.run import TrainResult, fitted_to_data, train
 
 
 def photos(root: Path, count: int = 20, size: int = 32, grey: bool = False) -> Path:
@@ -137,6 +137,22 @@ def test_a_search_prints_a_command_that_trains_on_its_data(tmp_path, monkeypatch
     assert recorded_source(tmp_path / "search") == f"dir:{tmp_path / 'my photos'}"
     again = run("tune-report", "search")
     assert "--data 'dir:my photos'" in again.stdout
+
+
+def test_a_run_prints_a_command_that_evaluates_it_on_its_data(tmp_path, monkeypatch):
+    def train(spec, data, recipe, folder, **others):
+        folder.mkdir()
+        metrics = {"top_1": 0.5, "top_5": 1.0, "seconds": 3, "per_class": dict.fromkeys("abc", 0.5)}
+        return TrainResult(None, folder, metrics)
+
+    monkeypatch.setattr(keras_inception.training.run, "train", train)
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "my photos", 5)
+    result = run("train", "--variant", "nano", "--data", "dir:my photos", "--out", "my run")
+    assert result.exit_code == 0, result.output
+    line = next(line for line in result.stdout.splitlines() if line.startswith("Evaluate it: "))
+    words = shlex.split(line.removeprefix("Evaluate it: "))
+    assert words == ["keras-inception", "evaluate", "my run", "--data", "dir:my photos"]
 
 
 # --- a run and its resume -----------------------------------------------------------------------

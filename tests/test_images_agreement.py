@@ -91,6 +91,7 @@ def kinds(height: int, width: int) -> dict[str, bytes]:
             for factors in ("4:4:4", "4:2:2", "4:2:0", "4:1:1")
         },
         "progressive jpeg": encoded(rgb, "JPEG", progressive=True, quality=97),
+        "extended jpeg": encoded(rgb, "JPEG").replace(b"\xff\xc0", b"\xff\xc1", 1),
         "grey jpeg": encoded(grey, "JPEG"),
         "png": encoded(rgb, "PNG"),
         "grey png": encoded(grey, "PNG"),
@@ -169,7 +170,7 @@ def assert_agreement(files: dict[str, bytes], height: int, width: int, channels:
 
 @pytest.mark.parametrize(("height", "width", "channels"), RESULTS)
 def test_noise_of_every_kind_and_shape(files, height, width, channels):
-    assert len(files) == 60 * len(SIZES)
+    assert len(files) == 61 * len(SIZES)
     assert_agreement(files, height, width, channels)
 
 
@@ -213,15 +214,31 @@ def as_imagemagick_writes_exif() -> bytes:
     return encoded(noise(20, 30), "PNG", pnginfo=chunks)
 
 
+def chunk(name: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG."""
+    checksum = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+
+def png_of_orientations(*values: int) -> bytes:
+    """A chunk of EXIF each, before the pixels."""
+    contents = encoded(noise(20, 30), "PNG")
+    blocks = (tagged(value).tobytes().removeprefix(b"Exif\0\0") for value in values)
+    return contents[:33] + b"".join(chunk(b"eXIf", block) for block in blocks) + contents[33:]
+
+
+def gif_of_two_controls() -> bytes:
+    """The first names a transparent colour, the second does not."""
+    contents = encoded(noise(20, 30).quantize(256), "GIF")
+    image = contents.index(b"\x2c\0\0\0\0", 13 + 768)
+    controls = b"\x21\xf9\4\1\0\0\3\0" + b"\x21\xf9\4\0\0\0\5\0"
+    return contents[:image] + controls + contents[image:]
+
+
 def png(
     colour: int, *, depth: int = 8, key: bytes = b"", palette: bytes = b"", late: bool = False
 ) -> bytes:
     """A PNG of 20 x 30 with a tRNS chunk for each part of `key` between bars."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        checksum = zlib.crc32(name + content)
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
-
     channels = {0: 1, 2: 3, 3: 1, 6: 4}[colour]
     line = bytes(range(30 * channels * depth // 8 + 1))  # the first byte of a line is its filter
     pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + line[1:] for _ in range(20))))
@@ -231,9 +248,16 @@ def png(
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(parts) + chunk(b"IEND", b"")
 
 
+def key_before_its_palette() -> bytes:
+    contents = png(3, key=bytes(range(40)), palette=bytes(range(120)))
+    palette, key, pixels = (contents.index(name) - 4 for name in (b"PLTE", b"tRNS", b"IDAT"))
+    return contents[:palette] + contents[key:pixels] + contents[palette:key] + contents[pixels:]
+
+
 # What names the transparent pixels stands where the specification forbids it, or names none.
 KEYS = {
     "behind the pixels": png(0, key=b"\0\5", late=True),
+    "before the palette": key_before_its_palette(),
     "twice": png(0, key=b"\0\5|\0\7"),
     "a level of 9 bits": png(0, key=b"\1\5"),
     "a level of 3 bytes": png(0, key=b"\0\5\0"),
@@ -250,11 +274,19 @@ NOT_DECODED = {
     "grey bmp": encoded(noise(20, 30, 1), "BMP"),
     "black and white bmp": encoded(noise(20, 30, 1).convert("1"), "BMP"),
     "gif of a part of its canvas": partial_gif(),
+    "gif of two controls": gif_of_two_controls(),
+    "png of two orientations": png_of_orientations(6, 3),
     "animated webp": encoded(
         noise(20, 30), "WEBP", save_all=True, append_images=[noise(20, 30, 4).convert("RGB")]
     ),
     "cmyk jpeg": encoded(noise(20, 30).convert("CMYK"), "JPEG"),
     "jpeg turned in XMP alone": with_xmp("JPEG"),
+    **{
+        f"jpeg turned {value} by an attribute in XMP": encoded(
+            noise(20, 30), "JPEG", xmp=f'<x tiff:Orientation="{value}"/>'.encode()
+        )
+        for value in (2, 8)
+    },
     "webp turned in XMP alone": with_xmp("WEBP"),
     "png turned in XMP alone": with_xmp("PNG"),
     "png with compressed XMP": with_xmp("PNG", compressed=True),
@@ -297,6 +329,28 @@ def test_keys_of_pngs_that_both_decoders_obey(channels):
     assert_agreement(files, 20, 30, channels)
 
 
+def test_what_follows_the_end_of_a_file_counts_for_nothing():
+    """Other images behind the first, and a chunk behind the length that a WebP gives."""
+    plain, other = noise(40, 70), noise(40, 70, 4)
+    files = {}
+    for kind, options in (("PNG", {}), ("WEBP", {"lossless": True}), ("JPEG", {}), ("GIF", {})):
+        first = encoded(plain, kind, **options)
+        turned = first if kind == "GIF" else encoded(other.convert("RGB"), kind, exif=tagged(6))
+        files |= {f"{kind}, turned behind": first + turned, f"{kind}, first": turned + first}
+    files["PNG, key behind"] = encoded(plain, "PNG") + png(0, key=b"\0\5")
+    xmp = b'<x tiff:Orientation="6"/>'
+    files |= {f"{kind}, XMP behind": encoded(plain, kind) + xmp for kind in ("PNG", "WEBP", "JPEG")}
+    flagged = bytearray(encoded(plain, "WEBP", lossless=True, icc_profile=b"profile"))
+    flagged[20] |= 8  # that there is EXIF
+    block = tagged(6).tobytes()
+    files["WEBP, EXIF behind"] = bytes(flagged) + b"EXIF" + struct.pack("<I", len(block)) + block
+    text = chunk(b"tEXt", b"note\0eXIf" + tagged(3).tobytes().removeprefix(b"Exif\0\0"))
+    named = png_of_orientations(6)
+    files["PNG, the name of a chunk in a text"] = named[:33] + text + named[33:]
+    assert_agreement(files, 40, 70, 3)
+    assert_agreement(files, 70, 40, 3)
+
+
 @pytest.mark.parametrize("files", [[], [b"no image"]])
 def test_batches_without_any_image(files):
     pixels, valid = by_graph(files, 8, 8, 3)
@@ -307,13 +361,16 @@ def test_batches_without_any_image(files):
 # --- rare layouts of EXIF -------------------------------------------------------------------------
 
 
+def exif_segment(block: bytes) -> bytes:
+    segment = b"Exif\0\0" + block
+    return b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment
+
+
 def with_block(block: bytes, *, before: bytes = b"", kind: str = "JPEG") -> bytes:
     """A file with an EXIF block; `before` stands before a JPEG's segment."""
     if kind == "JPEG":
         contents = encoded(noise(40, 70), "JPEG")
-        segment = b"Exif\0\0" + block
-        marker = b"\xff\xe1" + struct.pack(">H", len(segment) + 2)
-        return contents[:2] + before + marker + segment + contents[2:]
+        return contents[:2] + before + exif_segment(block) + contents[2:]
     options = {"lossless": True} if kind == "WEBP" else {}
     return encoded(noise(40, 70), kind, exif=b"Exif\0\0" + block, **options)
 
@@ -350,6 +407,8 @@ LAYOUTS = {
     "an entry far behind": (directory(*[filler(1)] * 4000, turned(3)), {}),
     "fill bytes": (SHORT, {"before": b"\xff" * 7}),
     "many segments before": (SHORT, {"before": b"\xff\xe2\x00\x04ab" * 300}),
+    "restart markers before": (SHORT, {"before": b"\xff\xd0\xff\xd7"}),
+    "a whole segment before": (directory(filler()), {"before": exif_segment(SHORT)}),
     "a comment that looks like EXIF": (SHORT, {"before": b"\xff\xfe\x00\x0aExif\0\0II"}),
     "no such orientation": (directory(turned(3, value=9)), {}),
     "no orientation": (directory(filler()), {}),
@@ -422,8 +481,7 @@ def test_an_orientation_in_a_second_segment_is_marked():
     """Pillow joins the segments: the second holds what the first points to."""
     first = directory(gap=20_000)[:200]
     second = directory(turned(3), gap=20_000)[200:]
-    segment = b"\xff\xe1" + struct.pack(">H", len(first) + 8) + b"Exif\0\0" + first
-    assert by_graph([with_block(second, before=segment)], 16, 16, 3)[1] == [False]
+    assert by_graph([with_block(second, before=exif_segment(first))], 16, 16, 3)[1] == [False]
 
 
 # --- bounds -------------------------------------------------------------------------------------

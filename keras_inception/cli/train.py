@@ -21,6 +21,7 @@ from keras_inception.cli.data import (
     chosen_data,
     fitted_spec,
     lowered_batch_size,
+    next_data,
     print_data,
     quoted,
     with_channels,
@@ -134,7 +135,7 @@ def train(
         callbacks = [display.callback, *callbacks]
         others |= {"report": display.report, "acknowledge": acknowledging(display, folder)}
         result = run(spec, data, recipe, folder, callbacks=callbacks, **others)
-    _print_result(folder, result.metrics)
+    _print_result(folder, result.metrics, data.source)
 
 
 def _initialization(spec: NetworkSpec, init: Path | None, frozen: str | None) -> str | None:
@@ -202,7 +203,7 @@ def _count(count: int, name: str) -> str:
     return f"{count:,} {escape(printable(name))}"
 
 
-def _print_result(folder: Path, metrics: dict[str, Any]) -> None:
+def _print_result(folder: Path, metrics: dict[str, Any], source: str) -> None:
     if "top_1" not in metrics:  # only the chief evaluates
         return
     print_missing_pictures()
@@ -215,7 +216,10 @@ def _print_result(folder: Path, metrics: dict[str, Any]) -> None:
     console.print(f"Everything is in [bold]{escape(str(folder))}[/]:")
     for path in sorted(folder.iterdir()):
         console.print(f"  {escape(path.name)}{'/' if path.is_dir() else ''}")
-    console.print(f"Try it on a picture: keras-inception predict {escape(quoted(folder))} IMAGE")
+    run = escape(quoted(folder))
+    console.print(f"Try it on a picture: keras-inception predict {run} IMAGE")
+    console.print(f"Evaluate it: keras-inception evaluate {run}{next_data(source)}")
+    console.print(f"Write other formats of it: keras-inception export {run} --format all")
 
 
 def _devices(name: str) -> Any:

@@ -11,25 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_inception.data.folder_layout import TEST, TRAIN, VALIDATION, Layout, find_layout
 from keras_inception.data.scan import Place, Scanned, scan
 from keras_inception.data.splits import FileSplit, ImageData, ImageFile
 from keras_inception.files import printable
-from keras_inception.images.listing import IMAGE_SUFFIXES, LeftOut, Listing, list_folder
+from keras_inception.images.listing import LeftOut, Listing, list_folder
 from keras_inception.wording import counted
 
-# The parts of a data set, and the names of their folders in lower case.
-_TRAIN, _VALIDATION, _TEST = "train", "validation", "test"
-_PARTS = {
-    "train": _TRAIN,
-    "training": _TRAIN,
-    "val": _VALIDATION,
-    "valid": _VALIDATION,
-    "validation": _VALIDATION,
-    "dev": _VALIDATION,
-    "test": _TEST,
-    "testing": _TEST,
-    "eval": _TEST,
-}
 _HELD_OUT_SHARE = 0.2
 _NO_CLASS = "lies in no class folder"
 
@@ -62,7 +50,7 @@ def open_folder(
             f"Expected a folder of images. Received: {str(root)!r}, which "
             f"{listing.folders_left_out[0].reason}"
         )
-    layout = _layout(root, listing)
+    layout = find_layout(root, listing)
     candidates = _candidates(root, layout, listing)
     results, scanned = _scanned(candidates, progress, known)
     return _sorted_out(root, layout, listing, candidates, results, scanned)
@@ -94,90 +82,16 @@ def held_out_note(held_out: str, final: str | None = None) -> str:
     return f"{held_out!r} is held out{left}"
 
 
-# --- which folder is what -----------------------------------------------------------------------
+# --- which file is what -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Where the class folders lie.
-
-    Attributes:
-        parts: the name of a folder in the root -> its part; empty: the class folders lie in the
-            root itself.
-        names: the class folders of the training images.
-    """
-
-    parts: Mapping[str, str]
-    names: tuple[str, ...]
-
-
-def _layout(root: Path, listing: Listing) -> _Layout:
-    inside = _children(root, listing)
-    parts = {name: _PARTS[name.lower()] for name in inside if name.lower() in _PARTS}
-    training = [name for name, part in parts.items() if part == _TRAIN]
-    alone = len(inside) == len(training)
-    holds_classes = bool(training) and all(
-        _holds_classes(root / name, listing) for name in training
-    )
-    if not (holds_classes and (alone or len(parts) > len(training))):
-        return _Layout({}, _class_names(root, inside, listing))
-    for part in set(parts.values()):
-        same = [name for name, own in parts.items() if own == part]
-        if len(same) > 1:
-            raise ValueError(
-                f"Expected one folder of {part} images. Received: {str(root)!r} with {same}. "
-                "Rename or move all but one."
-            )
-    names = _class_names(root / training[0], _children(root / training[0], listing), listing)
-    for name in parts:
-        unknown = sorted(set(_children(root / name, listing)) - set(names))
-        if unknown:
-            raise ValueError(
-                "Expected only class folders that the training images have too. Received: "
-                f"{str(root / name)!r} with {unknown[:10]}. Rename or move them."
-            )
-    return _Layout(parts, names)
-
-
-def _children(folder: Path, listing: Listing) -> tuple[str, ...]:
-    """Names of the visible folders in a folder."""
-    return tuple(sorted(path.name for path in listing.folders if path.parent == folder != path))
-
-
-def _holds_classes(folder: Path, listing: Listing) -> bool:
-    """Whether most files of a folder lie in folders inside it, so that it is not a class itself."""
-    depths = [
-        len(path.relative_to(folder).parts)
-        for path in listing.files
-        if path.is_relative_to(folder) and path.suffix.lower() in IMAGE_SUFFIXES
-    ]
-    return 2 * depths.count(1) < len(depths)
-
-
-def _class_names(root: Path, names: tuple[str, ...], listing: Listing) -> tuple[str, ...]:
-    if len(names) > 1:
-        return names
-    inner = _children(root / names[0], listing) if names else ()
-    hint = (
-        f"Its own folders are {list(inner[:10])}: give {str(root / names[0])!r}."
-        if inner
-        else "Put the images of each class into a folder of its own."
-    )
-    raise ValueError(
-        f"Expected a folder for each class, at least two. Received: {str(root)!r} with "
-        f"{list(names)}. {hint}"
-    )
-
-
-def _candidates(
-    root: Path, layout: _Layout, listing: Listing
-) -> dict[Path, tuple[str, str] | None]:
+def _candidates(root: Path, layout: Layout, listing: Listing) -> dict[Path, tuple[str, str] | None]:
     """The part and the class folder of each file; None where it lies in no class folder."""
     depth = 1 if layout.parts else 0
     found: dict[Path, tuple[str, str] | None] = {}
     for path in listing.files:
         folders = path.relative_to(root).parts[:-1]
-        part = layout.parts.get(folders[0]) if depth and folders else _TRAIN
+        part = layout.parts.get(folders[0]) if depth and folders else TRAIN
         in_class = part is not None and len(folders) > depth
         found[path] = (part or "", folders[depth]) if in_class else None
     return found
@@ -222,7 +136,7 @@ class _Part:
 
 def _sorted_out(
     root: Path,
-    layout: _Layout,
+    layout: Layout,
     listing: Listing,
     candidates: Mapping[Path, tuple[str, str] | None],
     results: Mapping[Path, ImageFile | str],
@@ -231,11 +145,11 @@ def _sorted_out(
     seen = {
         place[1]
         for path, place in candidates.items()
-        if place is not None and place[0] == _TRAIN and not isinstance(results[path], str)
+        if place is not None and place[0] == TRAIN and not isinstance(results[path], str)
     }
     names = _names_with_images(root, layout.names, seen)
     index = {name: label for label, name in enumerate(names)}
-    parts = {part: _Part() for part in (_TRAIN, _VALIDATION, _TEST)}
+    parts = {part: _Part() for part in (TRAIN, VALIDATION, TEST)}
     left_out = [*listing.left_out]
     for path, place in candidates.items():
         result = results[path]
@@ -262,12 +176,12 @@ def _sorted_out(
     )
 
 
-def _splits(parts: Mapping[str, _Part], layout: _Layout) -> dict:
+def _splits(parts: Mapping[str, _Part], layout: Layout) -> dict:
     """The arguments of `ImageData` that say which images are held out."""
     channels = max(file.channels for part in parts.values() for file in part.files)
-    train = parts[_TRAIN]
+    train = parts[TRAIN]
     folders = {part: name for name, part in layout.parts.items()}
-    held_out = [part for part in (_VALIDATION, _TEST) if parts[part].files]
+    held_out = [part for part in (VALIDATION, TEST) if parts[part].files]
     if not held_out:
         chosen = held_out_rows(np.array(train.labels))
         if not chosen.any():
@@ -282,7 +196,7 @@ def _splits(parts: Mapping[str, _Part], layout: _Layout) -> dict:
             "note": "a fifth of each class is held out by a fixed seed: "
             f"{counted(int(chosen.sum()), 'image')}",
         }
-    final = parts[_TEST].split(channels) if len(held_out) == 2 else None
+    final = parts[TEST].split(channels) if len(held_out) == 2 else None
     note = held_out_note(*(folders[part] for part in held_out))
     test = parts[held_out[0]].split(channels)
     return {"train": train.split(channels), "test": test, "final_test": final, "note": note}

@@ -325,8 +325,9 @@ def _one_error() -> Iterator[None]:
 
 
 def _one_line(error: Exception) -> str:
-    """The reason alone: no path, which the system repeats, and no representation of bytes."""
+    """The reason alone: no path, which the system and Pillow repeat, and nothing of the bytes."""
     text = getattr(error, "strerror", None) or str(error)
+    text = re.sub(r"(cannot identify image file) .*", r"\1", text, flags=re.DOTALL)
     text = re.sub(r"""<_io\.[^>]*>|\(?\b(chunk )?b('[^']*'|"[^"]*")\)?""", "", text)
     return " ".join(text.split()) or type(error).__name__
 

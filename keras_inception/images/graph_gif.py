@@ -24,11 +24,12 @@ def first_frame(contents: Any) -> Any:
         contents: scalar string, a GIF.
 
     Raises:
-        tf.errors.InvalidArgumentError: the frame does not fill the image, or has no palette.
+        tf.errors.InvalidArgumentError: the frame does not fill the image, has no palette, or more
+            than one control extension, of which Pillow mixes what they say.
     """
     data = octets(contents)
     shared = _palette_bytes(at(data, 10))
-    descriptor, control = _find_image(data, _HEADER_BYTES + shared)
+    descriptor, control, controls = _find_image(data, _HEADER_BYTES + shared)
     own = _palette_bytes(at(data, descriptor + 9))
     palette = tf.where(own > 0, descriptor + 10, _HEADER_BYTES)
     colours = tf.where(own > 0, own, shared)
@@ -41,6 +42,7 @@ def first_frame(contents: Any) -> Any:
         & tf.reduce_all(place == tf.stack(canvas))
         & (colours > 0)
         & ~(transparent & (entry >= colours))
+        & (controls < 2)
     )
     with tf.control_dependencies([tf.debugging.Assert(complete, ["Expected a whole frame"])]):
         end = _after_blocks(data, descriptor + 11 + own)  # the smallest code precedes the blocks
@@ -58,17 +60,23 @@ def _palette_bytes(flags: Any) -> Any:
     return tf.where(flags >= _PALETTE_FLAG, size, 0)
 
 
-def _find_image(data: Any, start: Any) -> tuple[Any, Any]:
-    """Where the first image's descriptor begins, and the control extension before it, or -1."""
+def _find_image(data: Any, start: Any) -> tuple[Any, Any, Any]:
+    """Where the first image's descriptor begins, the last control extension before it or -1, and
+    how many there are.
+    """
 
-    def next_extension(position: Any, control: Any) -> tuple[Any, Any]:
+    def next_extension(position: Any, control: Any, controls: Any) -> tuple[Any, Any, Any]:
         is_control = at(data, position + 1) == _CONTROL
-        return _after_blocks(data, position + 2), tf.where(is_control, position, control)
+        return (
+            _after_blocks(data, position + 2),
+            tf.where(is_control, position, control),
+            controls + tf.cast(is_control, tf.int32),
+        )
 
     return tf.while_loop(
-        lambda position, control: at(data, position) == _EXTENSION,
+        lambda position, control, controls: at(data, position) == _EXTENSION,
         next_extension,
-        (start, tf.constant(-1)),
+        (start, tf.constant(-1), tf.constant(0)),
     )
 
 

@@ -67,8 +67,10 @@ _MOST_MARKERS = 4096  # before the picture; a JPEG has about ten, with extended 
 _OTHER_ORIENTATION = (
     r'tiff:Orientation(="|>)[2-8]|Raw profile type exif|XML:com\.adobe\.xmp\x00\x01'
 )
-# The name of a PNG's chunk, and the upper half of its length, as compressed pixels rarely are.
+# Names of a PNG's chunks with the upper bytes of their lengths, as compressed pixels rarely are.
 _KEY = r"\x00\x00\C\CtRNS"
+_PNG_EXIF = r"\x00\C\C\CeXIf"
+_PNG_END = r"\x00\x00\x00\x00IEND"
 _TIFF = r"(II\*\x00|MM\x00\*)"
 
 
@@ -158,8 +160,12 @@ def _jpeg(contents: Any, data: Any) -> Header:
 def _png(contents: Any, data: Any) -> Header:
     width, height = (number(data, tf.constant(place), 4, little=False) for place in (16, 20))
     depth, colour = at(data, 24), at(data, 25)
+    contents = _up_to(contents, _after(contents, _PNG_END))
     key = tf.strings.regex_full_match(contents, rf"\C*{_KEY}\C*")
-    orientation = _or_elsewhere(_orientation_in(contents, data, "eXIf", little=False), contents)
+    orientation = _orientation_in(contents, data, _PNG_EXIF, little=False)
+    # Of several chunks Pillow reads the last.
+    several = tf.strings.regex_full_match(contents, rf"\C*{_PNG_EXIF}\C*{_PNG_EXIF}\C*")
+    orientation = _or_elsewhere(tf.where(several, UNKNOWN, orientation), contents)
     with_alpha = (colour == 4) | (colour == 6)
     supported = ~key | with_alpha | _key_is_plain(contents, data, depth, colour)
     return _header(
@@ -173,7 +179,7 @@ def _key_is_plain(contents: Any, data: Any, depth: Any, colour: Any) -> Any:
     TensorFlow's skips chunks that the specification forbids, Pillow uses them. Of 16-bit colour
     Pillow compares the high bytes alone.
     """
-    key, palette, pixels = (_after(contents, data, name) for name in (_KEY, "PLTE", "IDAT"))
+    key, palette, pixels = (_after(contents, name) for name in (_KEY, "PLTE", "IDAT"))
     length, palette_length = (number(data, start - 8, 4, little=False) for start in (key, palette))
     count = tf.bitwise.left_shift(1, depth)  # of levels, or of colours in a palette
     known = number(data, key + 2 * tf.range(3), 2, little=False) < count
@@ -205,6 +211,7 @@ def _bmp(contents: Any, data: Any) -> Header:
 
 def _webp(contents: Any, data: Any) -> Header:
     """A lossy or lossless picture, alone or (VP8X) with more chunks."""
+    contents = _up_to(contents, 8 + number(data, tf.constant(4), 4, little=True))
     extended, lossless = begins(data, 12, b"VP8X"), begins(data, 12, b"VP8L")
     flags = at(data, 20)
     packed = number(data, tf.constant(21), 4, little=True)  # 14 bits each, then alpha
@@ -241,7 +248,7 @@ def _orientation_in(contents: Any, data: Any, chunk: str, *, little: bool) -> An
         chunk: a pattern of what stands before the block's data.
         little: whether the chunk's length is little-endian, and stands after its name (WebP).
     """
-    after = _after(contents, data, chunk + _TIFF)
+    after = _after(contents, chunk + _TIFF)
     start = after - tf.where(after > 0, len("II*\0"), 0)
     first = tf.where(begins(data, start - len(_EXIF), _EXIF), start - len(_EXIF), start)
     length = number(data, first - (4 if little else 8), 4, little=little)
@@ -252,10 +259,15 @@ def _orientation_in(contents: Any, data: Any, chunk: str, *, little: bool) -> An
     )
 
 
-def _after(contents: Any, data: Any, pattern: str) -> Any:
+def _after(contents: Any, pattern: str) -> Any:
     """The position behind the first place that matches a pattern; 0 without one."""
     rest = tf.strings.regex_replace(contents, rf"^\C*?{pattern}", "", replace_global=False)
-    return tf.size(data) - tf.strings.length(rest)
+    return tf.strings.length(contents) - tf.strings.length(rest)
+
+
+def _up_to(contents: Any, end: Any) -> Any:
+    """A file without what follows its end, which no decoder reads; all of it where `end` is 0."""
+    return tf.where(end > 0, tf.strings.substr(contents, 0, tf.maximum(end, 0)), contents)
 
 
 def _or_elsewhere(orientation: Any, contents: Any) -> Any:
