@@ -248,6 +248,15 @@ def png(
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(parts) + chunk(b"IEND", b"")
 
 
+def bmp(rows: int, compression: int = 0, masks: bytes = b"") -> bytes:
+    """A BMP of 32 bits, 30 pixels wide; negative rows come from above."""
+    pixels = np.random.default_rng(0).integers(0, 256, abs(rows) * 30 * 4, np.uint8).tobytes()
+    header = struct.pack("<IiiHHI20x", 40, 30, rows, 1, 32, compression) + masks
+    return (
+        b"BM" + struct.pack("<I4xI", 14 + len(header + pixels), 14 + len(header)) + header + pixels
+    )
+
+
 def key_before_its_palette() -> bytes:
     contents = png(3, key=bytes(range(40)), palette=bytes(range(120)))
     palette, key, pixels = (contents.index(name) - 4 for name in (b"PLTE", b"tRNS", b"IDAT"))
@@ -273,6 +282,7 @@ NOT_DECODED = {
     "bmp with a palette": encoded(noise(20, 30).quantize(9), "BMP"),
     "grey bmp": encoded(noise(20, 30, 1), "BMP"),
     "black and white bmp": encoded(noise(20, 30, 1).convert("1"), "BMP"),
+    "bmp with masks": bmp(20, 3, struct.pack("<III", 255, 255 << 8, 255 << 16)),
     "gif of a part of its canvas": partial_gif(),
     "gif of two controls": gif_of_two_controls(),
     "png of two orientations": png_of_orientations(6, 3),
@@ -327,6 +337,10 @@ def test_keys_of_pngs_that_both_decoders_obey(channels):
         "alpha, and a key that counts for nothing": png(6, key=b"\0\5"),
     }
     assert_agreement(files, 20, 30, channels)
+
+
+def test_rows_of_a_bmp_from_below_and_from_above():
+    assert_agreement({"below": bmp(20), "above": bmp(-20)}, 20, 30, 3)
 
 
 def test_what_follows_the_end_of_a_file_counts_for_nothing():
@@ -475,6 +489,53 @@ MARKED = {
 @pytest.mark.parametrize("name", MARKED)
 def test_layouts_that_are_marked(name):
     assert by_graph([with_block(MARKED[name])], 16, 16, 3)[1] == [False]
+
+
+def with_chunks(kind: str, *blocks: bytes, flag: bool = True) -> bytes:
+    """A PNG or WebP with chunks of EXIF, whose content is written as it is."""
+    if kind == "PNG":
+        contents = encoded(noise(40, 70), "PNG")
+        return contents[:33] + b"".join(chunk(b"eXIf", block) for block in blocks) + contents[33:]
+    contents = bytearray(encoded(noise(40, 70), "WEBP", lossless=True, icc_profile=b"profile"))
+    for block in blocks:
+        contents += b"EXIF" + struct.pack("<I", len(block)) + block + bytes(len(block) % 2)
+    contents[20] |= 8 * flag
+    contents[4:8] = struct.pack("<I", len(contents) - 8)
+    return bytes(contents)
+
+
+PREFIX, KINDS = b"Exif\0\0", ("PNG", "WEBP")
+
+
+def test_chunks_of_exif_as_they_are_rarely_written():
+    files = {
+        "webp": with_chunks("WEBP", SHORT),
+        "webp, two": with_chunks("WEBP", SHORT, directory(turned(3, value=3))),
+        "webp, without its flag": with_chunks("WEBP", SHORT, flag=False),
+        **{f"{kind} with a JPEG's prefix": with_chunks(kind, PREFIX + SHORT) for kind in KINDS},
+    }
+    assert_agreement(files, 40, 70, 3)
+    assert_agreement(files, 70, 40, 3)
+    without = with_chunks("WEBP", b"abcd", SHORT)  # the first counts, though it is no block
+    by_both = (
+        read_image(without, height=40, width=70, channels=3),
+        by_graph([without], 40, 70, 3)[0][0],
+    )
+    for pixels in by_both:
+        np.testing.assert_array_equal(pixels, np.asarray(noise(40, 70)))
+    twice = [with_chunks(kind, PREFIX * 2 + SHORT) for kind in KINDS] + [with_block(PREFIX + SHORT)]
+    assert by_graph(twice, 16, 16, 3)[1] == [False] * 3
+
+
+def test_an_empty_block_hides_no_other_orientation():
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>'
+    segment = b"\xff\xe1" + struct.pack(">H", len(xmp) + 2) + xmp
+    contents = with_block(b"", before=segment)
+    upright = read_image(contents, height=70, width=40, channels=3)
+    np.testing.assert_array_equal(
+        upright, np.rot90(np.asarray(Image.open(io.BytesIO(contents))), -1)
+    )
+    assert by_graph([contents], 70, 40, 3)[1] == [False]
 
 
 def test_an_orientation_in_a_second_segment_is_marked():

@@ -16,6 +16,8 @@ UNKNOWN = -1
 # No orientation in the block: Pillow then looks for it elsewhere.
 ABSENT = 0
 
+# What precedes a block in a JPEG, and in some files of other formats.
+EXIF = b"Exif\0\0"
 _ORIENTATION_TAG = 0x0112
 _SHORTS, _LONGS = (3, 8), (4, 9)  # unsigned, signed
 _ENTRY_BYTES = 12
@@ -64,7 +66,7 @@ def exif_orientation(block: Any) -> Any:
     Returns:
         int32, 1 to 8; ABSENT without the tag, UNKNOWN where it is written in a rare way.
     """
-    block = _not_empty(block)
+    empty, block = tf.size(block) == 0, _not_empty(block)
     little = begins(block, 0, b"II*\0")
     directory = number(block, tf.constant(4), 4, little=little)
     count = number(block, directory, 2, little=little)
@@ -77,7 +79,8 @@ def exif_orientation(block: Any) -> Any:
     before = tf.boolean_mask(entries, entries < tf.reduce_max(own))
     damaged = tf.reduce_any(_is_outside(block, before, little))
     found = tf.where(tf.size(own) == 0, ABSENT, tf.where(damaged, UNKNOWN, found))
-    return tf.where(little | begins(block, 0, b"MM\0*"), found, _without_header(block))
+    found = tf.where(little | begins(block, 0, b"MM\0*"), found, _without_header(block))
+    return tf.where(empty, ABSENT, found)
 
 
 def _is_outside(block: Any, entry: Any, little: Any) -> Any:
@@ -106,6 +109,6 @@ def _value(block: Any, entry: Any, little: Any) -> Any:
 
 
 def _without_header(block: Any) -> Any:
-    """Pillow reads other headers too, if they name the byte order."""
-    other = begins(block, 0, b"II") | begins(block, 0, b"MM")
+    """Pillow reads other headers too, if they name the byte order, and behind a second `EXIF`."""
+    other = begins(block, 0, b"II") | begins(block, 0, b"MM") | begins(block, 0, EXIF)
     return tf.where(other, UNKNOWN, UPRIGHT)

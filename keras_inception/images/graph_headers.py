@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_inception.images.graph_exif import (
     ABSENT,
+    EXIF,
     UNKNOWN,
     UPRIGHT,
     among,
@@ -61,17 +62,16 @@ _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, Huffman codi
 _ALL_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xDA))
 _APP1 = 0xE1
-_EXIF = b"Exif\0\0"
 _MOST_MARKERS = 4096  # before the picture; a JPEG has about ten, with extended XMP hundreds
 # Other places where Pillow finds an orientation if EXIF has none; the graph does not read them.
 _OTHER_ORIENTATION = (
     r'tiff:Orientation(="|>)[2-8]|Raw profile type exif|XML:com\.adobe\.xmp\x00\x01'
 )
-# Names of a PNG's chunks with the upper bytes of their lengths, as compressed pixels rarely are.
+# Names of chunks with the upper bytes of their lengths, as compressed pixels rarely are.
 _KEY = r"\x00\x00\C\CtRNS"
 _PNG_EXIF = r"\x00\C\C\CeXIf"
+_WEBP_EXIF = r"EXIF\C\C\C\x00"
 _PNG_END = r"\x00\x00\x00\x00IEND"
-_TIFF = r"(II\*\x00|MM\x00\*)"
 
 
 def read_header(contents: Any) -> Header:
@@ -122,7 +122,7 @@ def _jpeg(contents: Any, data: Any) -> Header:
         code = at(data, position + 1)
         is_marker = at(data, position) == 0xFF
         is_frame = is_marker & among(code, _ALL_FRAMES)
-        is_exif = is_marker & (code == _APP1) & begins(data, position + 4, _EXIF)
+        is_exif = is_marker & (code == _APP1) & begins(data, position + 4, EXIF)
         step = tf.where(
             among(code, _WITHOUT_LENGTH), 2, 2 + number(data, position + 2, 2, little=False)
         )
@@ -150,7 +150,7 @@ def _jpeg(contents: Any, data: Any) -> Header:
     )
     # Pillow joins the segments of an EXIF block that has several.
     end = exif + 2 + number(data, exif + 2, 2, little=False)
-    block = data[exif + 4 + len(_EXIF) : end]
+    block = data[exif + 4 + len(EXIF) : end]
     orientation = tf.cond(exif > 0, lambda: exif_orientation(block), lambda: tf.constant(ABSENT))
     orientation = tf.where((exifs > 1) & (orientation == ABSENT), UNKNOWN, orientation)
     orientation = _or_elsewhere(orientation, tf.strings.substr(contents, 0, scan))
@@ -225,7 +225,7 @@ def _webp(contents: Any, data: Any) -> Header:
         return tf.where(extended, of_canvas, tf.where(lossless, of_lossless, of_lossy))
 
     alpha = tf.where(extended, _bit(flags, 4), lossless & _bit(packed, 28))
-    orientation = _orientation_in(contents, data, r"EXIF\C{4}(Exif\x00\x00)?", little=True)
+    orientation = _orientation_in(contents, data, _WEBP_EXIF, little=True)
     # Without its flag the chunk does not count.
     orientation = tf.where(extended & _bit(flags, 3), orientation, ABSENT)
     orientation = _or_elsewhere(orientation, contents)
@@ -245,17 +245,14 @@ def _orientation_in(contents: Any, data: Any, chunk: str, *, little: bool) -> An
     """The orientation in the TIFF block of a chunk; ABSENT without one.
 
     Args:
-        chunk: a pattern of what stands before the block's data.
+        chunk: a pattern of what stands before the chunk's content.
         little: whether the chunk's length is little-endian, and stands after its name (WebP).
     """
-    after = _after(contents, chunk + _TIFF)
-    start = after - tf.where(after > 0, len("II*\0"), 0)
-    first = tf.where(begins(data, start - len(_EXIF), _EXIF), start - len(_EXIF), start)
-    length = number(data, first - (4 if little else 8), 4, little=little)
+    start = _after(contents, chunk)
+    end = start + number(data, start - (4 if little else 8), 4, little=little)
+    block = start + tf.where(begins(data, start, EXIF), len(EXIF), 0)
     return tf.cond(
-        start > 0,
-        lambda: exif_orientation(data[start : first + length]),
-        lambda: tf.constant(ABSENT),
+        start > 0, lambda: exif_orientation(data[block:end]), lambda: tf.constant(ABSENT)
     )
 
 
