@@ -1,6 +1,9 @@
 """LiteRT files on devices: what MediaPipe reads of them, and TFLite-Micro's interpreter."""
 
 import math
+import re
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +13,10 @@ import keras
 import numpy as np
 import pytest
 from conftest import tiny_spec
+from PIL import Image
 
 from keras_inception.exporters.formats import FILES, Format, write_format
+from keras_inception.inference.predictor import load
 from keras_inception.network.build import build_network
 from keras_inception.runtimes.load import load_network
 from keras_inception.spec.variants import VARIANTS
@@ -126,6 +131,39 @@ def board_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     keras.utils.set_random_seed(1)
     board = clear(build_network(VARIANTS["nano_96"]))
     return written(board, "litert-uint8", tmp_path_factory.mktemp("board"), None)
+
+
+@pytest.mark.parametrize("kind", ["litert-float16", "litert-int8", "litert-uint8"])
+def test_the_program_for_a_board_answers_as_the_package(
+    kind: Format, model: keras.Model, tmp_path: Path
+) -> None:
+    """docs/on-device.md, with the runtime, NumPy and Pillow alone."""
+    page = (Path(__file__).parents[1] / "docs" / "on-device.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"<!-- program: raspberry -->\n```python\n(.*?)```", page, re.DOTALL)
+    path = written(model, kind, tmp_path)
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
+    side = 2 * model.input_shape[1]
+    # A chessboard of single pixels, whose mean is half of white, between what a crop leaves out.
+    board = (np.indices((side, side)).sum(0) % 2 * 255).astype(np.uint8)
+    wide = np.pad(board, ((0, 0), (20, 20)), constant_values=255)
+    Image.fromarray(wide).convert("RGB").save(tmp_path / "image.png")
+    guarded = "import sys\nfor name in ('keras', 'tensorflow', 'keras_inception'):\n"
+    guarded += "    sys.modules[name] = None\n" + program.replace(FILES["litert-int8"], path.name)
+    guarded += "np.save('pixels.npy', pixels)\n"
+    command = [sys.executable, "-c", guarded, "image.png"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    pixels = np.load(tmp_path / "pixels.npy")
+    assert pixels.shape == (1, *model.input_shape[1:])
+    # Of the triangle's weights (1, 3, 3, 1) and (3, 3, 1) at the sides one half, or 4/7 at most.
+    assert np.abs(pixels[:, 1:-1, 1:-1].astype(float) - 127.5).max() < 2
+    assert np.abs(pixels.astype(float) - 127.5).max() <= 255 * (4 / 7 - 1 / 2) + 1
+    shown = [line.rsplit(" ", 1) for line in result.stdout.splitlines()]
+    expected = dict(load(path)(tmp_path / "image.png", top=5).labels)
+    assert len(shown) == 3
+    scale = 256 if kind == "litert-uint8" else 1
+    for label, score in shown:
+        assert float(score) / scale == pytest.approx(expected[label], abs=0.005)
 
 
 # Those that docs/on-device.md adds to TFLite-Micro's resolver.

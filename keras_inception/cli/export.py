@@ -79,8 +79,8 @@ def export(
     """Write a model in formats that serve it, each checked against the model on real images."""
     with usage_errors():
         path = keras_file(model)
-        formats = _formats(kinds or ["saved_model"])
         with waiting(LOADING):
+            formats = _formats(kinds or ["saved_model"])
             from keras_inception.exporters.job import export as write_exports
 
         folder = out or path.with_name("export")
