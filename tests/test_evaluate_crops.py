@@ -128,10 +128,25 @@ def test_scores_are_the_mean_softmax_over_crops():
     assert sum(done) == 3
 
 
-def test_a_non_square_input_is_refused():
-    model = keras.Sequential([keras.Input((28, 32, 1)), keras.layers.Flatten()])
-    with pytest.raises(ValueError, match="fixed square input"):
-        crop_scores(model, lying(channels=1), "10")
+def test_an_input_that_is_not_square_has_whole_crops_alone():
+    """The network's scores are two of its pixels: those of Pillow's crop and resize."""
+    inputs = keras.Input((12, 32, 1), name="pixels_inception5h")  # minus 117
+    corners = keras.layers.Flatten()(keras.layers.Cropping2D(((0, 11), (0, 30)))(inputs))
+    model = keras.Model(inputs, corners)
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (5, 40, 64, 1), np.uint8)
+    split = Split(images, np.arange(5) % 2)
+    expected = []
+    for pixels in images[..., 0]:  # 40 x 64: the centre of 24 x 64, resized
+        part = Image.fromarray(pixels).crop((0, 8, 64, 32))
+        whole = np.asarray(part.resize((32, 12), Image.Resampling.BILINEAR), np.float32)
+        expected.append(whole[0, :2] - 117)
+    done: list[int] = []
+    scores = crop_scores(model, split, "whole", batch_size=2, progress=done.append)
+    np.testing.assert_allclose(scores, expected)
+    assert sum(done) == 5
+    with pytest.raises(ValueError, match=r"fixed square input.*evaluate the crops .whole"):
+        crop_scores(model, split, "10")
 
 
 def result(top_5: float) -> Evaluation:

@@ -6,7 +6,7 @@ Returns numbers and prints nothing. Section 7 of the paper defines crops and ens
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,7 +154,8 @@ def crop_scores(
     The scores of an ensemble are the mean over its models.
 
     Args:
-        model: has one output and a fixed square input, whose name gives the pixel convention.
+        model: has one output and an input of fixed size, square for other crops than "whole", whose
+            name gives the pixel convention.
         split: the images; any size.
         crops: "whole" is as in `evaluation_batches`; "1", "10" and "144" are
             `keras_inception.images.geometry.scales`.
@@ -168,13 +169,18 @@ def crop_scores(
         ValueError: if the input has another shape.
     """
     height, width, channels = image_shape(model)
-    if height is None or height != width:
+    if height is None or width is None or (height != width and crops != "whole"):
         raise ValueError(
-            f"Expected a fixed square input. Received: input_shape={model.input_shape}"
+            f"Expected a fixed square input. Received: input_shape={model.input_shape}, "
+            f'crops={crops!r}. Of a fixed input of another shape, evaluate the crops "whole".'
         )
     totals = np.zeros((len(split), model.output_shape[-1]))
     counts = np.zeros(len(split))
-    for position, views in crop_views(split, height, channels, crops, views_at_once=batch_size):
+    if height == width:
+        all_views = crop_views(split, height, channels, crops, views_at_once=batch_size)
+    else:
+        all_views = _whole_views(split, (height, width), channels, batch_size)
+    for position, views in all_views:
         images, of_each = views.shape[:2]
         inputs = network_input(model, views.reshape(-1, height, width, channels))
         scores = np.concatenate(
@@ -189,6 +195,15 @@ def crop_scores(
         if progress is not None and (counts[position] == _CROP_COUNTS[crops]):
             progress(images)
     return totals / counts[:, None]
+
+
+def _whole_views(
+    split: AnySplit, size: tuple[int, int], channels: int, images_at_once: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """As `crop_views`, the largest centred part of each image for an input of any shape."""
+    for position in range(0, len(split), images_at_once):
+        rows = np.arange(position, min(position + images_at_once, len(split)))
+        yield position, split.fitted(rows, size, channels)[:, None]
 
 
 @dataclass(frozen=True)
