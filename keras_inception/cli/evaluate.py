@@ -240,7 +240,7 @@ def _table(rows: list[Table3Row], results: list[Result], data: ImageData) -> Tab
     )
     with_top_5 = has_top_5(len(data.class_names))
     compared = ("top-5 error", "compared to base") if with_top_5 else ()
-    for column in ("models", "crops", "cost", *compared, "top-1", "loss"):
+    for column in ("models", "crops", "cost", "top-1", *compared, "loss"):
         table.add_column(column, justify="right")
     for row, (_, name, evaluation) in zip(rows, results, strict=True):
         difference = row.compared_to_base
@@ -248,10 +248,10 @@ def _table(rows: list[Table3Row], results: list[Result], data: ImageData) -> Tab
             str(row.models),
             name,
             str(row.cost),
+            f"{evaluation.top_1:.2%}",
             *(f"{row.top_5_error:.2%}", "base" if difference is None else f"{difference:+.2%}")[
                 : len(compared)
             ],
-            f"{evaluation.top_1:.2%}",
             f"{evaluation.loss:.4f}",
         )
     return table
