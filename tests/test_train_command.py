@@ -16,7 +16,8 @@ from test_cli_first_steps import asked
 from test_train import DATA, RECIPE, one_module_spec
 
 import keras_inception.training.finish
-from keras_inception.cli import display, waits
+from keras_inception.cli import display, silence, waits
+from keras_inception.cli.tune_display import SearchDisplay
 from keras_inception.data.record import write_record
 from keras_inception.data.sample import load_sample
 from keras_inception.training.progress import TRAINING, Progress
@@ -88,6 +89,52 @@ def test_without_a_terminal_a_line_has_step_seconds_and_time_left(clock):
     shown.report("exporting the SavedModel")
     clock[0] = 98.0
     assert shown._line() == "exporting the SavedModel, 70 s"
+
+
+def test_a_run_that_stops_early_has_no_time_left(clock):
+    shown = display.TrainingDisplay()
+    shown._begin(0, 50)
+    shown.report(TRAINING)
+    for _ in range(10):
+        shown._advance("loss 1.000")
+    shown.callback.on_train_end()
+    shown.report("exporting the SavedModel")
+    clock[0] = 7.0
+    assert shown._line() == "exporting the SavedModel, 7 s"
+
+
+def test_waits_one_after_the_other_are_one_silence(monkeypatch, capsys):
+    """The second prints what neither alone would."""
+    now = [100.0]
+    monkeypatch.setattr(silence.time, "monotonic", lambda: now[0])
+    silence.end()
+    with waits.waiting("the first"):
+        now[0] += waits.SILENCE - 1
+    printed = ""
+    with waits.waiting("the second"):
+        now[0] += 2
+        for _ in range(600):
+            if printed := capsys.readouterr().err:
+                break
+            threading.Event().wait(0.1)
+    assert printed == "the second, 2 s\n"
+
+
+def test_a_command_begins_its_own_silence(monkeypatch):
+    monkeypatch.setattr(silence, "_since", -1e9)
+    assert run("summary", "--variant", "nano").exit_code == 0
+    assert silence.seconds() < 1e6
+
+
+def test_a_silent_search_prints_a_line(monkeypatch, tmp_path, capsys):
+    """Also where no trial has ended since the last one."""
+    shown = SearchDisplay(tmp_path, 5, 1)
+    for due in (False, True, False):
+        monkeypatch.setattr(waits, "SILENCE", 0.0 if due else float("inf"))
+        shown._last_update = -2.0
+        shown.update()
+    line = "0 of 5 trials done, 0 failed, 0 running; best none yet\n"
+    assert capsys.readouterr().out == 2 * line
 
 
 def test_a_silent_display_prints_a_line(monkeypatch):

@@ -6,8 +6,9 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
+from keras_inception.cli import silence
 from keras_inception.cli.common import console, errors
-from keras_inception.cli.waits import Quiet, each_second
+from keras_inception.cli.waits import each_second, line_is_due
 from keras_inception.training.progress import TRAINING
 
 
@@ -40,7 +41,6 @@ class TrainingDisplay:
         self._words = "starting"
         self._began = self._reported = time.monotonic()
         self._resumed_at = self._step = self._steps = 0
-        self._quiet = Quiet()
         self._open = ExitStack()
 
     def __enter__(self) -> TrainingDisplay:
@@ -79,6 +79,9 @@ class TrainingDisplay:
                 steps = self.params["epochs"] * self.params["steps"]
                 display._begin(int(self.model.optimizer.iterations), steps)
 
+            def on_train_end(self, logs: Any = None) -> None:
+                display._end()
+
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
                 display._advance(f"loss {float(logs['loss']):.3f}")
 
@@ -97,18 +100,23 @@ class TrainingDisplay:
         self._began, self._resumed_at, self._step, self._steps = time.monotonic(), step, step, steps
         self._progress.update(self._task, total=steps, completed=step)
 
+    def _end(self) -> None:
+        """No steps are left, also where the training stopped early."""
+        self._steps = self._step
+        self._progress.update(self._task, total=self._step)
+
     def _advance(self, words: str) -> None:
         self._step += 1
         self._progress.update(self._task, advance=1, description=words)
 
     def _print(self, line: str) -> None:
-        self._quiet.end()
+        silence.end()
         console.print(line)
 
     def _show(self) -> None:
         if console.is_terminal:
             self._show_wait()
-        elif self._quiet.is_over():
+        elif line_is_due():
             self._print(self._line())
 
     def _show_wait(self) -> None:

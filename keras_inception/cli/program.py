@@ -15,6 +15,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 import typer
 
 from keras_inception import __version__
+from keras_inception.cli import silence
 from keras_inception.cli.command import Command, Group
 from keras_inception.cli.native_output import held_back
 from keras_inception.packages import MissingPackageError, explained_imports
@@ -81,6 +82,7 @@ class Commands(Group):
     ) -> Any:
         """Run a command and end the process; no arguments ask for help."""
         words = list(sys.argv[1:] if args is None else args)
+        silence.end()
         try:
             with explained_imports():
                 code = super().main(

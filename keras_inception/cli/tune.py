@@ -300,13 +300,14 @@ def _planned(job: _Job) -> _Job:
                 if not (job.folder / SEARCH_FILE).exists():
                     require_free(job.folder)
                 console.print("Training 12 networks in full and in cheaper ways first ...")
-                choice = choose_fidelity(
-                    job.plan,
-                    job.data,
-                    job.folder,
-                    strategy=job.strategy,
-                    on_result=print_accuracy,
-                )
+                with waiting("Training the networks", on=console):
+                    choice = choose_fidelity(
+                        job.plan,
+                        job.data,
+                        job.folder,
+                        strategy=job.strategy,
+                        on_result=print_accuracy,
+                    )
     except TrainingDivergedError as error:
         print_error(str(error))
         raise typer.Exit(2) from None

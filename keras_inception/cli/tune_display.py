@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from keras_inception.cli import silence
 from keras_inception.cli.choices import cost_line
 from keras_inception.cli.common import console
 from keras_inception.cli.data import next_data, quoted
-from keras_inception.cli.waits import waiting
+from keras_inception.cli.waits import line_is_due, waiting
 from keras_inception.packages import is_installed
 from keras_inception.wording import counted
 
@@ -49,7 +50,8 @@ def print_coverage(space: Space) -> None:
     """How many random points lie on a floor and are distinct; a warning if moves change little."""
     from tuning.base import coverage
 
-    found = coverage(space)
+    with waiting("Counting the networks of random points"):
+        found = coverage(space)
     console.print(escape(str(found)))
     most = max(found.floors.values(), default=0)
     if most > found.points / 2 or found.distinct < 0.9 * found.points:
@@ -91,7 +93,9 @@ def print_result(folder: Path) -> None:
 
 
 class SearchDisplay:
-    """One line with the progress of a search; in a log, a line for each trial that ended."""
+    """One line with the progress of a search; in a log, a line for each trial that ended and at
+    least every 30 seconds.
+    """
 
     def __init__(self, folder: Path, max_trials: int, workers: int) -> None:
         self._folder = folder
@@ -137,7 +141,8 @@ class SearchDisplay:
         line = self._line(now)
         if console.is_terminal:
             self._status.update(line)
-        elif now.completed + now.failed != self._ended:
+        elif now.completed + now.failed != self._ended or line_is_due():
+            silence.end()
             console.print(line)
         self._ended = now.completed + now.failed
 

@@ -7,10 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
+
+from keras_inception.cli import silence
 from keras_inception.cli.common import errors
 
-# Seconds after which a line is due where nobody sees a bar move. A late thread makes it 30 at most.
-SILENCE = 25.0
+# Seconds after which a line is due where nobody sees a bar move. Python's own start and a late
+# thread make it 30 at most.
+SILENCE = 20.0
 # What is waited for at the start of a command.
 LOADING = "Loading Keras and its backend"
 LOADING_MODEL = "Loading the model and its runtime"
@@ -32,26 +36,16 @@ def each_second(action: Callable[[], None]) -> Iterator[None]:
         closed.set()
 
 
-class Quiet:
-    """How long nothing has been printed."""
-
-    def __init__(self) -> None:
-        self._since = time.monotonic()
-
-    def is_over(self) -> bool:
-        """Whether a line is due."""
-        return time.monotonic() - self._since >= SILENCE
-
-    def end(self) -> None:
-        """Note that a line is printed."""
-        self._since = time.monotonic()
+def line_is_due() -> bool:
+    """Whether a command without a terminal, whose waits may follow each other, must say a word."""
+    return silence.seconds() >= SILENCE
 
 
 @contextmanager
-def waiting(words: str) -> Iterator[None]:
-    """Say what a wait of seconds is for."""
-    if errors.is_terminal:
-        with errors.status(words):
+def waiting(words: str, *, on: Console = errors) -> Iterator[None]:
+    """Say what a wait of seconds is for; lines may be printed on the same console meanwhile."""
+    if on.is_terminal:
+        with on.status(words):
             yield
     else:
         with _lines(lambda: words):
@@ -86,12 +80,12 @@ def scanning() -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def _lines(words: Callable[[], str]) -> Iterator[None]:
-    began, quiet = time.monotonic(), Quiet()
+    began = time.monotonic()
 
     def print_line() -> None:
-        if quiet.is_over():
+        if line_is_due():
+            silence.end()
             errors.print(f"{words()}, {time.monotonic() - began:.0f} s")
-            quiet.end()
 
     with each_second(print_line):
         yield
