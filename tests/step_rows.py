@@ -50,6 +50,7 @@ ROWS = {
     "smoothing": replace(PLAIN, label_smoothing=0.3),
     "mixup": replace(PLAIN, mixup=1.0),
     "class_weights": replace(PLAIN, class_weights=CLASS_WEIGHTS),
+    "class_weights_smoothing": replace(PLAIN, class_weights=CLASS_WEIGHTS, label_smoothing=0.3),
     "frozen": replace(PLAIN, freeze_until="3a"),
     "micro_batches": replace(PLAIN, micro_batches=4),
     "micro_batches_weighted": replace(
@@ -58,6 +59,7 @@ ROWS = {
     "micro_batches_batch_norm": replace(PLAIN, micro_batches=4),
     "weight_decay": replace(PLAIN, weight_decay=0.1),
     "bias_rate": replace(PLAIN, bias_rate=2.0),
+    "clipping_bias_rate": replace(PLAIN, clip_norm=0.05, bias_rate=2.0),
     "batch_norm": PLAIN,
     "weight_decay_batch_norm": replace(PLAIN, weight_decay=0.1),
     "bias_rate_batch_norm": replace(PLAIN, bias_rate=2.0),

@@ -222,6 +222,14 @@ class TestAgainstNumPy:
         assert row["metrics"][0, 0] == pytest.approx((weights * losses(row)).mean(), rel=1e-5)
         assert_allclose(gradients(row)[BIAS], bias_gradient(row, weights=weights), atol=1e-5)
 
+    def test_class_weights_are_those_of_the_labels_without_smoothing(self, rows, backend):
+        row = rows[backend]["class_weights_smoothing"]
+        weights = np.array(CLASS_WEIGHTS)[row["labels_1"]]
+        expected = (weights * losses(row, smoothing=0.3)).mean()
+        assert row["metrics"][0, 0] == pytest.approx(expected, rel=1e-5)
+        gradient = bias_gradient(row, smoothing=0.3, weights=weights)
+        assert_allclose(gradients(row)[BIAS], gradient, atol=1e-5)
+
     def test_frozen_layers_keep_their_weights_and_the_others_learn_as_before(self, rows, backend):
         plain, frozen = (gradients(rows[backend][name]) for name in ("plain", "frozen"))
         for path, values in plain.items():
@@ -263,6 +271,12 @@ class TestAgainstNumPy:
         for path, values in plain.items():
             factor = 2 if path.endswith("bias") else 1
             assert_allclose(doubled[path], factor * values, atol=1e-6, err_msg=path)
+
+    def test_the_bias_rate_does_not_count_in_the_norm(self, rows, backend):
+        plain, both = (gradients(rows[backend][name]) for name in ("plain", "clipping_bias_rate"))
+        for path, values in plain.items():
+            factor = (2 if path.endswith("bias") else 1) * 0.05 / norm_of(plain)
+            assert_allclose(both[path], factor * values, atol=1e-6, err_msg=path)
 
     def test_a_wrong_answer_by_30_logits_costs_30_and_has_a_gradient(self, rows, backend):
         row = rows[backend]["gap_of_30"]

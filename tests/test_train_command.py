@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from conftest import tiny_spec
 from processes import ENVIRONMENT
 from test_cli import assert_mistake, quick_spec, run, small_sample
 from test_cli_first_steps import asked
@@ -20,6 +21,7 @@ from keras_inception.cli import display, silence, waits
 from keras_inception.cli.tune_display import SearchDisplay
 from keras_inception.data.record import write_record
 from keras_inception.data.sample import load_sample
+from keras_inception.network.build import build_network
 from keras_inception.training.progress import TRAINING, Progress
 from keras_inception.training.run import train
 from keras_inception.training.snapshot import Snapshot, Snapshots
@@ -118,6 +120,36 @@ def test_waits_one_after_the_other_are_one_silence(monkeypatch, capsys):
                 break
             threading.Event().wait(0.1)
     assert printed == "the second, 2 s\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "part", "words"),
+    [
+        (("evaluate", "MODEL"), "keras_inception.inference.predictor.load", "Loading the model"),
+        (("export", "MODEL"), "keras_inception.exporters.job.export", "loading the model"),
+        (("predict", "MODEL", "MODEL"), "keras_inception.inference.predictor.load", "Loading the"),
+    ],
+)
+def test_without_a_terminal_waits_of_other_commands_have_lines(
+    monkeypatch, tmp_path, command, part, words
+):
+    """A part of the command takes until a line is printed, and then fails."""
+    printed = threading.Event()
+    monkeypatch.setattr(waits, "SILENCE", 0.0)
+    monkeypatch.setattr(waits.errors, "print", lambda line: lines.append(line) or printed.set())
+    lines: list[str] = []
+
+    def long(*_: object, **__: object) -> None:
+        printed.clear()
+        assert printed.wait(60)
+        raise ValueError("long enough")
+
+    monkeypatch.setattr(part, long)
+    model = tmp_path / "model.keras"
+    build_network(tiny_spec()).save(model)
+    words_of = [str(model) if word == "MODEL" else word for word in command]
+    assert run(*words_of).exit_code == 2
+    assert any(line.startswith(words) and line.endswith(" s") for line in lines)
 
 
 def test_a_command_begins_its_own_silence(monkeypatch):

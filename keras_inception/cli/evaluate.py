@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from keras_inception.cli.common import (
 from keras_inception.cli.data import chosen_data, print_left_out
 from keras_inception.cli.endings import ended_by_signals
 from keras_inception.cli.options import DataName, Strict, Threads
-from keras_inception.cli.waits import LOADING_MODEL, waiting
+from keras_inception.cli.waits import LOADING_MODEL, lines, waiting
 from keras_inception.files import (
     EVALUATION_FILE,
     METRICS_FILE,
@@ -116,7 +116,14 @@ def _results(
     from keras_inception.evaluation.scores import crop_scores, evaluate_scores
 
     results: list[Result] = []
-    with Progress(console=console, transient=True) as progress, usage_errors():
+    bars = Progress(console=console, transient=True, disable=not console.is_terminal)
+
+    def line() -> str:
+        last = bars.tasks[-1]
+        return f"evaluating, {last.description}: {last.completed:.0f} of {last.total:.0f} images"
+
+    shown = nullcontext() if console.is_terminal else lines(line)
+    with bars as progress, shown, usage_errors():
         for name in chosen:
             task = progress.add_task(f"crops: {name}", total=len(data.test) * len(predictors))
             advance = partial(progress.advance, task)

@@ -138,10 +138,13 @@ def _recorded_images(model: Path, shape: Any, labels: Any) -> Any:
 
 @contextmanager
 def _steps() -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
-    """On a terminal, the current step and its seconds; a second function hides them."""
+    """The current step and its seconds; a second function hides them on a terminal."""
+    if not errors.is_terminal:
+        with waiting("loading the model") as report:
+            yield report, lambda: None
+        return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    shown = errors.is_terminal
-    with Progress(*columns, console=errors, transient=True, disable=not shown) as progress:
+    with Progress(*columns, console=errors, transient=True) as progress:
         task = progress.add_task("loading the model")
 
         def report(words: str) -> None:

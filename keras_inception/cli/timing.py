@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from keras_inception.cli.common import console, errors, usage_errors
+from keras_inception.cli.common import console, usage_errors
+from keras_inception.cli.waits import waiting
 
 
 def time(
@@ -36,13 +37,8 @@ def time(
         file = out or models[0].parent / TABLE_FILE
         if file.suffix != ".csv":
             raise ValueError(f"Expected a .csv file as --out. Received: {str(file)!r}")
-        if errors.is_terminal:
-            with errors.status("loading") as status:
-                timed = time_models(
-                    models, batch_size=batch_size, threads=threads, report=status.update
-                )
-        else:
-            timed = time_models(models, batch_size=batch_size, threads=threads)
+        with waiting("loading") as report:
+            timed = time_models(models, batch_size=batch_size, threads=threads, report=report)
         write_timings(file, timed)
     table = Table("model", "runtime", "precision", "ms an image")
     for path, (conditions, milliseconds) in timed.items():

@@ -42,14 +42,27 @@ def line_is_due() -> bool:
 
 
 @contextmanager
-def waiting(words: str, *, on: Console = errors) -> Iterator[None]:
-    """Say what a wait of seconds is for; lines may be printed on the same console meanwhile."""
+def waiting(words: str, *, on: Console = errors) -> Iterator[Callable[[str], None]]:
+    """Say what a wait of seconds is for; lines may be printed on the same console meanwhile.
+
+    Yields what takes the words for the next part of the wait.
+    """
     if on.is_terminal:
-        with on.status(words):
-            yield
-    else:
-        with _lines(lambda: words):
-            yield
+        with on.status(words) as status:
+            yield status.update
+        return
+    now = words, time.monotonic()
+
+    def update(words: str) -> None:
+        nonlocal now
+        now = words, time.monotonic()
+
+    def line() -> str:
+        words, since = now
+        return f"{words}, {time.monotonic() - since:.0f} s"
+
+    with lines(line):
+        yield update
 
 
 @contextmanager
@@ -57,7 +70,7 @@ def scanning() -> Iterator[Callable[[int, int], None]]:
     """Say how far a scan is; yields what takes the number of files scanned, and of all."""
     from rich.progress import Progress
 
-    place = (0, 0)
+    place, began = (0, 0), time.monotonic()
     bar = Progress(console=errors, transient=True, disable=not errors.is_terminal)
     task = bar.add_task("opening the data", total=None)
 
@@ -68,24 +81,25 @@ def scanning() -> Iterator[Callable[[int, int], None]]:
 
     def words() -> str:
         done, total = place
-        return f"scanning the images, {done:,} of {total:,}" if total else "opening the data"
+        scan = f"scanning the images, {done:,} of {total:,}" if total else "opening the data"
+        return f"{scan}, {time.monotonic() - began:.0f} s"
 
     if errors.is_terminal:
         with bar:
             yield scanned
     else:
-        with _lines(words):
+        with lines(words):
             yield scanned
 
 
 @contextmanager
-def _lines(words: Callable[[], str]) -> Iterator[None]:
-    began = time.monotonic()
+def lines(line: Callable[[], str]) -> Iterator[None]:
+    """Print a line whenever one is due."""
 
     def print_line() -> None:
         if line_is_due():
             silence.end()
-            errors.print(f"{words()}, {time.monotonic() - began:.0f} s")
+            errors.print(line())
 
     with each_second(print_line):
         yield
