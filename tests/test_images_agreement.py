@@ -235,6 +235,17 @@ def gif_of_two_controls() -> bytes:
     return contents[:image] + controls + contents[image:]
 
 
+def gif(*, control: bytes = b"", shared: bool = True, own: bool = False) -> bytes:
+    """A GIF of 20 x 30 with a control extension, a palette for all frames, one of the frame."""
+    plain = encoded(noise(20, 30).quantize(256), "GIF")
+    head, palette, rest = plain[:13], plain[13:781], plain[781:]
+    image = rest.index(b"\x2c\0\0\0\0")
+    flags = bytes([head[10] if shared else head[10] & 0x7F])
+    head = head[:10] + flags + head[11:] + (palette[::-1] if own else palette) * shared
+    frame = rest[image : image + 9] + (b"\x87" + palette if own else b"\0") + rest[image + 10 :]
+    return head + (b"\x21\xf9\4" + control + b"\0") * bool(control) + frame
+
+
 def png(
     colour: int, *, depth: int = 8, key: bytes = b"", palette: bytes = b"", late: bool = False
 ) -> bytes:
@@ -286,6 +297,7 @@ NOT_DECODED = {
     "gif of a part of its canvas": partial_gif(),
     "gif of two controls": gif_of_two_controls(),
     "png of two orientations": png_of_orientations(6, 3),
+    "gif without a palette": gif(shared=False),
     "animated webp": encoded(
         noise(20, 30), "WEBP", save_all=True, append_images=[noise(20, 30, 4).convert("RGB")]
     ),
@@ -337,6 +349,20 @@ def test_keys_of_pngs_that_both_decoders_obey(channels):
         "alpha, and a key that counts for nothing": png(6, key=b"\0\5"),
     }
     assert_agreement(files, 20, 30, channels)
+
+
+def test_palettes_and_controls_of_gifs():
+    transparent, opaque = b"\1\0\0\3", b"\x0c\0\0\3"
+    files = {
+        f"{name}, {control!r}": gif(control=control, **palettes)
+        for name, palettes in {
+            "shared": {},
+            "own": {"shared": False, "own": True},
+            "both": {"own": True},
+        }.items()
+        for control in (b"", transparent, opaque)
+    }
+    assert_agreement(files, 20, 30, 3)
 
 
 def test_rows_of_a_bmp_from_below_and_from_above():
@@ -425,6 +451,9 @@ LAYOUTS = {
     "a whole segment before": (directory(filler()), {"before": exif_segment(SHORT)}),
     "a comment that looks like EXIF": (SHORT, {"before": b"\xff\xfe\x00\x0aExif\0\0II"}),
     "no such orientation": (directory(turned(3, value=9)), {}),
+    "orientation 0": (directory(turned(3, value=0)), {}),
+    "a value before it that is no place": (directory(entry(1, 3, 1, b"\xff" * 4), turned(3)), {}),
+    "an entry of no type before it": (directory(entry(1, 99, 2**31, bytes(4)), turned(3)), {}),
     "no orientation": (directory(filler()), {}),
     "no entries": (directory(), {}),
 }
@@ -480,9 +509,16 @@ MARKED = {
     "several values": directory(turned(3, count=2)),
     "a byte": directory(turned(1)),
     "another kind of TIFF": b"II+\0" + SHORT[4:],
-    "an entry before it whose text is not there": directory(
-        entry(0x010F, 2, 100, b"\xff\xff\xff\0"), turned(3)
-    ),
+    **{
+        f"an entry before it whose data are not there: {name}": directory(damaged, turned(3))
+        for name, damaged in {
+            "text": entry(0x010F, 2, 100, b"\xff\xff\xff\0"),
+            "text, a place above 2 GB": entry(0x010F, 2, 100, b"\xff" * 4),
+            "more text than there can be": entry(0x010F, 2, 2**32 - 1, b"\x08\0\0\0"),
+            "text longer than the block": entry(0x010F, 2, 5000, bytes(4)),
+            "a ratio": entry(0x011A, 5, 1, b"\xff\xff\xff\0"),
+        }.items()
+    },
 }
 
 

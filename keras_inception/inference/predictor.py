@@ -280,7 +280,7 @@ def _fetched(url: str) -> bytes:
         with urllib.request.urlopen(url, timeout=_URL_SECONDS) as response:
             content = response.read(_MOST_URL_BYTES + 1)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
+        reason = " ".join(str(getattr(error, "reason", None) or error).split())  # one line
         raise ValueError(f"Expected an image at {url!r}. Received: {reason}") from error
     if len(content) > _MOST_URL_BYTES:
         raise ValueError(
