@@ -53,9 +53,15 @@ def read_zip(path: Path, allowance: Allowance, *names: str) -> list[bytes]:
                 f"{', '.join(missing)}."
             )
         try:
-            return [archive.read(name) for name in names]
+            return [_member(archive, name) for name in names]
         except _ZIP_ERRORS as error:
             raise ValueError(f"Expected a whole zip. Received: {str(path)!r} ({error})") from error
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return a member; `ZipFile.read` unpacks the whole of one that is longer than it says."""
+    with archive.open(name) as member:
+        return member.read(archive.getinfo(name).file_size + 1)
 
 
 def _opened(path: Path) -> zipfile.ZipFile:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile, mkdtemp
 
+from keras_inception.bounded import MOST_TEXT, Allowance, read_file
 from keras_inception.new_folders import removed_if_unbegun
 
 # The files of a run's folder.
@@ -151,8 +152,14 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
     A line ends at a line feed alone: Unicode has eight more characters at which `str.splitlines`
     would cut a name in two.
+
+    Raises:
+        ValueError: no regular file of UTF-8, or one of over `MOST_TEXT` bytes.
     """
-    lines = path.read_text(encoding="utf-8").split("\n")
+    try:
+        lines = read_file(path, Allowance(path, MOST_TEXT)).decode().split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Expected labels in UTF-8. Received: {str(path)!r} ({error})") from error
     return tuple(lines[:-1] if lines[-1] == "" else lines)
 
 

@@ -84,6 +84,9 @@ def hdf5(folder: Path) -> None:
         for index in range(50):  # each within the limits, together not
             variables.create_dataset(str(index + 1), (10_000_000,), "u1", chunks=(10_000,))[:1] = 1
 
+    def tiny_chunks(file, variables) -> None:
+        variables.create_dataset("1", (10_000_000,), "f4", chunks=(10,))[:10] = 1
+
     def unknown_filter(file, variables) -> None:
         settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         settings.set_chunk(shape)
@@ -102,6 +105,8 @@ def hdf5(folder: Path) -> None:
     edited("compressed", compressed)
     edited("one-chunk", one_chunk)
     edited("together", many)
+    edited("tiny-chunks", tiny_chunks)
+    edited("groups", lambda file, variables: [file.create_group(str(i)) for i in range(20_001)])
     edited("strings", link(np.array([b"text"], object)))
     edited("pairs", link(np.zeros(3, [("a", "f4"), ("b", "f4")])))
     edited("group", lambda file, variables: variables.create_group("1"))
@@ -155,6 +160,30 @@ def keras_files(folder: Path) -> None:
         history = layers[1]["inbound_nodes"][0]["args"][0]["config"]
         history["keras_history"] = ["predictions_logits", 0, 0]
 
+    def unrolled(layers) -> None:
+        layers[1]["class_name"] = "LSTM"
+
+    def dotted(layers) -> None:
+        layers[1] |= {"module": "keras", "class_name": "layers.StringLookup"}
+        layers[1]["config"]["vocabulary"] = "/etc/passwd"
+
+    def called(layers) -> None:
+        layers[1]["inbound_nodes"] *= 2000
+
+    def tiled(layers) -> None:
+        layers[1] |= {"module": "keras.src.ops.numpy", "class_name": "Tile"}
+        layers[1]["config"] = {"name": "avg_pool", "repeats": [1, 10_000, 10_000, 1]}
+        layers[1]["build_config"] = None
+        history = layers[2]["inbound_nodes"][0]["args"][0]["config"]
+        history["shape"] = [None, 80_000, 80_000, 3]
+
+    config("unrolled", unrolled)
+    config("dotted", dotted)
+    config("called", called)
+    config("tiled", tiled)
+    listed = [{"class_name": "Activation", "config": {"activation": "relu"}}] * 101
+    sequence = {"class_name": "Sequential", "config": {"layers": listed}}
+    archived("sequence", {"config.json": json.dumps(sequence)})
     config("many-units", units)
     config("large-input", sizes)
     config("loop", loop)
@@ -278,6 +307,13 @@ def onnx_files(folder: Path) -> None:
         for key, value in (("location", place), ("length", "256")):
             outside.external_data.add(key=key, value=value)
         saved(f"external-{name}", [identity("Identity", ["k"], ["a"])], [outside])
+    repeated = [
+        TensorProto(name=f"k{i}", data_type=1, dims=[4], data_location=1) for i in range(30)
+    ]
+    for tensor in repeated:
+        tensor.external_data.add(key="location", value="external-repeated.onnx.data")
+    saved("external-repeated", [identity("Identity", ["k0"], ["a"])], repeated)
+    (folder / "external-repeated.onnx.data").write_bytes(bytes(10_000_000))
     (folder / "nodes.onnx").write_bytes(b"\x3a\x80\x92\xf4\x01" + b"\x0a\x00" * 2_000_000)
     (folder / "text.onnx").write_text("no network")
 
@@ -304,6 +340,7 @@ def tars(folder: Path) -> None:
     packed("sparse.tar", member(pax_headers=sparse))
     packed("sparse.tar.gz", member(pax_headers=sparse), mode="w:gz")
     packed("bomb.tar.gz", member(size=300_000_000), mode="w:gz")
+    packed("long-name.tar", member("x" * 100_000 + ".ckpt"))
     packed("link.tar", member(type=tarfile.SYMTYPE, linkname="/etc/passwd"))
     packed("hard-link.tar", member(type=tarfile.LNKTYPE, linkname="/etc/passwd"))
     packed("pipe.tar", member(type=tarfile.FIFOTYPE))
@@ -358,6 +395,13 @@ def torch_files(folder: Path) -> None:
     tensor += number + b"\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR"
     pickled("older", b"\x80\x02}X\x07\0\0\0fc.bias" + tensor + b"s.")
     pickled("operations", b"\x80\x02" + b"}0" * 2_000_000 + b"}.")
+    # A tuple of a tuple, each held twice by the next: its hash takes 2^60 steps.
+    twice = b"K\1\x85q\0" + b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(60))
+    pickled("twice", b"\x80\x02}" + twice + b"K\1s.")
+    # One number, named again by each of a hundred calls that allocate as much.
+    again = b"J" + struct.pack("<i", 40_000_000) + b"q\0" + b"cbuiltins\nbytearray\nh\0\x85R" * 100
+    pickled("again", b"\x80\x02(" + again + b"l.")
+    pickled("calls", b"\x80\x02\x8c\x08builtins\x8c\x04eval\x93.")
     (folder / "text.pth").write_text("no pickle")
     with zipfile.ZipFile(folder / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", pickle.dumps({}, 2))
@@ -368,6 +412,11 @@ def torch_files(folder: Path) -> None:
     (folder / "lie.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     header = json.dumps({"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
     (folder / "bf16.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    many = {
+        f"{i:06}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(50_000)
+    }
+    header = json.dumps(many).encode()
+    (folder / "many.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     (folder / "long.safetensors").write_bytes(struct.pack("<Q", 1 << 62))
     try:
         import torch
@@ -388,7 +437,7 @@ def write(folder: Path) -> list[str]:
     """Write all files; the names of those to read."""
     for kind in (hdf5, keras_files, messages, tars, torch_files):
         kind(folder)
-    others = ("secret.bin", "other.h5", "whole.keras")
+    others = ("secret.bin", "other.h5", "whole.keras", "external-repeated.onnx.data")
     return sorted(item.name for item in folder.iterdir() if item.name not in others)
 
 

@@ -186,3 +186,15 @@ def test_no_page_installs_from_an_index():
 def test_the_citation_has_the_current_version():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {keras_inception.__version__}\n" in citation
+
+
+def test_every_test_that_the_documents_of_reliability_name_exists():
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", page))
+    found = re.findall(
+        r"^def (test_\w+)",
+        "\n".join(p.read_text() for p in (ROOT / "tests").glob("test_*.py")),
+        re.M,
+    )
+    assert len(named) > 40
+    assert named <= set(found)

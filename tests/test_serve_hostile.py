@@ -6,6 +6,7 @@ Images are made here byte by byte where no program writes them. Connections are 
 import gzip
 import io
 import json
+import logging
 import socket
 import struct
 import threading
@@ -356,7 +357,18 @@ def test_incomplete_uploads_hold_a_limited_number_of_bytes(served_model: Path) -
             client.close()
 
 
-def test_a_disconnect_is_no_traceback(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What uvicorn logs; its loggers do not propagate to the root."""
+    logger = logging.getLogger("uvicorn")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def test_a_disconnect_is_no_traceback(
+    url: str, capfd: pytest.CaptureFixture[str], log: pytest.LogCaptureFixture
+) -> None:
     for sent in (b"\r\nabc", b"\r\n" + png()[:1000].ljust(1000, b"\0")):
         with connect(url) as client:
             client.sendall(HEADERS % url[7:].encode() + sent)
@@ -364,7 +376,18 @@ def test_a_disconnect_is_no_traceback(url: str, capfd: pytest.CaptureFixture[str
         client.sendall(HEADERS % url[7:].encode() + b"\r\nabc")
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert post(url, png())[0] == 200
-    assert capfd.readouterr().err == ""
+    assert (capfd.readouterr().err, log.text) == ("", "")
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+def test_an_upgrade_is_ignored_in_silence(
+    url: str, protocol: bytes, log: pytest.LogCaptureFixture
+) -> None:
+    lines = b"GET /health HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n"
+    with connect(url) as client:
+        client.sendall(lines % (url[7:].encode(), protocol))
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+    assert log.text == ""
 
 
 # --- hosts and origins ----------------------------------------------------------------------------

@@ -140,6 +140,10 @@ class _LimitedProtocol(H11Protocol):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
+    def _get_upgrade(self) -> bytes | None:
+        """Upgrade to no other protocol, as HTTP allows; uvicorn would log advice on WebSockets."""
+        return None
+
     def give_up(self) -> None:
         """Close the connection at once."""
         self._end_phase()

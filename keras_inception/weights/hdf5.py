@@ -9,6 +9,7 @@ files, and announce sizes that it does not store. Keras writes none of these.
 from __future__ import annotations
 
 import io
+import math
 import sys
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +19,8 @@ import h5py
 from keras_inception.bounded import Allowance, shown
 from keras_inception.isolated import REFUSED, check, limit
 
-_MOST_OBJECTS = 100_000
+_MOST_OBJECTS = 20_000
+_MOST_CHUNKS = 100_000
 _NUMBERS = "biufV"  # V: bfloat16, of two bytes
 
 
@@ -99,6 +101,9 @@ def _check_array(item: Any, allowance: Allowance) -> None:
         raise _refused(allowance, item.name, "announced, but not stored")
     allowance.take_array(item.name, item.shape, item.dtype.itemsize)
     if item.chunks:  # HDF5 unpacks one chunk at a time, whatever the array's size
+        counts = (-(-size // one) for size, one in zip(item.shape, item.chunks, strict=True))
+        if math.prod(counts) > _MOST_CHUNKS:
+            raise _refused(allowance, item.name, f"in over {_MOST_CHUNKS:,} chunks")
         allowance.take_array(f"a chunk of {item.name}", item.chunks, item.dtype.itemsize)
     item[()]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from keras_inception.bounded import (
     Allowance,
     bytes_on_disk,
     parsed_json,
+    shown,
 )
 from keras_inception.weights.hdf5 import check_hdf5
 
@@ -22,6 +24,25 @@ CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
 # Of one image; the widest network of this family needs some 60 MB.
 _MOST_ACTIVATIONS = 1_000_000_000
+# Keras takes up to a millisecond for a layer and for each of its calls, and a time that grows with
+# the third power for the layers of a Sequential. GoogLeNet with its heads has 217 layers.
+_MOST_LAYERS = 2_000
+_MOST_IN_SEQUENCE = 100
+# Other layers of Keras read files that their configuration names, or repeat something as often as
+# it says.
+_LAYER_NAMES = (
+    "Activation ActivityRegularization AdaptiveAveragePooling2D AdaptiveMaxPooling2D Add "
+    "AlphaDropout Attention Average AveragePooling2D BatchNormalization CenterCrop Concatenate "
+    "Conv1D Conv2D Conv2DTranspose Cropping2D Dense DepthwiseConv2D Dot Dropout ELU EinsumDense "
+    "Flatten GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D "
+    "GlobalMaxPooling1D GlobalMaxPooling2D GroupNormalization GroupQueryAttention Identity "
+    "InputLayer LayerNormalization LeakyReLU MaxPooling2D Maximum Minimum MultiHeadAttention "
+    "Multiply Normalization PReLU Permute RMSNormalization RandomBrightness RandomContrast "
+    "RandomCrop RandomFlip RandomHue RandomRotation RandomSaturation RandomTranslation RandomZoom "
+    "ReLU Rescaling Reshape Resizing SeparableConv2D Softmax SpatialDropout1D SpatialDropout2D "
+    "Subtract UnitNormalization UpSampling2D ZeroPadding2D"
+)
+_LAYERS = frozenset(_LAYER_NAMES.split())
 
 
 def own_allowance(path: Path) -> Allowance:
@@ -71,6 +92,7 @@ def check_model(path: Path) -> None:
         Exception: whatever Keras raises for a configuration that it cannot build.
     """
     document = read_config(path)
+    _check_layers(document, path)
     read_weights(path)
     document.pop("compile_config", None)
     with keras.StatelessScope(initialize_variables=False):
@@ -83,13 +105,47 @@ def check_model(path: Path) -> None:
     check_activations(model, path)
 
 
+def _check_layers(document: dict[str, Any], path: Path) -> None:
+    """Refuse layers that networks of this family do not have, and more than they have."""
+    layers = in_sequence = 0
+    for item in _objects(document):
+        name, config, calls = (item.get(k) for k in ("class_name", "config", "inbound_nodes"))
+        kind = name.rpartition(".")[2] if isinstance(name, str) else ""
+        if hasattr(keras.layers, kind) and kind not in _LAYERS:
+            raise ValueError(
+                f"Expected layers of a classifier of images. Received: {shown(name)} in "
+                f"{str(path)!r}. If you know where the file is from, load it with Keras and give "
+                "the model's weights to a network without that layer."
+            )
+        if isinstance(calls, list):
+            layers += max(1, len(calls))
+        if kind == "Sequential" and isinstance(config, dict):
+            listed = config.get("layers")
+            in_sequence += len(listed) if isinstance(listed, list) else 0
+    if layers > _MOST_LAYERS or in_sequence > _MOST_IN_SEQUENCE:
+        raise ValueError(
+            f"Expected at most {_MOST_LAYERS:,} layers and calls of layers, {_MOST_IN_SEQUENCE} "
+            f"of them in Sequentials. Received: {layers:,} and {in_sequence:,} in {str(path)!r}."
+        )
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield all objects in a parsed JSON document; the nesting is bounded."""
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _objects(item)
+
+
 def check_activations(model: keras.Model, path: Path) -> None:
     """Refuse a model that computes more than a network of this family on one image.
 
     Raises:
         ValueError: naming the layer.
     """
-    for layer in model.layers:
+    for layer in getattr(model, "operations", model.layers):
         if isinstance(layer, keras.Model):
             check_activations(layer, path)
         for tensor in keras.tree.flatten(getattr(layer, "output", None)):

@@ -57,7 +57,8 @@ def _load_external(model: Any, path: Path, spec: NetworkSpec | None) -> None:
     for tensor in (*model.graph.initializer, *constants):
         if not external_data_helper.uses_external_data(tensor):
             continue
-        name = next((item.value for item in tensor.external_data if item.key == "location"), "")
+        place = {item.key: item.value for item in tensor.external_data}
+        name = place.get("location", "")
         file = path.with_name(Path(name).name)
         if name != file.name or not name.startswith(path.name) or file.is_symlink():
             raise ValueError(
@@ -65,7 +66,8 @@ def _load_external(model: Any, path: Path, spec: NetworkSpec | None) -> None:
                 f"it. Received: {str(path)!r} with tensors in {shown(name)}."
             )
         require_file(file)
-        allowed.take_array(tensor.name, tensor.dims, _ITEM_SIZE)
+        # Without a length, or with 0, all of the file is read, for each tensor.
+        allowed.take(tensor.name, int(place.get("length", 0)) or file.stat().st_size)
         external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
 
 

@@ -55,7 +55,8 @@ def read(path: Path, spec: NetworkSpec | None = None) -> Arrays:
                 file.write_bytes(content)
         except OSError as error:
             raise ValueError(
-                f"Expected a tarball of a TF-Slim checkpoint. Received: {str(path)!r} ({error})"
+                f"Expected a tarball of a TF-Slim checkpoint. Received: {str(path)!r} "
+                f"({shown(str(error))})"
             ) from error
         return _read_checkpoint(_prefix(Path(folder)), spec)
 
@@ -134,6 +135,6 @@ def _prefix(path: Path) -> Path:
     if len(prefixes) != 1:
         raise ValueError(
             f"Expected one checkpoint in {str(path)!r}. "
-            f"Received: {[prefix.name for prefix in prefixes]}. Give the path of one."
+            f"Received: {shown([prefix.name for prefix in prefixes])}. Give the path of one."
         )
     return prefixes[0]

@@ -12,13 +12,14 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from keras_inception.archives import check_zip, read_zip
-from keras_inception.bounded import read_file
+from keras_inception.bounded import read_file, shown
 from keras_inception.packages import explained_imports
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import TORCHVISION
@@ -45,6 +46,17 @@ _MAGIC = (0x1950A86A20F9469CFC6C, 1001)
 # A state dict has some ten thousand operations, and names a tensor's elements once.
 _MOST_OPERATIONS = 1_000_000
 _ITEM_SIZE = 4
+# Of safetensors; GoogLeNet's has some 50,000 bytes.
+_MOST_HEADER = 1_000_000
+# What the pickle of ordinary tensors calls. Others allocate what they like, such as bytearray.
+_CALLED = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch \w+Storage"
+)
+# Operations that also call something; torch writes none of them.
+_OTHER_CALLS = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4")
+# What torch writes once and names again. Of a tuple that holds another twice, and so on, the hash
+# takes for ever.
+_NAMED_AGAIN = ("GLOBAL", "BINUNICODE", "SHORT_BINUNICODE", "SHORT_BINSTRING", "BINSTRING")
 _UNPICKLER = "WeightsUnpickler error:"
 _COUNTER = ".num_batches_tracked"  # number of training steps; not used in inference
 
@@ -149,7 +161,7 @@ def _arguments(data: bytes, path: Path) -> Iterator[Any]:
     stream, count = io.BytesIO(data), 0
     try:
         for _ in range(_PICKLES):
-            for _, argument, _ in pickletools.genops(stream):
+            for argument in _checked_operations(stream):
                 count += 1
                 if count > _MOST_OPERATIONS:
                     raise ValueError(f"over {_MOST_OPERATIONS:,} operations")
@@ -163,11 +175,36 @@ def _arguments(data: bytes, path: Path) -> Iterator[Any]:
         ) from error
 
 
+def _checked_operations(stream: io.BytesIO) -> Iterator[Any]:
+    """Yield the arguments of one pickle, of a kind that `torch.save` writes for tensors."""
+    kinds: dict[Any, str] = {}
+    last = ""
+    for operation, argument, _ in pickletools.genops(stream):
+        name = operation.name
+        if name in _OTHER_CALLS or (name == "GLOBAL" and not _CALLED.fullmatch(str(argument))):
+            raise ValueError(f"calls {shown(argument or name)}, which no tensors need")
+        if name == "MEMOIZE":
+            kinds[len(kinds)] = last
+        elif name.endswith("PUT"):
+            kinds[argument] = last
+        elif name.endswith("GET") and kinds.get(argument) not in _NAMED_AGAIN:
+            raise ValueError("uses a value twice that is no text")
+        else:
+            last = name
+        yield argument
+
+
 def _read_safetensors(path: Path, spec: NetworkSpec | None) -> Arrays:
     with explained_imports():
         import safetensors
         import safetensors.numpy
     data = read_file(path, allowance(path, spec))
+    size = int.from_bytes(data[:8], "little")
+    if size > _MOST_HEADER:
+        raise ValueError(
+            f"Expected a file of safetensors with at most {_MOST_HEADER:,} bytes of names and "
+            f"shapes. Received: {str(path)!r} with a header of {size:,} bytes."
+        )
     try:
         return safetensors.numpy.load(data)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
