@@ -6,6 +6,7 @@ import gc
 import hashlib
 import io
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -334,6 +337,59 @@ def test_the_page_shows_labels_and_branches_in_a_browser(
     assert ">b.png</h2>" in second
     assert f">{served_model.parent.name}</h1>" in body
     assert "5 classes: a, b, &lt;script&gt;, d, e. Sees 32 x 32 pixels in colour." in body
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_the_page_takes_a_pasted_image_and_addresses(
+    served_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image is pasted, then the address of one, and another address is typed."""
+    contents = base64.b64encode(png()).decode()
+    with image_server(png()) as images:
+        script = f"""
+          const bytes = Uint8Array.from(atob("{contents}"), letter => letter.charCodeAt(0));
+          const paste = fill => {{
+            const clipboardData = new DataTransfer();
+            fill(clipboardData);
+            document.body.dispatchEvent(
+              new ClipboardEvent("paste", {{ clipboardData, bubbles: true }}));
+          }};
+          paste(data => data.items.add(new File([bytes], "pasted.png", {{ type: "image/png" }})));
+          paste(data => data.setData("text/plain", "{images}/linked.png"));
+          document.getElementById("address").value = "{images}/typed.png";
+          document.querySelector("#by-address button").click();
+        """
+        body = rendered_with(script, served_model, tmp_path, monkeypatch)
+
+    assert sorted(re.findall(r">(\w+\.png)</h2>", body)) == [
+        "linked.png",
+        "pasted.png",
+        "typed.png",
+    ]
+    assert body.count("<meter") == 15
+
+
+@contextmanager
+def image_server(contents: bytes) -> Iterator[str]:
+    """Answers every path with an image that pages of other origins may read."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Access-Control-Allow-Origin", "*")
+            self.send_header("Content-Length", str(len(contents)))
+            self.end_headers()
+            self.wfile.write(contents)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
