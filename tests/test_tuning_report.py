@@ -19,8 +19,10 @@ from keras_inception.spec.variants import PAPER, SMALL
 from tuning.latency import LatencyBudget, LatencyModel, latency_features
 from tuning.report import page as page_module
 from tuning.report.page import importance, write_report
+from tuning.report.tables import finalists
 from tuning.space import Space
 from tuning.trials import best_first, pareto_front, read_trials, search_progress, stage_shares
+from tuning.verdict import Finalist, Verdict
 
 SPACE = Space(base=SMALL, budget=Budget(macs=8_000_000), width_divisor=4, min_budget_share=0.5)
 TRIALS = 12
@@ -249,3 +251,29 @@ def test_hparams_are_written_for_every_completed_trial(folder: Path) -> None:
     events.Reload()
     plugin = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     assert b"stage_4/width" in plugin
+
+
+def test_the_table_of_finalists_has_no_empty_columns():
+    spec = SPACE.spec({})
+    first = Finalist(number=3, spec=spec, trial_accuracy=0.7, accuracies=(0.81, 0.83))
+    second = Finalist(number=1, spec=spec, trial_accuracy=0.75, accuracies=(0.6, 0.62))
+    one = replace(first, accuracies=(0.81,))
+
+    def table(*found: Finalist, worse: tuple[int, ...] = ()) -> list[tuple[str, ...]]:
+        numbers = {"noise": None, "rank_correlation": None, "interval": None}
+        columns, rows = finalists(Verdict(finalists=found, worse=worse, **numbers))
+        return [tuple(columns), *(tuple(text for _, text in row) for row in rows)]
+
+    assert finalists(None) == ([], [])
+    assert table(one) == [
+        ("place", "trial", "mean", "trainings", "in the trial"),
+        ("1", "3", "81.00%", "1", "70.00%"),
+    ]
+    assert table(first, second, worse=(1,)) == [
+        (
+            *("place", "trial", "mean", "standard deviation", "trainings", "in the trial"),
+            "beaten beyond noise",
+        ),
+        ("1", "3", "82.00%", "1.41%", "2", "70.00%", ""),
+        ("2", "1", "61.00%", "1.41%", "2", "75.00%", "yes"),
+    ]

@@ -24,7 +24,7 @@ DEFAULTS = {
     "dies": {},  # how many processes a trial kills, by its number
     "fails": [],  # numbers of trials that fail
     "lease": 2.0,
-    "patience": 30.0,
+    "patience": 120.0,  # a chief restarts within it on a busy machine too
     "overwrite": False,
     "high": 1.0,
     "search": "same",

@@ -31,6 +31,7 @@ from tuning.dimension import Dimension
 from tuning.fidelity import FidelityChoice, load_choice
 from tuning.latency import LatencyBudget
 from tuning.report.pictures import BEST, draw_pictures
+from tuning.report.tables import finalists, leaderboard
 from tuning.run import write_best_spec
 from tuning.space import Space
 from tuning.trials import (
@@ -141,7 +142,8 @@ def _write_page(
     clickable = [_progress_figure(trials), *_pareto_figures(trials, budget)]
     others = [_importance_figure(weights)] if weights else []
     others += _stage_figures(best[:BEST])
-    columns, rows = _leaderboard(best)
+    columns, rows = leaderboard(best)
+    finalist_columns, finalist_rows = finalists(found)
     source = recorded_source(folder)
     write_page(
         folder / REPORT_FILE,
@@ -154,8 +156,8 @@ def _write_page(
         ),
         proxy=_proxy_line(load_choice(folder), len(trials)),
         verdict=None if found is None else str(found),
-        finalists=() if found is None else found.finalists,
-        worse=() if found is None else found.worse,
+        finalist_columns=finalist_columns,
+        finalists=finalist_rows,
         figures=_drawn([*clickable, *others]),
         clickable=len(clickable),
         columns=columns,
@@ -293,20 +295,3 @@ def _titled(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
         margin={"l": 60, "r": 20, "t": 70, "b": 50},
         legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 1, "xanchor": "right"},
     )
-
-
-def _leaderboard(best: Sequence[SearchedTrial]) -> tuple[list[str], list[list[tuple[float, str]]]]:
-    """The columns, and (value, text) of each for every trial; one without values is left out."""
-    columns: dict[str, list[tuple[float, str]]] = {
-        "place": [(place, str(place)) for place in range(1, len(best) + 1)],
-        "trial": [(trial.number, str(trial.number)) for trial in best],
-        "accuracy": [(trial.accuracy, f"{trial.accuracy:.2%}") for trial in best],
-        "multiply-adds": [(trial.macs, f"{trial.macs:,}") for trial in best],
-        "parameters": [(trial.params, f"{trial.params:,}") for trial in best],
-        "epochs": [(trial.epochs or -1, str(trial.epochs or "")) for trial in best],
-        "seconds": [
-            (trial.metrics["seconds"], f"{trial.metrics['seconds']:.0f}") for trial in best
-        ],
-    }
-    shown = {name: cells for name, cells in columns.items() if any(text for _, text in cells)}
-    return [*shown], [list(row) for row in zip(*shown.values(), strict=True)]
