@@ -31,16 +31,23 @@ _MOST_IN_SEQUENCE = 100
 # Other layers of Keras read files that their configuration names, or repeat something as often as
 # it says.
 _LAYER_NAMES = (
-    "Activation ActivityRegularization AdaptiveAveragePooling2D AdaptiveMaxPooling2D Add "
-    "AlphaDropout Attention Average AveragePooling2D BatchNormalization CenterCrop Concatenate "
-    "Conv1D Conv2D Conv2DTranspose Cropping2D Dense DepthwiseConv2D Dot Dropout ELU EinsumDense "
-    "Flatten GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D "
-    "GlobalMaxPooling1D GlobalMaxPooling2D GroupNormalization GroupQueryAttention Identity "
-    "InputLayer LayerNormalization LeakyReLU MaxPooling2D Maximum Minimum MultiHeadAttention "
-    "Multiply Normalization PReLU Permute RMSNormalization RandomBrightness RandomContrast "
-    "RandomCrop RandomFlip RandomHue RandomRotation RandomSaturation RandomTranslation RandomZoom "
-    "ReLU Rescaling Reshape Resizing SeparableConv2D Softmax SpatialDropout1D SpatialDropout2D "
-    "Subtract UnitNormalization UpSampling2D ZeroPadding2D"
+    "Activation ActivityRegularization AdaptiveAveragePooling1D AdaptiveAveragePooling2D "
+    "AdaptiveMaxPooling1D AdaptiveMaxPooling2D Add AdditiveAttention AlphaDropout Attention "
+    "AutoContrast Average AveragePooling1D AveragePooling2D BatchNormalization CenterCrop "
+    "Concatenate ContrastLimitedAdaptiveHistogramEqualization Conv1D Conv1DTranspose Conv2D "
+    "Conv2DTranspose Cropping1D Cropping2D CutMix Dense DepthwiseConv1D DepthwiseConv2D Dot "
+    "Dropout ELU EinsumDense Equalization Flatten GaussianDropout GaussianNoise "
+    "GlobalAveragePooling1D GlobalAveragePooling2D GlobalMaxPooling1D GlobalMaxPooling2D "
+    "GroupNormalization GroupQueryAttention Identity InputLayer LayerNormalization LeakyReLU "
+    "Masking MaxNumBoundingBoxes MaxPooling1D MaxPooling2D Maximum Minimum MixUp "
+    "MultiHeadAttention Multiply Normalization PReLU Permute Pipeline RMSNormalization "
+    "RandomBrightness RandomColorDegeneration RandomColorJitter RandomContrast RandomCrop "
+    "RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale "
+    "RandomHue RandomInvert RandomPerspective RandomPosterization RandomRotation "
+    "RandomSaturation RandomSharpness RandomShear RandomTranslation RandomZoom ReLU Rescaling "
+    "Reshape Resizing SeparableConv1D SeparableConv2D Softmax Solarization SpatialDropout1D "
+    "SpatialDropout2D Subtract UnitNormalization UpSampling1D "
+    "UpSampling2D ZeroPadding1D ZeroPadding2D"
 )
 _LAYERS = frozenset(_LAYER_NAMES.split())
 
