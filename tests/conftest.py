@@ -1,6 +1,7 @@
 """Tiny networks for the tests: 32 pixels, few filters, every kind of layer."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,6 +24,10 @@ from keras_inception.spec.network import (
     StageSpec,
     StemLayer,
 )
+
+# Under nohup SIGHUP is ignored, which the processes of tests would inherit.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The files of a finished run.
 RUN_FILES = {

@@ -178,7 +178,7 @@ def test_an_image_that_takes_too_long_is_given_up(served_model: Path) -> None:
 
 
 def test_slow_images_delay_no_others(served_model: Path) -> None:
-    """Those that wait for the slow lane still wait when the good one has been answered."""
+    """Some still wait for the slow lane when the good one, sent after them, has been answered."""
     slow = plain_ppm(2_000_000)
     done: list[str] = []
 
@@ -195,7 +195,7 @@ def test_slow_images_delay_no_others(served_model: Path) -> None:
         while not done:  # the first of them is through; the others wait for the slow lane
             time.sleep(0.05)
         assert timed("good", png()) == 200
-        assert done.count("slow") <= 4  # those that end while the others pass the fast lane
+        assert done.count("slow") < len(bad)
         assert {one.result() for one in bad} == {200}
 
 
