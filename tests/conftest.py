@@ -25,7 +25,9 @@ from keras_inception.spec.network import (
     StemLayer,
 )
 
-# Under nohup SIGHUP is ignored, which the processes of tests would inherit.
+# SIGHUP is ignored under nohup, SIGINT in the background of a script; processes of tests would
+# inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

@@ -48,7 +48,7 @@ def decoders() -> list[Any]:
     return [
         child
         for child in psutil.Process().children()
-        if "decode_worker" in " ".join(child.cmdline())
+        if child.status() != psutil.STATUS_ZOMBIE and "decode_worker" in " ".join(child.cmdline())
     ]
 
 
