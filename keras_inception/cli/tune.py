@@ -334,9 +334,11 @@ def _interruptions(folder: Path) -> Iterator[None]:
     from tuning.run import SearchInterruptedError
 
     stops = (KeyboardInterrupt, _TerminatedError, TrainingInterruptedError, SearchInterruptedError)
-    names = ("SIGTERM", "SIGHUP")  # the latter is missing on Windows
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup
+    from keras_inception.training.signals import STOP_SIGNALS
+
+    # Ctrl-C raises by itself; what is ignored (nohup) stays ignored.
+    others = [number for number in STOP_SIGNALS if number != signal.SIGINT]
+    heeded = [number for number in others if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, _terminate) for number in heeded}
     try:
         yield

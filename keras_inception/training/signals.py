@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 # Ctrl-C, pre-emption, and the end of the terminal (which Windows lacks).
-_SIGNALS = tuple(
+STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 
@@ -35,7 +35,7 @@ class StopSignals:
     def __init__(
         self,
         acknowledge: Callable[[int, int], None] | None = None,
-        numbers: tuple[int, ...] = _SIGNALS,
+        numbers: tuple[int, ...] = STOP_SIGNALS,
     ) -> None:
         self.received: int | None = None
         self._numbers = numbers
