@@ -55,6 +55,16 @@ def test_the_difference_of_two_steps_by_hand(gpu: ModuleType) -> None:
     assert set(gpu.compared(start, (2.0, after), (2.0, after)).values()) == {0.0}
 
 
+def test_rows_of_parts_that_are_not_chosen_stay(gpu: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "gpu.csv"
+    first = gpu.Table(path, gpu.PARTS)
+    first.add("resume", "model.keras", "passed", value=0.0)
+    first.add("fashion", "seconds", value=70)
+    gpu.Table(path, ["fashion", "training"]).add("fashion", "seconds", value=50)
+    found = [(row["part"], row["value"], row["result"]) for row in gpu.rows_of(path)]
+    assert found == [("resume", "0.0", "passed"), ("fashion", "50", "measured")]
+
+
 @pytest.mark.slow
 def test_every_part_runs_on_a_cpu_without_tensorflow(tmp_path: Path) -> None:
     pytest.importorskip("jax")
@@ -79,14 +89,18 @@ def test_every_part_runs_on_a_cpu_without_tensorflow(tmp_path: Path) -> None:
     with out.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert all(row["card"] and "jax=" in row["versions"] and row["date"] for row in rows)
-    results = [(row["part"], row["result"]) for row in rows]
+    results = [(row["part"], row["result"]) for row in rows if row["what"] != "compilation"]
     assert [found for found in results if found[0] in ("equality", "resume")] == [
         *[("equality", "passed")] * 3,
         *[("resume", "passed")] * 2,
     ]
-    fashion = [row for row in rows if row["part"] == "fashion"]
-    assert [row["result"] for row in fashion] == ["measured", "measured"]
-    assert all("fashion_mnist_sample" in row["note"] for row in fashion)
+    fashion = {row["what"]: row for row in rows if row["part"] == "fashion"}
+    assert list(fashion) == ["nano, first epoch", "nano, seconds", "nano, accuracy", "compilation"]
+    assert {row["result"] for row in fashion.values()} == {"measured"}
+    first, whole = (float(fashion[f"nano, {what}"]["value"]) for what in ("first epoch", "seconds"))
+    assert 0 < first < whole
+    for what in ("seconds", "accuracy"):
+        assert "fashion_mnist_sample" in fashion[f"nano, {what}"]["note"]
     has_torch = importlib.util.find_spec("torchvision") is not None
     for part, batches in (("training", ["2"]), ("inference", ["1", "2"])):
         for batch in batches:
