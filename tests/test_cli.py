@@ -111,11 +111,13 @@ def test_invalid_output_folders(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_variant_too_large_for_the_sample(tmp_path):
-    # 28 pixels leave nothing after the paper's pools.
-    result = run("train", "--variant", "bn", "--out", tmp_path / "run")
-    assert_mistake(result, "at least 32x32", "(28, 28, 1)", 'variant="small"')
-    assert not (tmp_path / "run").exists()
+def test_variants_too_large_for_the_sample(tmp_path):
+    # 28 pixels leave nothing after the paper's pools, and less than the windows of 5 by 5 of the
+    # auxiliary classifiers of `bn`: 28 / 16 after 4a.
+    for variant, message in (("paper", "at least 31x31"), ("bn", "at least 5x5 under 'aux_1'")):
+        result = run("train", "--variant", variant, "--out", tmp_path / "run")
+        assert_mistake(result, message, 'variant="small"')
+        assert not (tmp_path / "run").exists()
 
 
 def test_grey_images_for_a_colour_network(tmp_path):

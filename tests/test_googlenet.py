@@ -88,15 +88,24 @@ def test_without_the_top_any_size_and_both_poolings():
 
 
 # conv1 halves and rounds up, pools of 3 by 2 leave ceil((n - 3) / 2) + 1, torchvision's last one of
-# 2 by 2 ceil(n / 2). Paper: 31, 16, 8, 4, 2, 1. torchvision: 15, 8, 4, 2, 1, 1. TF-Slim's pools are
-# "same": its stride of 32.
-@pytest.mark.parametrize(("variant", "size"), [("paper", 31), ("torchvision", 15), ("slim", 32)])
+# 2 by 2 ceil(n / 2). Paper: 31, 16, 8, 4, 2, 1. torchvision: 15, 8, 4, 2, 1, 1. Pools that round
+# down leave floor((n - 3) / 2) + 1: 61, 31, 15, 7, 3, 1.
+@pytest.mark.parametrize(
+    ("variant", "size"), [("paper", 31), ("torchvision", 15), ("paper_floor", 61)]
+)
 def test_the_smallest_inputs(variant, size):
     build = partial(GoogLeNet, include_top=False, weights=None, variant=variant)
     model = build(input_shape=(size, size, 3))
     assert predict(model, images(1, size, size, 3)).shape == (1, 1, 1, 1024)
     with pytest.raises(ValueError, match=rf"at least {size}x{size} .*Received: input_shape="):
-        build(input_shape=(size - 1, 40, 3))
+        build(input_shape=(size - 1, 80, 3))
+
+
+def test_padded_pools_take_any_size():
+    """TF-Slim's and inception5h's convolutions and pools are all "same"."""
+    for variant in ("slim", "inception5h"):
+        model = GoogLeNet(False, None, variant=variant, input_shape=(None, None, 3))
+        assert predict(model, images(1, 15, 1, 3)).shape == (1, 1, 1, 1024)
 
 
 def test_the_top_takes_images_of_any_size():

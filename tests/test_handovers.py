@@ -388,6 +388,14 @@ def test_large_photographs_get_a_hint(asked, tmp_path):  # noqa: F811
     assert size_hint(variant_spec("bn"), photographs) is None
 
 
+def test_images_below_the_network_s_stride_get_a_hint(asked):  # noqa: F811
+    result = run("train", "--variant", "slim")
+    assert result.exit_code == 0, result.output
+    assert "reduces its input by 32: 28 x 28 pixels leave one position" in result.stderr
+    assert "--variant small" in result.stderr
+    assert "reduces" not in run("train", "--variant", "nano").stderr
+
+
 def test_the_preprocessing_of_images_is_printed(asked):  # noqa: F811
     result = run("train", "--variant", "nano")
     assert "mirrored left to right (half of them), shifted by up to 2 pixels" in result.stdout

@@ -391,6 +391,7 @@ FULL_NAMES = {
     "conv2.relu": "conv2_reduce",
     "conv2": "conv2",
     "conv3.relu": "conv2",
+    "flatten": "avg_pool",
     "dropout": "predictions_dropout",
     "aux1": "aux_1",
     "aux2.conv.relu": "aux_2_proj",
@@ -406,6 +407,16 @@ FULL_NAMES = {
     "InceptionV1/Mixed_4b/Branch_3": "4a_pool_proj",
     "InceptionV1/Conv2d_2b_1x1": "conv2_reduce",
     "InceptionV1/Mixed_4b/concat:0": "4a",
+    "InceptionV1/InceptionV1/Mixed_4b/Branch_1/Conv2d_0b_3x3/Conv2D": "4a_3x3_conv",
+    "InceptionV1/InceptionV1/Mixed_4b/Branch_1/Conv2d_0b_3x3/BatchNorm/FusedBatchNorm": "4a_3x3_bn",
+    "InceptionV1/InceptionV1/Mixed_4b/Branch_3/MaxPool_0a_3x3/MaxPool:0": "4a_pool",
+    "InceptionV1/InceptionV1/MaxPool_2a_3x3/MaxPool": "pool1",
+    "InceptionV1/Logits/AvgPool_0a_7x7/AvgPool": "avg_pool",
+    "global_pool": "avg_pool",
+    "InceptionV1/Logits/Dropout_0b": "predictions_dropout",
+    "InceptionV1/Logits/Conv2d_0c_1x1/BiasAdd": "predictions_logits",
+    "InceptionV1/Logits/SpatialSqueeze": "predictions_logits",
+    "InceptionV1/Logits/Predictions/Reshape_1": "predictions",
 }
 
 

@@ -192,8 +192,8 @@ def _aux_layers(aux: AuxSpec, shape: tuple[int, ...], spec: NetworkSpec) -> Iter
     if min(grid) < 1:
         raise ValueError(
             f"Expected a grid of at least {aux.pool_size}x{aux.pool_size} under {aux.name!r}. "
-            f"Received: {shape[0]}x{shape[1]} after {aux.after!r}. Use a larger input_shape, or "
-            "auxiliary=False."
+            f"Received: {shape[0]}x{shape[1]} after {aux.after!r}. Use a larger "
+            'input_shape, variant="small" for 28 to 64 pixels, or auxiliary=False.'
         )
     yield LayerCost(f"{aux.name}_pool", aux.name, "aux", "pool", (*grid, shape[2]))
     yield _conv(
@@ -237,10 +237,4 @@ def _dense(name: str, group: str, stage: str, inputs: int, units: int) -> LayerC
 
 
 def _pooled(pool: PoolSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
-    grid = (pool.output_size(shape[0]), pool.output_size(shape[1]))
-    if min(grid) < 1:
-        raise ValueError(
-            f"Expected a grid of at least {pool.size}x{pool.size} under {pool.name!r}. Received: "
-            f"{shape[0]}x{shape[1]}. Use a larger input_shape, or a smaller pool."
-        )
-    return (*grid, shape[2])
+    return (pool.output_size(shape[0]), pool.output_size(shape[1]), shape[2])

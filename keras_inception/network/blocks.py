@@ -171,8 +171,8 @@ def auxiliary_classifier(x: Any, spec: NetworkSpec, aux: AuxSpec, activation: st
     if aux.output_size(min(height, width)) < 1:
         raise ValueError(
             f"Expected a grid of at least {aux.pool_size}x{aux.pool_size} under {aux.name!r}. "
-            f"Received: {height}x{width} after {aux.after!r}. Use a larger input_shape, or "
-            "auxiliary=False."
+            f"Received: {height}x{width} after {aux.after!r}. Use a larger "
+            'input_shape, variant="small" for 28 to 64 pixels, or auxiliary=False.'
         )
     name = f"{aux.name}_pool"
     if aux.pool == "adaptive":

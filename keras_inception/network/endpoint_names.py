@@ -17,6 +17,10 @@ _SLIM = {
     "MaxPool_4a_3x3": "pool3",
     "MaxPool_5a_2x2": "pool4",
     "AvgPool_0a_7x7": "avg_pool",
+    "global_pool": "avg_pool",
+    "Dropout_0b": "predictions_dropout",
+    "Conv2d_0c_1x1": "predictions_logits",
+    "SpatialSqueeze": "predictions_logits",
     "Logits": "predictions_logits",
     "Predictions": "predictions",
 }
@@ -27,6 +31,7 @@ _TORCHVISION = {
     "maxpool3": "pool3",
     "maxpool4": "pool4",
     "avgpool": "avg_pool",
+    "flatten": "avg_pool",
     "dropout": "predictions_dropout",
     "fc": "predictions_logits",
     "aux1": "aux_1",
@@ -36,6 +41,10 @@ _TORCHVISION_AUX = {"conv": "proj", "fc1": "dense", "fc2": "logits"}
 # The layers of a unit of convolution, batch normalization and ReLU.
 _PARTS = {"": "", ".conv": "_conv", ".bn": "_bn", ".relu": ""}
 _SLIM_BRANCH = r"/Branch_([0-3])(?:/(Conv2d|MaxPool)_0\w_(\d)x\d)?"
+# What TF-Slim's graph appends to the names of its scopes, and the layer of a unit that it means.
+_SLIM_OPERATION = (
+    r"(?:/(?:Relu|concat|MaxPool|AvgPool|BiasAdd|Reshape_1)|(/Conv2D)|(/BatchNorm/.+))?(?::0)?"
+)
 _PART = r"(\.conv|\.bn|\.relu|)"
 
 
@@ -57,8 +66,16 @@ def endpoint_name(name: str, layers: Collection[str]) -> str:
 
 
 def _from_slim(name: str, layers: Collection[str]) -> str | None:
-    name = re.sub(r"^(InceptionV1/)+", "", name)
-    name = re.sub(r"(/Relu|/concat)?(:0)?$", "", name)
+    found = re.fullmatch(rf"(?:InceptionV1/)*(?:Logits/)?(.+?){_SLIM_OPERATION}", name)
+    if found is None:
+        return None
+    scope, convolution, normalization = found.groups()
+    part = "_conv" if convolution else "_bn" if normalization else ""
+    unit = _slim_scope(scope, layers)
+    return unit and unit + part
+
+
+def _slim_scope(name: str, layers: Collection[str]) -> str | None:
     found = re.fullmatch(rf"Mixed_(\d)([b-z])(?:{_SLIM_BRANCH})?", name)
     if found is None:
         return _SLIM.get(name)

@@ -50,9 +50,9 @@ def GoogLeNet(  # noqa: N802 - a function named like a class, as in keras.applic
         input_tensor: a Keras tensor to start from.
         input_shape: (height, width, channels), in the order of the data format. Default the
             spec's own with the top, and any size without it. Without pretrained weights any
-            size from the network's `spec.min_size` (31 for the paper's, 15 for torchvision's) and
-            any number of channels is possible. A height and width of None take images of any
-            size, with the top too, but not with auxiliary classifiers.
+            size from the network's `spec.min_size` (31 for the paper's, 15 for torchvision's, 1
+            for TF-Slim's) and any number of channels is possible. A height and width of None take
+            images of any size, with the top too, but not with auxiliary classifiers.
         pooling: None, "avg" or "max", only without the top.
         classes: number of classes. Default the spec's: 1000, but 1008 for "inception5h", and 10
             for "medium", "small", "tiny" and "nano". 1001 with "slim" keeps the background of

@@ -11,6 +11,7 @@ Shapes are channels-last, without the batch: `(height, width, channels)`.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -227,21 +228,18 @@ class NetworkSpec:
 
     @property
     def min_size(self) -> int:
-        """The smallest input height and width.
+        """The fewest pixels of a side that leave one position of the last grid.
 
-        The total stride; fewer pixels if all pools round up, as Caffe's and torchvision's: then the
-        fewest that leave one position of the last grid.
+        1 where every layer pads as TensorFlow's "same" does.
         """
         layers = list(self._pools_and_convolutions())
-        if any(isinstance(layer, PoolSpec) and layer.padding != "ceil" for layer in layers):
-            return self.total_stride
 
         def positions(size: int) -> int:
             for layer in layers:
                 size = layer.output_size(size) if size > 0 else 0
             return size
 
-        return next(size for size in range(1, self.total_stride + 1) if positions(size) > 0)
+        return next(size for size in itertools.count(1) if positions(size) > 0)
 
     @property
     def input_name(self) -> str:

@@ -40,9 +40,16 @@ def lowered_batch(recipe: Recipe, images: int, devices: int = 1) -> Recipe:
 
 
 def size_hint(spec: NetworkSpec, data: ImageData) -> str | None:
-    """One line where the images are photographs and the network sees little of them."""
+    """One line where the network's input is small for it, or small for the images."""
     height, width, _ = spec.input_shape
-    if not isinstance(data.train, FileSplit) or height is None or width is None:
+    if height is None or width is None:
+        return None
+    if min(height, width) < spec.total_stride:
+        return (
+            f"The network reduces its input by {spec.total_stride}: {width} x {height} pixels "
+            "leave one position. For 28 to 64 pixels use --variant small."
+        )
+    if not isinstance(data.train, FileSplit):
         return None
     sides = [(file.height, file.width) for file in data.train.files]
     rows, columns = (int(size) for size in np.median(sides, axis=0))
