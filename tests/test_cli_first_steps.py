@@ -3,6 +3,7 @@
 These tests train no network: they replace training by a record of its arguments.
 """
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ import keras_inception.training.run
 from keras_inception.data.record import write_record
 from keras_inception.data.sample import load_sample
 from keras_inception.data.splits import Split
+from keras_inception.exporters.job import Exported, RefusedFormatsError
+from keras_inception.exporters.parity import Agreement
 from keras_inception.network.build import build_network
 from keras_inception.spec.variants import variant_spec
 from keras_inception.training.run import TrainResult
@@ -172,6 +175,19 @@ def test_export_to_an_unwritable_folder(tmp_path):
     assert_mistake(run("export", model, "--out", file), "Expected a new or empty folder")
     assert_mistake(run("export", model, "--out", file / "export"), "can be written", "'")
     assert file.read_text() == "mine"
+
+
+def test_export_prints_what_was_measured_before_the_refusal(tmp_path, monkeypatch):
+    row = Exported("litert", None, 10, Agreement(48, 0.25, 0.5), None, 1.5)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RefusedFormatsError("onnx: expected more.", [replace(row, kind="keras"), row])
+
+    monkeypatch.setattr("keras_inception.exporters.job.export", refuse)
+    result = run("export", saved_model(tmp_path / "run"), "--format", "all")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("Error: onnx: expected more.\n")
+    assert re.search(r"litert .* 2\.5e-01 .* 50\.0% .* 1\.50 ", result.stdout)
 
 
 def test_design_of_an_invalid_run_and_invalid_kernels(tmp_path):

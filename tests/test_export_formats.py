@@ -21,7 +21,7 @@ from keras_inception.exporters.calibration import (
 )
 from keras_inception.exporters.formats import FORMATS, require_packages, write_format
 from keras_inception.exporters.instructions import int8_instructions
-from keras_inception.exporters.job import export
+from keras_inception.exporters.job import RefusedFormatsError, export
 from keras_inception.exporters.saved_model import export_saved_model, write_saved_model
 from keras_inception.network.build import build_network
 from keras_inception.packages import MissingPackageError
@@ -263,8 +263,22 @@ def test_a_refusal_lists_the_kept_formats(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("keras_inception.exporters.job.write_saved_model", disagreeing)
-    with pytest.raises(ValueError, match=r"out': litert\.$"):
-        export(network(), tmp_path / "out", ["saved_model-bfloat16", "litert"], images=images)
+    with pytest.raises(RefusedFormatsError, match=r"out': litert\.$") as refused:
+        export(
+            network(),
+            tmp_path / "out",
+            ["saved_model", "saved_model-bfloat16", "litert"],
+            images=images,
+        )
+    message = str(refused.value)
+    assert "saved_model: expected" in message
+    assert "saved_model-bfloat16: expected" in message
+    assert [(row.kind, row.path) for row in refused.value.rows] == [
+        ("keras", None),
+        ("saved_model", None),
+        ("saved_model-bfloat16", None),
+        ("litert", tmp_path / "out" / "model.tflite"),
+    ]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "model.tflite"}
 
 

@@ -84,7 +84,7 @@ def export(
             from keras_inception.exporters.job import export as write_exports
 
         folder = out or path.with_name("export")
-        with _steps() as (report, pause):
+        with _table_of_refused(), _steps() as (report, pause):
 
             def read(shape: Any, labels: Any) -> Any:
                 pause()  # reading has a display of its own
@@ -103,10 +103,26 @@ def export(
                 batch_size=batch_size,
                 report=report,
             )
-    console.print(_table(rows))
-    _print_missing_instructions(rows)
+    _print_rows(rows)
     kept = ", ".join(row.path.name for row in rows if row.path)
     console.print(f"[bold]{escape(str(folder))}[/] holds {escape(kept)}.")
+
+
+@contextmanager
+def _table_of_refused() -> Iterator[None]:
+    """Print what was measured before the error about refused formats."""
+    from keras_inception.exporters.job import RefusedFormatsError
+
+    try:
+        yield
+    except RefusedFormatsError as error:
+        _print_rows(error.rows)
+        raise
+
+
+def _print_rows(rows: list[Any]) -> None:
+    console.print(_table(rows))
+    _print_missing_instructions(rows)
 
 
 def _print_missing_instructions(rows: list[Any]) -> None:

@@ -94,7 +94,8 @@ class Commands(Group):
             context = getattr(error, "ctx", None)
             help_of = context.command_path if context else _PROGRAM
             message = error.format_message().rstrip(".")
-            _end_with_error(f"{message}. See {help_of} --help.", error.exit_code)
+            end = "" if message.endswith("?") else "."
+            _end_with_error(f"{message}{end} See {help_of} --help.", error.exit_code)
         if code == _STOPPED_BY_HAND:
             typer.echo("Stopped.", err=True)
         sys.exit(1 if code == _STOPPED_BY_HAND else code)

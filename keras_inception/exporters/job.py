@@ -75,6 +75,14 @@ class Exported:
     milliseconds: float
 
 
+class RefusedFormatsError(ValueError):
+    """Some formats were refused. `rows` are those of all that were measured, as of `export`."""
+
+    def __init__(self, message: str, rows: list[Exported]) -> None:
+        super().__init__(message)
+        self.rows = rows
+
+
 # Reads images when the shape and the labels of the model are known.
 ReadImages = Callable[[tuple[int, int, int], Sequence[str] | None], Images]
 
@@ -128,8 +136,9 @@ def export(
 
     Raises:
         MissingPackageError: a format needs an optional package.
-        ValueError: another backend than TensorFlow, the folder holds files, or a format that
-            differs too much: nothing of that format is left.
+        RefusedFormatsError: a format that differs too much: nothing of it is left, and the others
+            are kept.
+        ValueError: another backend than TensorFlow, the folder holds files, or no format agrees.
     """
     require_tensorflow("export")
     if batch_size < 1:
@@ -149,17 +158,19 @@ def export(
         for row in rows:
             if row not in kept and row.path is not None:
                 _remove(row.path)
-        refused = next(filter(None, refusals.values()), None)
+        refused = [error for error in refusals.values() if error]
         if refused and not kept:
-            raise refused
+            raise refused[0]
         write_text(beside / CARD_FILE, _card(job, kept))
-    if refused and not fastest:
-        names = ", ".join(row.kind for row in kept)
-        raise ValueError(f"{refused} Kept in {str(folder)!r}: {names}.") from refused
-    return [
+    rows = [
         replace(row, path=folder / row.path.name if row in kept and row.path else None)
         for row in rows
     ]
+    if refused and not fastest:
+        names = ", ".join(row.kind for row in kept)
+        reasons = " ".join(map(str, refused))
+        raise RefusedFormatsError(f"{reasons} Kept in {str(folder)!r}: {names}.", rows)
+    return rows
 
 
 def _job(

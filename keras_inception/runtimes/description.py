@@ -56,7 +56,7 @@ def describe(path: Path) -> dict[str, str]:
     else:
         raise ValueError(
             f"Expected a folder with {SPEC_FILE} or a model. Received: {str(path)!r}, which has "
-            "neither."
+            "neither. Of a search, `info` takes best_spec.json and `tune-report` the folder."
         )
     labels = folder / LABELS_FILE
     if labels.is_file():
