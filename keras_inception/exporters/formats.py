@@ -133,6 +133,7 @@ def write_format(
             converted = quantize_openvino(
                 converted, calibration.astype(np.float32), keep_accuracy=keep_accuracy
             )
+            _require_int8(converted)
         converted.inputs[0].set_names({"pixels"})
         converted.outputs[0].set_names({"scores"})
         converted.set_rt_info("bf16" if kind == "openvino-bfloat16" else "f32", OPENVINO_PRECISION)
@@ -229,4 +230,13 @@ def _require_integers(content: bytes) -> None:
             "Expected a network of integer operators for litert-uint8, such as one with batch "
             f"normalization instead of LRN. Received: {', '.join(sorted(floating))} in float32. "
             "Use litert-int8."
+        )
+
+
+def _require_int8(model: Any) -> None:
+    """Refuse an OpenVINO model of which no layer could stay in int8."""
+    if not any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops()):
+        raise UnsupportedNetworkError(
+            "Expected a network whose first classes survive int8 for openvino-int8. Received: "
+            "every layer changes too many of them and stays in float32. Use openvino-bfloat16."
         )

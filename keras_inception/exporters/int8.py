@@ -44,21 +44,41 @@ def quantize_onnx(
     if not keep_accuracy:
         _write_onnx(source, path, calibration, exclude=())
         return
-    layers = [node.name for node in onnx.load(source).graph.node if node.op_type in _QUANTIZED]
+    nodes = onnx.load(source).graph.node
+    layers = [node.name for node in nodes if node.op_type in _QUANTIZED]
     expected = _first_classes(source, calibration)
     _write_onnx(source, path, calibration, exclude=())
     if _same(path, calibration, expected) >= _LEAST:
         return
     worst = _by_error(source, path, calibration[:_RANKING_IMAGES], layers)
     count = 1
-    while count <= _MOST_IN_FLOAT * len(layers):
-        _write_onnx(source, path, calibration, exclude=worst[:count])
+    while count <= len(worst):
+        excluded = _with_inputs(nodes, worst[:count])
+        if len(excluded.intersection(layers)) > _MOST_IN_FLOAT * len(layers):
+            return
+        _write_onnx(source, path, calibration, exclude=sorted(excluded))
         if _same(path, calibration, expected) >= _LEAST:
             return
         count *= 2
 
 
 _QUANTIZED = ("Conv", "MatMul", "Gemm")
+
+
+def _with_inputs(nodes: Sequence[Any], layers: Sequence[str]) -> set[str]:
+    """The layers and all that their inputs pass through, back to the products that give them.
+
+    A layer reads float32 only if none of these rounds it.
+    """
+    makers = {name: node for node in nodes for name in node.output}
+    found = set(layers)
+    read = [name for node in nodes if node.name in found for name in node.input]
+    while read:
+        node = makers.get(read.pop())
+        if node is not None and node.name not in found:
+            found.add(node.name)
+            read += [] if node.op_type in _QUANTIZED else node.input
+    return found
 
 
 def _write_onnx(source: Path, path: Path, calibration: np.ndarray, exclude: Sequence[str]) -> None:
