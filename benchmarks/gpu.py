@@ -95,17 +95,22 @@ class Table:
         self._about = dict(zip(ABOUT, (card, versions(), date.today()), strict=True))
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in rows_of(path) if row["part"] not in parts]
-        self._file = path.open("w", encoding="utf-8", newline="")
-        self._rows = csv.DictWriter(self._file, (*COLUMNS, *ABOUT), lineterminator="\n")
-        self._rows.writeheader()
-        self._rows.writerows(kept)
+        self._path = path
+        with self._rows("w") as rows:
+            rows.writeheader()
+            rows.writerows(kept)
+
+    @contextmanager
+    def _rows(self, mode: str) -> Iterator[Any]:
+        with self._path.open(mode, encoding="utf-8", newline="") as file:
+            yield csv.DictWriter(file, (*COLUMNS, *ABOUT), lineterminator="\n")
 
     def add(self, part: str, what: str, result: str = "measured", **values: Any) -> None:
         """Write a row: `result` is measured, passed, goal reached, goal missed, failed, skipped."""
         self.failed |= result == "failed"
         row = {"part": part, "what": what, **values, "result": result}
-        self._rows.writerow(row | self._about)
-        self._file.flush()
+        with self._rows("a") as rows:
+            rows.writerow(row | self._about)
         print(*row.values(), sep="  ", flush=True)
 
     @contextmanager

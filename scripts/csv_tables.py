@@ -25,7 +25,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 PAGES = ROOT / "docs"
 MARKED = re.compile(r"(<!-- csv: (?P<words>[^>]*?) -->\n).*?(<!-- /csv -->)", re.DOTALL)
 OPTIONS = ("where", "spread", "values")
-MACHINE = ("device", "machine")
+MACHINE = ("device", "machine", "card")
 VERSIONS = ("versions", "keras", "tensorflow", "torch", "openvino")
 CAPTION = (*MACHINE, *VERSIONS, "date")
 

@@ -47,6 +47,7 @@ MODULE_PACKAGES: dict[str, set[str]] = {
     "keras_inception.network.imagenet": {"numpy"},
     "keras_inception.inference.server_connections": {"h11", "uvicorn"},
     "keras_inception.exporters.litert_metadata": {"flatbuffers", "numpy"},
+    "keras_inception.network.max_pool_jax": {"jax"},
     "keras_inception.training.jax_arrays": {"jax"},
     "keras_inception.training.jax_devices": {"jax"},
     "keras_inception.training.jax_engine": {"jax"},

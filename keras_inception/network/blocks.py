@@ -16,6 +16,7 @@ from keras import layers, ops
 
 from keras_inception.network.batch_norm import BatchNormalization
 from keras_inception.network.lrn import LocalResponseNormalization, channel_axis
+from keras_inception.network.max_pool import MaxPooling2D
 from keras_inception.spec.network import (
     INPUT_NAME_PREFIX,
     AuxSpec,
@@ -114,7 +115,7 @@ def max_pool(x: Any, pool: PoolSpec, *, signed: bool = True) -> Any:
     """
     ceil = pool.padding == "ceil"
     x, padding = _ceil_padding(x, pool, signed) if ceil else (x, pool.padding)
-    return layers.MaxPooling2D(pool.size, pool.stride, padding=padding, name=pool.name)(x)
+    return MaxPooling2D(pool.size, pool.stride, padding=padding, name=pool.name)(x)
 
 
 def stem(x: Any, spec: NetworkSpec) -> Any:
@@ -152,7 +153,7 @@ def inception_module(x: Any, spec: NetworkSpec, module: ModuleSpec) -> Any:
         y = x
         if branch.pooled:
             name = f"{module.name}_pool"
-            y = layers.MaxPooling2D(3, strides=1, padding="same", name=name)(y)
+            y = MaxPooling2D(3, strides=1, padding="same", name=name)(y)
         for conv in branch.convolutions:
             y = conv_unit(y, spec, conv.name, filters=conv.filters, kernel_size=conv.kernel_size)
         outputs.append(y)
