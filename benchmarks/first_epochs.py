@@ -1,7 +1,10 @@
-"""Keras callbacks for `keras-inception train --callback`, which training_throughput.py runs.
+"""Seconds of the first epochs of `small` on the bundled sample; training_throughput.py runs this.
 
-They end the process after the second epoch, and print JSON: seconds of wall clock and of processor
-from the start of the process to the end of the first step, and of the second epoch.
+As a module it has the callback for `keras-inception train --callback first_epochs:FirstEpochs`. As
+a program it trains the same network from its configuration by plain Keras: its own layers, its own
+optimizer, `compile` and `fit`, without augmentation and averages. Both end the process after the
+second epoch, and print JSON: seconds of wall clock and of processor from the start of the process
+to the end of the first step, and of the second epoch.
 """
 
 from __future__ import annotations
@@ -12,16 +15,15 @@ import time
 from typing import Any
 
 import keras
+import numpy as np
 
-from keras_inception.network.batch_norm import BatchNormalization
-from keras_inception.training.step import Trainer
-from keras_inception.training.tensorflow_engine import TensorFlowTrainer
+from keras_inception import RECIPES, VARIANTS, build_network, open_data
 
 STARTED = "BENCHMARK_STARTED"  # time.time() of the parent when it starts the process
 
 
 class FirstEpochs(keras.callbacks.Callback):
-    """With this package's batch normalization and optimizer kernels."""
+    """Prints what was measured after the second epoch, and ends the process."""
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Note the end of the first step."""
@@ -42,10 +44,19 @@ class FirstEpochs(keras.callbacks.Callback):
             os._exit(0)
 
 
-class StockFirstEpochs(FirstEpochs):
-    """With Keras's own batch normalization and optimizer."""
+def main() -> None:
+    """Train by plain Keras, with batch size and rate of the recipe that `train` takes."""
+    data, recipe = open_data("sample"), RECIPES["modern"]
+    model = keras.Model.from_config(build_network(VARIANTS["small"]).get_config())
+    optimizer = keras.optimizers.AdamW(recipe.base_learning_rate)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    (images, labels), tested = (
+        (split.images.astype(np.float32) / 127.5 - 1, np.asarray(split.labels))
+        for split in (data.train, data.test)
+    )
+    options: dict[str, Any] = {"batch_size": recipe.batch_size, "epochs": 3, "verbose": 0}
+    model.fit(images, labels, validation_data=tested, callbacks=[FirstEpochs()], **options)
 
-    def __init__(self) -> None:
-        super().__init__()
-        setattr(BatchNormalization, "_has_fused_kernel", lambda *_: False)  # noqa: B010
-        setattr(TensorFlowTrainer, "_update", Trainer._update)  # noqa: B010
+
+if __name__ == "__main__":
+    main()

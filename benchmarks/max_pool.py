@@ -42,8 +42,8 @@ def gradients(model: keras.Model, images: Any, labels: Any) -> Callable[[], Any]
     others = [variable.value for variable in model.non_trainable_variables]
 
     def loss(weights: list[Any]) -> Any:
-        logits, _ = model.stateless_call(weights, others, images, training=True)
-        chosen = jax.numpy.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)
+        scores, _ = model.stateless_call(weights, others, images, training=True)
+        chosen = jax.numpy.take_along_axis(jax.numpy.log(scores), labels[:, None], axis=1)
         return -chosen.mean()
 
     computed = jax.jit(jax.grad(loss))

@@ -8,10 +8,9 @@
    on the same cores. The four take turns step by step, so that background load affects all of them
    alike. torchvision's network has 5% fewer multiply-adds (3x3 in place of 5x5). Needs torch and
    torchvision. Writes benchmarks/results/training_throughput.csv.
-2. `keras-inception train` with `small` on the bundled sample: seconds from the start of the process
-   to the end of the first step, and of the second epoch with its evaluation; with this package's
-   batch normalization and optimizer kernels, and with Keras's own, run by run in turns. Writes
-   benchmarks/results/training_small.csv.
+2. `small` on the bundled sample by `keras-inception train` and by plain Keras (first_epochs.py):
+   seconds from the start of the process to the end of the first step, and of the second epoch with
+   its evaluation, run by run in turns. Writes benchmarks/results/training_small.csv.
 
 On a machine that runs other programs only the processor time can be compared (median, all threads);
 `load` is the mean number of running processes. `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before the
@@ -51,7 +50,10 @@ RESULTS = Path(__file__).parent / "results"
 BATCH_SIZE, WARM_UP = 16, 2
 THREADS = 2
 TORCHVISION = "torchvision googlenet, float32"
-TRAIN = ["train", "--variant", "small", "--epochs", "3", "--data", "sample", "--callback"]
+TRAIN = (
+    *("train", "--variant", "small", "--epochs", "3", "--data", "sample", "--recipe", "modern"),
+    *("--callback", "first_epochs:FirstEpochs", "--out", "run"),
+)
 
 Row = dict[str, Any]
 
@@ -104,28 +106,32 @@ def throughput(rounds: int) -> list[Row]:
 
 
 def first_epochs(runs: int) -> list[Row]:
-    """Run the command with both kinds of kernels in turns."""
-    callbacks = {"this package's": "FirstEpochs", "Keras's own": "StockFirstEpochs"}
-    found: dict[str, list[list[float]]] = {name: [] for name in callbacks}
+    """Train by the package and by plain Keras in turns."""
+    folder = Path(__file__).parent
+    commands = {
+        "keras-inception train": ["-m", "keras_inception", *TRAIN],
+        "plain Keras": [str(folder / "first_epochs.py")],
+    }
+    found: dict[str, list[list[float]]] = {name: [] for name in commands}
     for _ in range(runs):
-        for name, callback in callbacks.items():
-            found[name].append(first_epochs_of(callback))
+        for name, command in commands.items():
+            found[name].append(first_epochs_of(command))
     rows = []
     for name, measured in found.items():
         columns = [statistics.median(values) for values in zip(*measured, strict=True)]
         names = ("first_step_seconds", "processor", "epoch_seconds", "processor_of_the_epoch")
         rounded = (round(value, 2) for value in columns)
-        rows.append({"kernels": name, **dict(zip(names, rounded, strict=True))})
+        rows.append({"training": name, **dict(zip(names, rounded, strict=True))})
     return rows
 
 
-def first_epochs_of(callback: str) -> list[float]:
-    """Run `train` until the end of its second epoch; see first_epochs.py."""
+def first_epochs_of(command: list[str]) -> list[float]:
+    """Train until the end of the second epoch; see first_epochs.py."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "keras_inception", *TRAIN, f"first_epochs:{callback}"]
         path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
         output = subprocess.run(
-            [*command, "--out", f"{folder}/run"],
+            [sys.executable, *command],
+            cwd=folder,
             env=os.environ | {"PYTHONPATH": path, STARTED: str(time.time())},
             stdout=subprocess.PIPE,
             text=True,
@@ -156,12 +162,13 @@ def write(name: str, rows: list[Row]) -> None:
 def main() -> None:
     """Measure in turns and write the tables."""
     parser = argparse.ArgumentParser(description="See the head of the file.")
-    parser.add_argument("--rounds", type=int, default=30, help="Steps of each network. Default 30.")
+    parser.add_argument("--rounds", type=int, default=30, help="Steps of each network; 0: none.")
     parser.add_argument("--runs", type=int, default=3, help="Runs of `small` each. Default 3.")
     options = parser.parse_args()
     write("training_small.csv", first_epochs(options.runs))
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-    write("training_throughput.csv", throughput(options.rounds))
+    if options.rounds:
+        tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+        write("training_throughput.csv", throughput(options.rounds))
 
 
 if __name__ == "__main__":

@@ -58,9 +58,7 @@ def not_public(text: str) -> list[str]:
     return found
 
 
-# They switch off a part of the package, and simulate its processes.
-BENCHMARKS_OF_PARTS = {"benchmarks/first_epochs.py", "benchmarks/search_scale.py"}
-TEXTS = {name: text for name, text in python_texts() if name not in BENCHMARKS_OF_PARTS}
+TEXTS = dict(python_texts())
 
 
 @pytest.mark.parametrize("name", TEXTS)

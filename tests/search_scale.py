@@ -1,15 +1,16 @@
 """A search with many workers: trials an hour, lost trials, and the load of the chief.
 
     pip install -e ".[cpu,tune]"
-    python benchmarks/search_scale.py            # writes results/search_scale.csv, ten minutes
-    python benchmarks/search_scale.py --quick    # a smoke test, writes nothing
+    python tests/search_scale.py            # ten minutes
+    python tests/search_scale.py --quick    # a smoke test, writes nothing
 
-A trial takes 20 s and does nothing. The chief is a process as `tune` starts it, once with its own
-service and once with an SQLite database; the workers are threads of four processes, each with a
-client and a connection of its own. One trial of ten is left by its worker, which then comes back as
-a new process. A lease is 15 s and heartbeats come every 2.5 s, eight times as often as in `tune`.
-`share` compares the throughput with that of workers that never wait; `chief_seconds` is the
-processor time of the chief. Chief and workers share the machine's cores.
+Writes benchmarks/results/search_scale.csv. A trial takes 20 s and does nothing. The chief is a
+process as `tune` starts it, once with its own service and once with an SQLite database; the workers
+are threads of four processes, each with a client and a connection of its own. One trial of ten is
+left by its worker, which then comes back as a new process. A lease is 15 s and heartbeats come
+every 2.5 s, eight times as often as in `tune`. `share` compares the throughput with that of workers
+that never wait; `chief_seconds` is the processor time of the chief. Chief and workers share the
+machine's cores.
 """
 
 import argparse
@@ -27,8 +28,8 @@ from pathlib import Path
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
-from machine import device
 
+from keras_inception import device_name
 from keras_inception.bounded import read_json
 from tuning.engine.access import SECRET_VARIABLE
 from tuning.engine.database import Storage, StorageClient, is_storage
@@ -37,7 +38,7 @@ from tuning.engine.oracles import make_oracle
 from tuning.engine.service import RetryingClient, chief_address
 from tuning.engine.tuner import SearchTuner
 
-RESULTS = Path(__file__).parent / "results" / "search_scale.csv"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "search_scale.csv"
 COLUMNS = (
     *("transport", "workers", "trials", "completed", "left_by_workers", "wall_seconds"),
     *("share", "chief_seconds", "device", "optuna", "keras_tuner", "date"),
@@ -170,7 +171,7 @@ def measure(transport: str, workers: int, seconds: float) -> dict[str, object]:
         "wall_seconds": round(wall, 1),
         "share": round(trials * seconds / workers / wall, 3),
         "chief_seconds": round(chief_seconds, 1),
-        "device": device(),
+        "device": device_name(),
         "optuna": version("optuna"),
         "keras_tuner": version("keras-tuner"),
         "date": datetime.date.today().isoformat(),
