@@ -325,6 +325,15 @@ def test_a_grey_folder_uses_the_channels_of_its_initial_weights(asked, tmp_path)
     assert asked["spec"].input_shape == (32, 32, 3)
 
 
+def test_weights_of_other_channels_are_refused_with_the_remedy(tmp_path):
+    rgb = replace(variant_spec("nano"), input_shape=(32, 32, 3))
+    weights = saved(rgb, tmp_path / "rgb.keras")
+    grey = replace(rgb, input_shape=(32, 32, 1))
+    expected = "images of 1 channel. .* trained on 3 channels. Leave out --channels"
+    with pytest.raises(ValueError, match=expected):
+        initialize(build_network(grey), weights, grey)
+
+
 def test_grey_images_in_memory_become_rgb_and_back():
     random = np.random.default_rng(0)
     grey = Split(random.integers(0, 256, (4, 5, 6, 1), np.uint8), np.arange(4) % 2)

@@ -214,6 +214,50 @@ def as_imagemagick_writes_exif() -> bytes:
     return encoded(noise(20, 30), "PNG", pnginfo=chunks)
 
 
+def exif_segment(block: bytes) -> bytes:
+    segment = b"Exif\0\0" + block
+    return b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment
+
+
+def directory(*entries: bytes, order: str = "<", gap: int = 0) -> bytes:
+    """A TIFF block whose directory begins `gap` bytes after its header."""
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    start = struct.pack(f"{order}I", 8 + gap) + bytes(gap)
+    return head + start + struct.pack(f"{order}H", len(entries)) + b"".join(entries) + bytes(4)
+
+
+def entry(tag: int, kind: int, count: int, value: bytes, order: str = "<") -> bytes:
+    return struct.pack(f"{order}HHI", tag, kind, count) + value
+
+
+def turned(kind: int, order: str = "<", value: int = 6, count: int = 1) -> bytes:
+    code = {3: "H2x", 4: "I", 8: "h2x", 9: "i", 1: "B3x"}[kind]
+    return entry(ORIENTATION, kind, count, struct.pack(order + code, value), order)
+
+
+SHORT = directory(turned(3))
+
+
+def before_the_markers(inserted: bytes) -> bytes:
+    """A JPEG with bytes behind its first two."""
+    contents = encoded(noise(40, 70), "JPEG")
+    return contents[:2] + inserted + contents[2:]
+
+
+def exif_behind_the_frame(restarts: int) -> bytes:
+    """A JPEG whose orientation follows its size, and as many empty markers."""
+    contents = encoded(noise(40, 70), "JPEG")
+    end = contents.index(b"\xff\xc0") + 19
+    return contents[:end] + b"\xff\xd3" * restarts + exif_segment(SHORT) + contents[end:]
+
+
+def webp_of_length(more: int) -> bytes:
+    """A WebP that claims that many bytes more than it has, at most what 4 bytes can say."""
+    contents = encoded(noise(20, 30), "WEBP", lossless=True)
+    length = min(len(contents) - 8 + more, 2**32 - 1)
+    return contents[:4] + struct.pack("<I", length) + contents[8:]
+
+
 def chunk(name: bytes, content: bytes) -> bytes:
     """A chunk of a PNG."""
     checksum = zlib.crc32(name + content)
@@ -259,13 +303,24 @@ def png(
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(parts) + chunk(b"IEND", b"")
 
 
-def bmp(rows: int, compression: int = 0, masks: bytes = b"") -> bytes:
-    """A BMP of 32 bits, 30 pixels wide; negative rows come from above."""
+def bmp(rows: int, compression: int = 0, masks: bytes = b"", size: int = 40) -> bytes:
+    """A BMP of 32 bits, 30 pixels wide; negative rows come from above.
+
+    Args:
+        size: the header's, as it says itself; what is above 40 bytes is 0.
+    """
     pixels = np.random.default_rng(0).integers(0, 256, abs(rows) * 30 * 4, np.uint8).tobytes()
-    header = struct.pack("<IiiHHI20x", 40, 30, rows, 1, 32, compression) + masks
+    header = struct.pack("<IiiHHI20x", size, 30, rows, 1, 32, compression) + masks
+    header += bytes(size - 40)
     return (
         b"BM" + struct.pack("<I4xI", 14 + len(header + pixels), 14 + len(header)) + header + pixels
     )
+
+
+def bmp_of_a_header_of_16_bytes() -> bytes:
+    """Black, so that what stands for the compression is 0."""
+    header = struct.pack("<IIIHH", 16, 30, 20, 1, 24)
+    return b"BM" + struct.pack("<I4xI", 14 + 16 + 1840, 14 + 16) + header + bytes(1840)
 
 
 def key_before_its_palette() -> bytes:
@@ -294,6 +349,16 @@ NOT_DECODED = {
     "grey bmp": encoded(noise(20, 30, 1), "BMP"),
     "black and white bmp": encoded(noise(20, 30, 1).convert("1"), "BMP"),
     "bmp with masks": bmp(20, 3, struct.pack("<III", 255, 255 << 8, 255 << 16)),
+    "bmp with a header of 16 bytes": bmp_of_a_header_of_16_bytes(),
+    "bmp with a header of 41 bytes": bmp(20, size=41),
+    "jpeg of 9 bits": encoded(noise(20, 30), "JPEG").replace(b"\0\x11\x08", b"\0\x11\x09", 1),
+    "jpeg with arithmetic coding": encoded(noise(20, 30), "JPEG").replace(
+        b"\xff\xc0", b"\xff\xc9", 1
+    ),
+    "jpeg with a byte before its markers": before_the_markers(b"\0"),
+    "jpeg with EXIF behind 5,000 markers": exif_behind_the_frame(5000),
+    "webp shorter than it says": webp_of_length(2),
+    "webp of 4 GB": webp_of_length(2**32 - 1),
     "gif of a part of its canvas": partial_gif(),
     "gif of two controls": gif_of_two_controls(),
     "png of two orientations": png_of_orientations(6, 3),
@@ -365,8 +430,52 @@ def test_palettes_and_controls_of_gifs():
     assert_agreement(files, 20, 30, 3)
 
 
+def test_extensions_of_gifs():
+    """A control extension of another size, and extensions around it."""
+    control, comment = b"\x21\xf9\4\1\0\0\3\0", b"\x21\xfe\3abc\0"
+    contents = gif()
+    image = contents.index(b"\x2c\0\0\0\0", 13 + 768)
+    files = {
+        repr(inserted): contents[:image] + inserted + contents[image:]
+        for inserted in (
+            control + comment,
+            comment + control,
+            b"\x21\xf9\5\1\0\0\3\7\0",
+            b"\x21\xf9\4\1\0\0\3\2ab\0",
+        )
+    }
+    assert_agreement(files, 20, 30, 3)
+
+
+def test_markers_of_jpegs():
+    adobe = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"
+    files = {
+        "EXIF behind the size": exif_behind_the_frame(0),
+        "EXIF behind the size and restarts": exif_behind_the_frame(300),
+        "escaped 0xFF": before_the_markers(b"\xff\0\xff\0" + exif_segment(SHORT)),
+        "RGB, by its names of colours": encoded(noise(40, 70), "JPEG", keep_rgb=True),
+        "RGB, by Adobe's marker": before_the_markers(adobe + b"\0"),
+        "YCbCr, by Adobe's marker": before_the_markers(adobe + b"\1"),
+    }
+    assert_agreement(files, 40, 70, 3)
+    assert_agreement(files, 70, 40, 3)
+
+
+def test_webps_that_do_not_announce_their_alpha_are_opaque():
+    contents = bytearray(encoded(noise(40, 70, 4), "WEBP", lossless=True, exact=True))
+    contents[contents.index(b"VP8L") + 12] ^= 0x10
+    opaque = np.asarray(noise(40, 70, 4).convert("RGB"))
+    received = read_image(bytes(contents), height=40, width=70, channels=3)
+    np.testing.assert_array_equal(received, opaque)
+    np.testing.assert_array_equal(by_graph([bytes(contents)], 40, 70, 3)[0][0], opaque)
+
+
 def test_rows_of_a_bmp_from_below_and_from_above():
     assert_agreement({"below": bmp(20), "above": bmp(-20)}, 20, 30, 3)
+
+
+def test_headers_of_bmps():
+    assert_agreement({f"{n} bytes": bmp(20, size=n) for n in (40, 52, 56, 64, 108, 124)}, 20, 30, 3)
 
 
 def test_what_follows_the_end_of_a_file_counts_for_nothing():
@@ -401,11 +510,6 @@ def test_batches_without_any_image(files):
 # --- rare layouts of EXIF -------------------------------------------------------------------------
 
 
-def exif_segment(block: bytes) -> bytes:
-    segment = b"Exif\0\0" + block
-    return b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment
-
-
 def with_block(block: bytes, *, before: bytes = b"", kind: str = "JPEG") -> bytes:
     """A file with an EXIF block; `before` stands before a JPEG's segment."""
     if kind == "JPEG":
@@ -415,27 +519,10 @@ def with_block(block: bytes, *, before: bytes = b"", kind: str = "JPEG") -> byte
     return encoded(noise(40, 70), kind, exif=b"Exif\0\0" + block, **options)
 
 
-def directory(*entries: bytes, order: str = "<", gap: int = 0) -> bytes:
-    """A TIFF block whose directory begins `gap` bytes after its header."""
-    head = b"II*\0" if order == "<" else b"MM\0*"
-    start = struct.pack(f"{order}I", 8 + gap) + bytes(gap)
-    return head + start + struct.pack(f"{order}H", len(entries)) + b"".join(entries) + bytes(4)
-
-
-def entry(tag: int, kind: int, count: int, value: bytes, order: str = "<") -> bytes:
-    return struct.pack(f"{order}HHI", tag, kind, count) + value
-
-
-def turned(kind: int, order: str = "<", value: int = 6, count: int = 1) -> bytes:
-    code = {3: "H2x", 4: "I", 8: "h2x", 9: "i", 1: "B3x"}[kind]
-    return entry(ORIENTATION, kind, count, struct.pack(order + code, value), order)
-
-
 def filler(tag: int = 0xC000) -> bytes:
     return entry(tag, 3, 1, b"\1\0\0\0")
 
 
-SHORT = directory(turned(3))
 LAYOUTS = {
     "little-endian short": (SHORT, {}),
     "big-endian short": (directory(turned(3, ">"), order=">"), {}),
@@ -520,6 +607,24 @@ MARKED = {
         }.items()
     },
 }
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit"),
+    [*enumerate((0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 0))],  # TIFF 6.0, BigTIFF
+)
+def test_entries_of_every_type_before_the_orientation(kind, unit):
+    """Pillow stops at data that are not all in the block, which ends at 38 bytes; not at others."""
+    count = 8 // (unit or 1)
+    missing = (entry(1, kind, count, struct.pack("<I", place)) for place in (31, 2**24))
+    there = {
+        "in the entry": entry(1, kind, 4 // (unit or 1), b"\xff" * 4),
+        "at the end": entry(1, kind, count, struct.pack("<I", 30)),
+    }
+    layouts = {name: with_block(directory(part, turned(3))) for name, part in there.items()}
+    assert_agreement(layouts, 70, 40, 3)
+    valid = by_graph([with_block(directory(part, turned(3))) for part in missing], 16, 16, 3)[1]
+    assert valid == [not unit] * 2
 
 
 @pytest.mark.parametrize("name", MARKED)

@@ -90,7 +90,7 @@ def _decode_one(contents: Any, header: Header, height: int, width: int, channels
     with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(stored)[:2], size)]):
         image = _centred(upright(stored, header.orientation), height, width)
     fitted = _resized(_converted(image, header.alpha, channels), height, width)
-    return tf.ensure_shape(tf.clip_by_value(tf.round(fitted), 0, 255), (height, width, channels))
+    return tf.ensure_shape(tf.round(fitted), (height, width, channels))
 
 
 def _centred(image: Any, height: int, width: int) -> Any:

@@ -59,14 +59,15 @@ SIGNATURE = Header(*(tf.TensorSpec((), dtype) for dtype in (*[tf.int32] * 4, *[t
 
 _START_OF_SCAN = 0xDA
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, Huffman coding
-_ALL_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
-_WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xDA))
+_WITHOUT_LENGTH = (0x00, *range(0xD0, 0xD8))  # an escaped 0xFF, and restarts
 _APP1 = 0xE1
 _MOST_MARKERS = 4096  # before the picture; a JPEG has about ten, with extended XMP hundreds
 # Other places where Pillow finds an orientation if EXIF has none; the graph does not read them.
 _OTHER_ORIENTATION = (
     r'tiff:Orientation(="|>)[2-8]|Raw profile type exif|XML:com\.adobe\.xmp\x00\x01'
 )
+# Bytes of the headers that Pillow reads, but those of OS/2 with sides of 16 bits.
+_BMP_HEADERS = (40, 52, 56, 64, 108, 124)
 # Names of chunks with the upper bytes of their lengths, as compressed pixels rarely are.
 _KEY = r"\x00\x00\C\CtRNS"
 _PNG_EXIF = r"\x00\C\C\CeXIf"
@@ -83,7 +84,7 @@ def read_header(contents: Any) -> Header:
     data = octets(contents)
     kinds = (
         (Kind.JPEG, begins(data, 0, b"\xff\xd8\xff")),
-        (Kind.PNG, begins(data, 0, b"\x89PNG\r\n\x1a\n") & begins(data, 12, b"IHDR")),
+        (Kind.PNG, begins(data, 0, b"\x89PNG\r\n\x1a\n")),
         (Kind.GIF, begins(data, 0, b"GIF87a") | begins(data, 0, b"GIF89a")),
         (Kind.BMP, begins(data, 0, b"BM")),
         (Kind.WEBP, begins(data, 0, b"RIFF") & begins(data, 8, b"WEBP")),
@@ -114,14 +115,16 @@ def _none(contents: Any, data: Any) -> Header:
 def _jpeg(contents: Any, data: Any) -> Header:
     """The frame's header and EXIF's segment, among the markers before the first scan."""
 
+    def at_scan(position: Any) -> Any:
+        return (at(data, position) == 0xFF) & (at(data, position + 1) == _START_OF_SCAN)
+
     def goes_on(position: Any, frame: Any, exif: Any, exifs: Any) -> Any:
-        at_scan = (at(data, position) == 0xFF) & (at(data, position + 1) == _START_OF_SCAN)
-        return ~at_scan & (position < tf.size(data))
+        return ~at_scan(position) & (position < tf.size(data))
 
     def next_marker(position: Any, frame: Any, exif: Any, exifs: Any) -> Any:
         code = at(data, position + 1)
         is_marker = at(data, position) == 0xFF
-        is_frame = is_marker & among(code, _ALL_FRAMES)
+        is_frame = is_marker & among(code, _FRAMES)
         is_exif = is_marker & (code == _APP1) & begins(data, position + 4, EXIF)
         step = tf.where(
             among(code, _WITHOUT_LENGTH), 2, 2 + number(data, position + 2, 2, little=False)
@@ -141,13 +144,7 @@ def _jpeg(contents: Any, data: Any) -> Header:
     height, width = (number(data, frame + place, 2, little=False) for place in (5, 7))
     # Not four inks: TensorFlow rounds their mixture down, Pillow to the nearest level.
     components = at(data, frame + 9)
-    supported = (
-        (frame > 0)
-        & (scan < tf.size(data))
-        & among(at(data, frame + 1), _FRAMES)
-        & (at(data, frame + 4) == 8)
-        & among(components, (1, 3))
-    )
+    supported = (frame > 0) & at_scan(scan) & (at(data, frame + 4) == 8) & among(components, (1, 3))
     # Pillow joins the segments of an EXIF block that has several.
     end = exif + 2 + number(data, exif + 2, 2, little=False)
     block = data[exif + 4 + len(EXIF) : end]
@@ -204,14 +201,15 @@ def _bmp(contents: Any, data: Any) -> Header:
         number(data, tf.constant(place), 4, little=True) for place in (14, 18, 22, 30)
     )
     bits = number(data, tf.constant(28), 2, little=True)
-    supported = (size >= 40) & ((bits == 24) | (bits == 32)) & (compression == 0)
+    supported = among(size, _BMP_HEADERS) & among(bits, (24, 32)) & (compression == 0)
     orientation = tf.constant(UPRIGHT)
     return _header(Kind.BMP, tf.abs(height), width, orientation, alpha=False, supported=supported)
 
 
 def _webp(contents: Any, data: Any) -> Header:
     """A lossy or lossless picture, alone or (VP8X) with more chunks."""
-    contents = _up_to(contents, 8 + number(data, tf.constant(4), 4, little=True))
+    end = 8 + number(data, tf.constant(4), 4, little=True)
+    contents = _up_to(contents, end)
     extended, lossless = begins(data, 12, b"VP8X"), begins(data, 12, b"VP8L")
     flags = at(data, 20)
     packed = number(data, tf.constant(21), 4, little=True)  # 14 bits each, then alpha
@@ -230,7 +228,9 @@ def _webp(contents: Any, data: Any) -> Header:
     orientation = tf.where(extended & _bit(flags, 3), orientation, ABSENT)
     orientation = _or_elsewhere(orientation, contents)
     animated = extended & _bit(flags, 1)
-    supported = (extended | lossless | begins(data, 12, b"VP8 ")) & ~animated
+    supported = (
+        (extended | lossless | begins(data, 12, b"VP8 ")) & ~animated & (end <= tf.size(data))
+    )
     return _header(
         Kind.WEBP,
         side(27, 14, 28),

@@ -48,8 +48,9 @@ def initialize(model: keras.Model, path: Path, spec: NetworkSpec) -> Initializat
         spec: names the auxiliary classifiers, which need not be in the file.
 
     Raises:
-        ValueError: no .keras file that Keras loads, weights for another pixel convention, or any
-            other layer is missing or has other shapes there; the model is then as it was.
+        ValueError: no .keras file that Keras loads, weights for another pixel convention or other
+            channels, or any other layer is missing or has other shapes there; the model is then
+            as it was.
     """
     source = _read(path)
     if source.convention not in (None, spec.pixels):
@@ -57,6 +58,13 @@ def initialize(model: keras.Model, path: Path, spec: NetworkSpec) -> Initializat
             f"Expected initial weights for pixels in the convention {spec.pixels!r} of "
             f"{spec.name!r}. Received: {str(path)!r}, trained on {source.convention!r}. Give a "
             f'spec with "pixels": "{source.convention}", or other weights.'
+        )
+    channels = spec.input_shape[2]
+    if source.channels not in (None, channels):
+        raise ValueError(
+            f"Expected initial weights for images of {counted(channels, 'channel')}. Received: "
+            f"{str(path)!r}, trained on {counted(source.channels, 'channel')}. Leave out "
+            "--channels: images are then converted to those of the weights. Or give other weights."
         )
     auxiliary = tuple(f"{aux.name}_" for aux in spec.aux)
     loaded, fresh, wrong = [], [], []
@@ -77,7 +85,7 @@ def initialize(model: keras.Model, path: Path, spec: NetworkSpec) -> Initializat
     if wrong:
         raise ValueError(
             f"Expected initial weights of these layers and shapes (-). Received: {str(path)!r} "
-            f"with (+):{''.join(wrong)}"
+            f"with (+). Give weights of the same variant and widths:{''.join(wrong)}"
         )
     for layer in loaded:
         layer.set_weights(source.weights[layer.name])
