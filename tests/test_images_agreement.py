@@ -244,11 +244,11 @@ def before_the_markers(inserted: bytes) -> bytes:
     return contents[:2] + inserted + contents[2:]
 
 
-def exif_behind_the_frame(restarts: int) -> bytes:
-    """A JPEG whose orientation follows its size, and as many empty markers."""
+def behind_the_frame(inserted: bytes) -> bytes:
+    """A JPEG with bytes behind the segment that gives its size."""
     contents = encoded(noise(40, 70), "JPEG")
     end = contents.index(b"\xff\xc0") + 19
-    return contents[:end] + b"\xff\xd3" * restarts + exif_segment(SHORT) + contents[end:]
+    return contents[:end] + inserted + contents[end:]
 
 
 def webp_of_length(more: int) -> bytes:
@@ -334,9 +334,9 @@ KEYS = {
     "behind the pixels": png(0, key=b"\0\5", late=True),
     "before the palette": key_before_its_palette(),
     "twice": png(0, key=b"\0\5|\0\7"),
-    "a level of 9 bits": png(0, key=b"\1\5"),
+    "a level of 9 bits": png(0, key=b"\1\0"),
     "a level of 3 bytes": png(0, key=b"\0\5\0"),
-    "a level of 5 bits": png(0, key=b"\0\x11", depth=4),
+    "a level of 5 bits": png(0, key=b"\0\x10", depth=4),
     "a colour of 9 bits": png(2, key=b"\0\4\1\5\0\6"),
     "a colour of 16 bits": png(2, key=b"\1\4\1\5\1\6", depth=16),
     "a colour of 7 bytes": png(2, key=b"\0\4\0\5\0\6\0"),
@@ -356,10 +356,17 @@ NOT_DECODED = {
         b"\xff\xc0", b"\xff\xc9", 1
     ),
     "jpeg with a byte before its markers": before_the_markers(b"\0"),
-    "jpeg with EXIF behind 5,000 markers": exif_behind_the_frame(5000),
+    "jpeg with EXIF behind 5,000 markers": behind_the_frame(
+        b"\xff\xd3" * 5000 + exif_segment(SHORT)
+    ),
+    "gif of another version": gif().replace(b"GIF87a", b"GIF85a", 1),
+    "jpeg turned in XMP behind its size": behind_the_frame(
+        b"\xff\xe1\0\x49http://ns.adobe.com/xap/1.0/\0" + b'<x tiff:Orientation="6"/>'.ljust(42)
+    ),
     "webp shorter than it says": webp_of_length(2),
     "webp of 4 GB": webp_of_length(2**32 - 1),
     "gif of a part of its canvas": partial_gif(),
+    "gif of a frame a row lower": gif().replace(b"\x2c\0\0\0\0", b"\x2c\0\0\1\0", 1),
     "gif of two controls": gif_of_two_controls(),
     "png of two orientations": png_of_orientations(6, 3),
     "gif without a palette": gif(shared=False),
@@ -448,11 +455,16 @@ def test_extensions_of_gifs():
 
 
 def test_markers_of_jpegs():
+    exif = exif_segment(SHORT)
     adobe = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"
     files = {
-        "EXIF behind the size": exif_behind_the_frame(0),
-        "EXIF behind the size and restarts": exif_behind_the_frame(300),
-        "escaped 0xFF": before_the_markers(b"\xff\0\xff\0" + exif_segment(SHORT)),
+        "EXIF behind the size": behind_the_frame(exif),
+        "EXIF behind the size and restarts": behind_the_frame(b"\xff\xd3" * 300 + exif),
+        **{
+            f"EXIF behind {between!r} and other bytes": behind_the_frame(b"\5" + between + exif)
+            for between in (b"\xda", b"\xc0", b"\xe1\0\0Exif\0\0II")
+        },
+        "escaped 0xFF": before_the_markers(b"\xff\0\xff\0" + exif),
         "RGB, by its names of colours": encoded(noise(40, 70), "JPEG", keep_rgb=True),
         "RGB, by Adobe's marker": before_the_markers(adobe + b"\0"),
         "YCbCr, by Adobe's marker": before_the_markers(adobe + b"\1"),
@@ -468,6 +480,13 @@ def test_webps_that_do_not_announce_their_alpha_are_opaque():
     received = read_image(bytes(contents), height=40, width=70, channels=3)
     np.testing.assert_array_equal(received, opaque)
     np.testing.assert_array_equal(by_graph([bytes(contents)], 40, 70, 3)[0][0], opaque)
+
+
+def test_scaling_that_a_webp_asks_for_counts_for_nothing():
+    contents = bytearray(encoded(noise(40, 70), "WEBP", quality=80))
+    for place in (27, 29):  # the upper byte of the width and of the height
+        contents[place] |= 0xC0
+    assert_agreement({"webp": bytes(contents)}, 40, 70, 3)
 
 
 def test_rows_of_a_bmp_from_below_and_from_above():
@@ -496,6 +515,8 @@ def test_what_follows_the_end_of_a_file_counts_for_nothing():
     text = chunk(b"tEXt", b"note\0eXIf" + tagged(3).tobytes().removeprefix(b"Exif\0\0"))
     named = png_of_orientations(6)
     files["PNG, the name of a chunk in a text"] = named[:33] + text + named[33:]
+    ended = chunk(b"tEXt", b"note\0IEND tRNS\0\5")
+    files["PNG, names of others in a text"] = named[:33] + ended + named[33:]
     assert_agreement(files, 40, 70, 3)
     assert_agreement(files, 70, 40, 3)
 
@@ -537,6 +558,7 @@ LAYOUTS = {
     "restart markers before": (SHORT, {"before": b"\xff\xd0\xff\xd7"}),
     "a whole segment before": (directory(filler()), {"before": exif_segment(SHORT)}),
     "a comment that looks like EXIF": (SHORT, {"before": b"\xff\xfe\x00\x0aExif\0\0II"}),
+    "text": (directory(entry(ORIENTATION, 2, 2, b"6\0\0\0")), {}),
     "no such orientation": (directory(turned(3, value=9)), {}),
     "orientation 0": (directory(turned(3, value=0)), {}),
     "a value before it that is no place": (directory(entry(1, 3, 1, b"\xff" * 4), turned(3)), {}),
@@ -596,6 +618,7 @@ MARKED = {
     "several values": directory(turned(3, count=2)),
     "a byte": directory(turned(1)),
     "another kind of TIFF": b"II+\0" + SHORT[4:],
+    "another kind of TIFF, big-endian": b"MM\0+" + directory(turned(3, ">"), order=">")[4:],
     **{
         f"an entry before it whose data are not there: {name}": directory(damaged, turned(3))
         for name, damaged in {

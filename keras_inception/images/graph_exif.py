@@ -19,7 +19,7 @@ ABSENT = 0
 # What precedes a block in a JPEG, and in some files of other formats.
 EXIF = b"Exif\0\0"
 _ORIENTATION_TAG = 0x0112
-_SHORTS, _LONGS = (3, 8), (4, 9)  # unsigned, signed
+_TEXT, _SHORTS, _LONGS = 2, (3, 8), (4, 9)  # unsigned, signed
 _ENTRY_BYTES = 12
 # Of the values of TIFF's types 1 to 13 and of BigTIFF's 16.
 _UNIT_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8)
@@ -89,13 +89,13 @@ def _is_outside(block: Any, entry: Any, little: Any) -> Any:
     unit = tf.gather(_UNIT_BYTES, tf.where(kind < len(_UNIT_BYTES), kind, 0))
     count, offset = (number(block, entry + place, 4, little=little) for place in (4, 8))
     # Without unit Pillow passes over the entry. Numbers that wrap around are negative.
-    too_many = (count < 0) | (count > tf.size(block) // tf.maximum(unit, 1))
+    too_many = (count < 0) | (count > tf.size(block))
     beyond = (offset < 0) | (offset > tf.size(block) - unit * count)
     return (unit > 0) & (too_many | ((unit * count > 4) & beyond))
 
 
 def _value(block: Any, entry: Any, little: Any) -> Any:
-    """The orientation in an entry: a single integer of 16 or 32 bits."""
+    """The orientation in an entry: a single integer of 16 or 32 bits; UPRIGHT where it is text."""
     kind = number(block, entry + 2, 2, little=little)
     count = number(block, entry + 4, 4, little=little)
     short, long = among(kind, _SHORTS), among(kind, _LONGS)
@@ -105,7 +105,8 @@ def _value(block: Any, entry: Any, little: Any) -> Any:
         number(block, entry + 8, 4, little=little),
     )
     value = tf.where((value >= 1) & (value <= 8), value, UPRIGHT)
-    return tf.where((count == 1) & (short | long), value, UNKNOWN)
+    value = tf.where((count == 1) & (short | long), value, UNKNOWN)
+    return tf.where(kind == _TEXT, UPRIGHT, value)
 
 
 def _without_header(block: Any) -> Any:

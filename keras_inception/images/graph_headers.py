@@ -208,8 +208,7 @@ def _bmp(contents: Any, data: Any) -> Header:
 
 def _webp(contents: Any, data: Any) -> Header:
     """A lossy or lossless picture, alone or (VP8X) with more chunks."""
-    end = 8 + number(data, tf.constant(4), 4, little=True)
-    contents = _up_to(contents, end)
+    contents = _up_to(contents, 8 + number(data, tf.constant(4), 4, little=True))
     extended, lossless = begins(data, 12, b"VP8X"), begins(data, 12, b"VP8L")
     flags = at(data, 20)
     packed = number(data, tf.constant(21), 4, little=True)  # 14 bits each, then alpha
@@ -228,9 +227,7 @@ def _webp(contents: Any, data: Any) -> Header:
     orientation = tf.where(extended & _bit(flags, 3), orientation, ABSENT)
     orientation = _or_elsewhere(orientation, contents)
     animated = extended & _bit(flags, 1)
-    supported = (
-        (extended | lossless | begins(data, 12, b"VP8 ")) & ~animated & (end <= tf.size(data))
-    )
+    supported = (extended | lossless | begins(data, 12, b"VP8 ")) & ~animated
     return _header(
         Kind.WEBP,
         side(27, 14, 28),
@@ -263,8 +260,8 @@ def _after(contents: Any, pattern: str) -> Any:
 
 
 def _up_to(contents: Any, end: Any) -> Any:
-    """A file without what follows its end, which no decoder reads; all of it where `end` is 0."""
-    return tf.where(end > 0, tf.strings.substr(contents, 0, tf.maximum(end, 0)), contents)
+    """A file without what follows its end, which no decoder reads."""
+    return tf.strings.substr(contents, 0, tf.maximum(end, 0))
 
 
 def _or_elsewhere(orientation: Any, contents: Any) -> Any:
