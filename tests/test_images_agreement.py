@@ -179,6 +179,13 @@ def test_photographs(height, width, channels):
     assert_agreement(photographs(), height, width, channels)
 
 
+@pytest.mark.parametrize(("height", "width"), [(8, 32), (32, 8)])
+def test_narrow_images_for_wide_and_tall_networks(height, width):
+    sizes = ((40, 1), (1, 40), (1, 1), (3, 2))
+    files = {f"{rows} x {columns}": encoded(noise(rows, columns), "PNG") for rows, columns in sizes}
+    assert_agreement(files, height, width, 3)
+
+
 def test_images_of_the_network_s_size_are_exact():
     pixels, _ = by_graph([encoded(noise(32, 32), "PNG")], 32, 32, 3)
     np.testing.assert_array_equal(pixels[0], np.asarray(noise(32, 32)))
@@ -700,6 +707,8 @@ def test_an_empty_block_hides_no_other_orientation():
         upright, np.rot90(np.asarray(Image.open(io.BytesIO(contents))), -1)
     )
     assert by_graph([contents], 70, 40, 3)[1] == [False]
+    other = with_block(directory(turned(3, value=0)), before=segment)  # hides it
+    assert_agreement({"orientation 0": other}, 70, 40, 3)
 
 
 def test_an_orientation_in_a_second_segment_is_marked():
@@ -743,12 +752,26 @@ def test_the_size_is_read_before_anything_is_decoded(kind, place, sides):
     assert by_graph([bytes(contents)], 8, 8, 3)[1] == [False]
 
 
-@pytest.mark.parametrize(("channels", "mode"), [(3, "RGB"), (1, "L")])
-def test_pixels_are_composited_and_made_grey_by_bands_of_rows(monkeypatch, channels, mode):
+def test_large_images_are_decoded_one_by_one_and_keep_their_places(monkeypatch):
+    monkeypatch.setattr(graph_decode, "_LARGE", 32 * 32)
+    files = [encoded(noise(height, 32), "PNG") for height in (33, 31, 32, 40, 20)]
+    pixels, valid = decode_images(tf.constant(files), height=16, width=16, channels=3)
+    assert valid.numpy().all()
+    expected = np.stack([by_pillow(contents, 16, 16, 3) for contents in files])
+    np.testing.assert_allclose(pixels, expected, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("channels", "mode", "band", "rows"),
+    [(3, "RGB", 1000, {11, 70 % 11}), (1, "L", 1000, {11, 70 % 11}), (3, "RGB", 50, {1})],
+)
+def test_pixels_are_composited_and_made_grey_by_bands_of_rows(
+    monkeypatch, channels, mode, band, rows
+):
     """Conversions need several times the memory of the pixels that they see at a time."""
     image, bands = noise(70, 90, 4), []
     on_white, grey = graph_decode._on_white, graph_decode._grey
-    monkeypatch.setattr(graph_decode, "_BAND", 1000)  # 11 rows of 90 pixels
+    monkeypatch.setattr(graph_decode, "_BAND", band)  # of rows of 90 pixels
     monkeypatch.setattr(graph_decode, "_on_white", lambda x: bands.append(x.shape) or on_white(x))
     monkeypatch.setattr(graph_decode, "_grey", lambda x: bands.append(x.shape) or grey(x))
     pixels = tf.constant(np.asarray(image))
@@ -756,12 +779,11 @@ def test_pixels_are_composited_and_made_grey_by_bands_of_rows(monkeypatch, chann
     white = Image.new("RGBA", image.size, "white")
     expected = np.asarray(Image.alpha_composite(white, image).convert(mode))
     np.testing.assert_array_equal(converted, expected.reshape(70, 90, channels))
-    heights = {shape[0] for shape in bands}
-    assert heights == {11, 70 % 11}
+    assert {shape[0] for shape in bands} == rows
     opaque = graph_decode._converted(pixels[..., :3], tf.constant(False), channels)
     expected = np.asarray(Image.fromarray(np.asarray(image)[..., :3]).convert(mode))
     np.testing.assert_array_equal(opaque, expected.reshape(70, 90, channels))
-    assert {shape[0] for shape in bands} == heights
+    assert {shape[0] for shape in bands} == rows
 
 
 def test_a_gif_s_later_frames_are_not_decoded():

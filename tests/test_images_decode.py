@@ -392,6 +392,15 @@ def test_the_size_is_read_from_the_header_before_anything_is_decoded(monkeypatch
             read(contents)
 
 
+def test_an_image_that_pillow_refuses_for_its_size_names_the_limit_too():
+    contents = bytearray(encoded(Image.new("L", (10, 10))))
+    contents[16:24] = struct.pack(">II", 20_000, 10_000)  # above twice Pillow's own limit
+    contents[29:33] = struct.pack(">I", zlib.crc32(contents[12:29]))
+    reason = "more pixels than the limit of 80 megapixels; KERAS_INCEPTION_MAX_MEGAPIXELS sets it"
+    with pytest.raises(ImageError, match=reason):
+        read_image(bytes(contents), height=4, width=4, channels=1)
+
+
 def test_the_limit_can_be_set(monkeypatch):
     contents = encoded(Image.fromarray(pixels(10, 20)))
     with pytest.raises(ImageError, match=r"20 x 10 pixels, more than the limit of 0\.000199 mega"):

@@ -222,6 +222,20 @@ def test_every_command_takes_it(saved, tmp_path):
     assert (row["images"], row["top_1"]) == (3, 1.0)
 
 
+@pytest.mark.parametrize("pool", [layers.Flatten, layers.GlobalMaxPooling2D])
+def test_exports_offer_the_endpoint_before_the_classifier(pool, tmp_path):
+    features = network()
+    pooled = pool(name="pooled")(features.output)
+    model = keras.Model(features.input, layers.Dense(3, "softmax")(pooled))
+    model.save(tmp_path / "tuned.keras")
+    export(tmp_path / "tuned.keras", tmp_path / "out", images=pixels().astype(np.uint8))
+    signatures = tf.saved_model.load(str(tmp_path / "out" / "saved_model")).signatures
+    found = signatures["features"](pixels=tf.constant(pixels()))
+    expected = keras.Model(features.input, pooled)(pixels() / 127.5 - 1)
+    assert [*found] == ["pooled"]
+    np.testing.assert_allclose(found["pooled"], expected, atol=1e-5)
+
+
 # Refused forms: one line that names the supported form
 
 

@@ -47,7 +47,11 @@ ImageFolder = Annotated[
 ]
 Features = Annotated[
     list[str] | None,
-    typer.Option("--feature", help="Endpoints of the SavedModel's signature `features`."),
+    typer.Option(
+        "--feature",
+        help="Endpoints of the SavedModel's signature `features`. Default: the one before the "
+        "classifier, such as avg_pool.",
+    ),
 ]
 Merge = Annotated[
     bool,
@@ -97,7 +101,7 @@ def export(
                 folder,
                 formats,
                 images=read,
-                features=features or ["avg_pool"],
+                features=features,
                 fastest=kinds == ["fastest"],
                 merge=merge,
                 batch_size=batch_size,

@@ -94,7 +94,7 @@ class _Job:
     model: keras.Model
     images: Images
     labels: Sequence[str] | None
-    features: Sequence[str]
+    features: Sequence[str] | None
     documents: Mapping[str, str]
 
 
@@ -105,7 +105,7 @@ def export(
     *,
     images: Images | ReadImages | np.ndarray | str | os.PathLike[str] | None = None,
     labels: Sequence[str] | None = None,
-    features: Sequence[str] = ("avg_pool",),
+    features: Sequence[str] | None = None,
     fastest: bool = False,
     merge: bool = False,
     batch_size: int = 1,
@@ -124,7 +124,8 @@ def export(
             them; default the data that a run recorded beside the model, and the bundled sample
             where it recorded none or they are gone.
         labels: the names of the classes; default those beside the model, or their numbers.
-        features: endpoints of the SavedModel's signature `features`.
+        features: endpoints of the SavedModel's signature `features`; default the one before the
+            classifier.
         fastest: keep only the format with the lowest time an image on this machine, of those that
             agree with the model.
         merge: apply `merge_parallel_convs`.
@@ -177,7 +178,7 @@ def _job(
     model: keras.Model | str | os.PathLike[str],
     images: Images | ReadImages | np.ndarray | str | os.PathLike[str] | None,
     labels: Sequence[str] | None,
-    features: Sequence[str],
+    features: Sequence[str] | None,
 ) -> _Job:
     documents: dict[str, str] = {}
     recorded: Path | None = None  # nothing is recorded of a model in memory

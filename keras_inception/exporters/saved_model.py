@@ -36,7 +36,7 @@ from keras_inception.images.conventions import CONVENTIONS, model_preprocessing
 from keras_inception.images.graph_decode import decode_images
 from keras_inception.images.limits import max_pixels
 from keras_inception.network.build import inference_model
-from keras_inception.network.endpoints import feature_extractor
+from keras_inception.network.endpoints import feature_extractor, pooled_endpoint
 from keras_inception.runtimes.keras_model import image_shape, network_input
 from keras_inception.wording import counted
 
@@ -51,7 +51,7 @@ def export_saved_model(
     samples: np.ndarray,
     labels: Sequence[str] | None = None,
     top: int = 5,
-    features: Sequence[str] = ("avg_pool",),
+    features: Sequence[str] | None = None,
     documents: Mapping[str, str] = MappingProxyType({}),
     precision: ComputeDtype = "float32",
     merge: bool = False,
@@ -74,7 +74,7 @@ def export_saved_model(
             class on 99% of them.
         labels: the names of the classes; default their numbers. They become an asset.
         top: classes that `serving_default` returns; at most as many as there are.
-        features: endpoints for the signature of that name.
+        features: endpoints for the signature of that name; default the one before the classifier.
         documents: texts to lie beside the graph by file name, such as {"spec.json": ...}.
         precision: "bfloat16" is for CPUs with AVX512_BF16 or AMX; slow elsewhere.
         merge: apply `merge_parallel_convs`; the branches it merges are then no endpoints.
@@ -111,7 +111,7 @@ def write_saved_model(
     samples: np.ndarray,
     labels: Sequence[str] | None = None,
     top: int = 5,
-    features: Sequence[str] = ("avg_pool",),
+    features: Sequence[str] | None = None,
     documents: Mapping[str, str] = MappingProxyType({}),
     precision: ComputeDtype = "float32",
 ) -> None:
@@ -162,13 +162,13 @@ class _Serving:
     """The functions behind the signatures; they share one network, whose weights are constants."""
 
     def __init__(
-        self, network: keras.Model, labels_file: Path, top: int, features: Sequence[str]
+        self, network: keras.Model, labels_file: Path, top: int, features: Sequence[str] | None
     ) -> None:
         self._shape = image_shape(network)
         self._top = top
-        self._features = tuple(features)
+        self._features = tuple(features or [pooled_endpoint(network)])
         self._normalized = functools.partial(network_input, network)
-        extractor = feature_extractor(network, features)
+        extractor = feature_extractor(network, self._features)
         outputs = {
             "scores": network.output,
             **{f"feature {k}": v for k, v in extractor.output.items()},

@@ -251,7 +251,10 @@ def _open(source: Source, limit: int | None = None) -> Image.Image:
         if Image.MAX_IMAGE_PIXELS is not None:  # Pillow refuses twice as many
             Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, most)
         file = io.BytesIO(source) if isinstance(source, bytes) else source
-        image = Image.open(file, formats=_formats())
+        try:
+            image = Image.open(file, formats=_formats())
+        except Image.DecompressionBombError:
+            raise ImageError(f"more pixels than {_described(most, limit)}") from None
         try:
             check_size(image.size, limit, image.format)
             _eight_bit_transparency(image)
@@ -287,11 +290,13 @@ def check_size(size: tuple[int, ...], limit: int | None = None, kind: str | None
     if width * height < 1:
         raise ImageError(f"{width} x {height} pixels")
     if width * height > most:
-        setting = f"; {MEGAPIXELS_VARIABLE} sets it" if limit is None else ""
-        raise ImageError(
-            f"{width} x {height} pixels, more than the limit{formats} of {most / 1e6:g} megapixels"
-            f"{setting}"
-        )
+        described = _described(most, limit, formats)
+        raise ImageError(f"{width} x {height} pixels, more than {described}")
+
+
+def _described(most: int, limit: int | None, formats: str = "") -> str:
+    setting = f"; {MEGAPIXELS_VARIABLE} sets it" if limit is None else ""
+    return f"the limit{formats} of {most / 1e6:g} megapixels{setting}"
 
 
 def _eight_bit_transparency(image: Image.Image) -> None:
@@ -318,8 +323,6 @@ def _one_error() -> Iterator[None]:
     """Turn whatever Pillow raises, which is more than it documents, into an `ImageError`."""
     try:
         yield
-    except Image.DecompressionBombError:
-        raise ImageError("more pixels than the limit of Pillow") from None
     except Exception as error:
         raise ImageError(_one_line(error)) from error
 

@@ -82,13 +82,11 @@ def _decode_one(contents: Any, header: Header, height: int, width: int, channels
         jpeg,
         by(tf.io.decode_png),
         lambda: tf.io.decode_gif(first_frame(contents))[0],
-        lambda: tf.io.decode_bmp(contents)[..., :3],
+        lambda: tf.io.decode_bmp(contents, channels=3),
         by(webp),
     ]
     stored = tf.switch_case(header.kind, decoders)
-    size = tf.stack([header.height, header.width])
-    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(stored)[:2], size)]):
-        image = _centred(upright(stored, header.orientation), height, width)
+    image = _centred(upright(stored, header.orientation), height, width)
     fitted = _resized(_converted(image, header.alpha, channels), height, width)
     return tf.ensure_shape(tf.round(fitted), (height, width, channels))
 

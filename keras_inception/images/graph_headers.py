@@ -144,7 +144,7 @@ def _jpeg(contents: Any, data: Any) -> Header:
     height, width = (number(data, frame + place, 2, little=False) for place in (5, 7))
     # Not four inks: TensorFlow rounds their mixture down, Pillow to the nearest level.
     components = at(data, frame + 9)
-    supported = (frame > 0) & at_scan(scan) & (at(data, frame + 4) == 8) & among(components, (1, 3))
+    supported = (frame > 0) & at_scan(scan) & among(components, (1, 3))
     # Pillow joins the segments of an EXIF block that has several.
     end = exif + 2 + number(data, exif + 2, 2, little=False)
     block = data[exif + 4 + len(EXIF) : end]

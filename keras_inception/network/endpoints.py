@@ -21,6 +21,12 @@ def endpoints(model: keras.Model) -> tuple[str, ...]:
     )
 
 
+def pooled_endpoint(model: keras.Model) -> str:
+    """Return the endpoint before the classifier: `avg_pool`, or what stands in its place."""
+    names = endpoints(model)
+    return "avg_pool" if "avg_pool" in names else names[-2]
+
+
 # Suffixes of layers inside a unit; its last layer has the unit's name and is the endpoint.
 _INNER = ("_conv", "_bn", "_pad", "_logits", "_flatten", "_dropout")
 
