@@ -13,7 +13,7 @@ Two questions at 3 million multiply-adds:
 
 `random` and `tpe` search around Table 1 scaled by hand (`search.py`), where most points have widths
 at their floor. `fifth` and `same` search around `base_with_room`, by trials of the first epoch of
-a full training, with finalists. Each arm's network is then trained fully with five seeds on all
+a full training, with finalists; `fifth_6m` is `fifth` at 6 million. Each arm's network is then trained fully with five seeds on all
 training images and evaluated on the test images; these trainings are not part of the core-seconds.
 
 Each part, the search of an arm or one full training, appends a row to results/search_goal.csv when
@@ -27,6 +27,7 @@ small as these. About so many, from trials of each space (35 around Table 1, 23 
 | --- | ---: | ---: |
 | `fifth` | 510 | 210 |
 | `same` | 1,500 | 210 |
+| `fifth_6m` | 1,000 | 370 |
 | `tpe` | 1,600 | 250 |
 | `random` | 2,100 | 320 |
 """
@@ -74,12 +75,16 @@ Row = dict[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """A search: its oracle, its trials, and whether it has a base with room and finalists."""
+    """A search: its oracle, its trials, and whether it has a base with room and finalists.
+
+    `times_budget`: times 3 million multiply-adds.
+    """
 
     oracle: str
     trials: int
     finalists: int = 0
     seeds: int = 1
+    times_budget: int = 1
 
     @property
     def has_room(self) -> bool:
@@ -91,6 +96,7 @@ class Arm:
 ARMS = {
     "fifth": Arm(oracle="tpe", trials=7, finalists=2),
     "same": Arm(oracle="tpe", trials=20, finalists=3, seeds=2),
+    "fifth_6m": Arm(oracle="tpe", trials=7, finalists=2, times_budget=2),
     "tpe": Arm(oracle="tpe", trials=60),
     "random": Arm(oracle="random", trials=60),
 }
@@ -102,12 +108,12 @@ GOALS = (("fifth", "random", 0.2, 0.0), ("same", "tpe", 1.0, 0.005))
 
 def plan_of(arm: Arm, have: Setting, quick: bool) -> SearchPlan:
     """Return the plan of an arm."""
-    form, divisor = (table_28(), 4)
+    form, divisor, budget = table_28(), 4, arm.times_budget * have.budget
     if arm.has_room:
-        form, divisor = base_with_room(VARIANTS["small"], have.budget)
+        form, divisor = base_with_room(VARIANTS["small"], budget)
     full = replace(have.recipe, name="full", epochs=2 if quick else FULL_EPOCHS)
     return SearchPlan(
-        space=Space(base=form, budget=have.budget, width_divisor=divisor, depth=True, stem=True),
+        space=Space(base=form, budget=budget, width_divisor=divisor, depth=True, stem=True),
         recipe=full if arm.has_room else have.recipe,
         halving_epochs=(1,) if arm.has_room else (),
         oracle=arm.oracle,
