@@ -13,8 +13,9 @@ Two questions at 3 million multiply-adds:
 
 `random` and `tpe` search around Table 1 scaled by hand (`search.py`), where most points have widths
 at their floor. `fifth` and `same` search around `base_with_room`, by trials of the first epoch of
-a full training, with finalists; `fifth_6m` is `fifth` at 6 million. Each arm's network is then trained fully with five seeds on all
-training images and evaluated on the test images; these trainings are not part of the core-seconds.
+a full training, with finalists; `fifth_6m` is `fifth` at 6 million. Each arm's network is then
+trained fully with five seeds on all training images and evaluated on the test images; these
+trainings are not part of the core-seconds.
 
 Each part, the search of an arm or one full training, appends a row to results/search_goal.csv when
 it ends, and parts that have a row are not repeated; an interrupted search resumes. So the script
