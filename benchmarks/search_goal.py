@@ -50,7 +50,7 @@ from machine import device
 from search import RESULTS, Setting, setting
 from small_networks import table_28
 
-from keras_inception import VARIANTS, NetworkSpec, network_cost
+from keras_inception import VARIANTS, Budget, NetworkSpec, network_cost
 from tuning import (
     NetworkTuner,
     SearchPlan,
@@ -109,7 +109,9 @@ GOALS = (("fifth", "random", 0.2, 0.0), ("same", "tpe", 1.0, 0.005))
 
 def plan_of(arm: Arm, have: Setting, quick: bool) -> SearchPlan:
     """Return the plan of an arm."""
-    form, divisor, budget = table_28(), 4, arm.times_budget * have.budget
+    form, divisor, budget = table_28(), 4, have.budget
+    if arm.times_budget != 1:
+        budget = Budget(macs=arm.times_budget * (budget.macs or 0))
     if arm.has_room:
         form, divisor = base_with_room(VARIANTS["small"], budget)
     full = replace(have.recipe, name="full", epochs=2 if quick else FULL_EPOCHS)
