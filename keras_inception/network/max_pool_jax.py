@@ -26,48 +26,58 @@ def with_quick_gradient(
 
     `padded`: the pool pads so that every input is covered, less before than after it.
     """
-    offsets = list(itertools.product(*map(range, windows)))
-
-    def forward(inputs: Any) -> tuple[Any, Any]:
-        return pool(inputs), inputs
-
-    def backward(inputs: Any, upstream: Any) -> tuple[Any]:
-        # From the first row of the first window to the first row of the last window.
-        spans = [(n - 1) * s + 1 for n, s in zip(upstream.shape, strides, strict=True)]
-        missing = [
-            max(span + window - 1 - size, 0) if padded else 0
-            for span, window, size in zip(spans, windows, inputs.shape, strict=True)
-        ]
-        before = [amount // 2 for amount in missing]
-        ends = [(low, amount - low, 0) for low, amount in zip(before, missing, strict=True)]
-        # In float32, which is exact for a comparison: XLA aborts where it compares vectors of
-        # bfloat16 on some CPUs (jaxlib 0.11.2, AVX-512), and computes with them slowly.
-        dtype = jax.numpy.promote_types(inputs.dtype, "float32")
-        surrounded = lax.pad(inputs.astype(dtype), dtype.type(-jax.numpy.inf), ends)
-        # Position of the maximum within each window. It is not found by comparing with the outputs:
-        # XLA may compute the inputs a second time here, and round otherwise.
-        first = jax.numpy.zeros(upstream.shape, "int16")
-        most = jax.numpy.full(upstream.shape, -jax.numpy.inf, dtype)
-        for number, offset in enumerate(offsets):
-            stops = [start + span for start, span in zip(offset, spans, strict=True)]
-            here = lax.slice(surrounded, offset, stops, strides)
-            first = jax.numpy.where(here > most, number, first)
-            most = jax.numpy.maximum(here, most)
-        # Otherwise XLA would compute the positions again for each of the products.
-        first = lax.optimization_barrier(first)
-        gradient = jax.numpy.zeros(inputs.shape, dtype)
-        for number, offset in enumerate(offsets):
-            starts = [start - low for start, low in zip(offset, before, strict=True)]
-            placed = [
-                (start, size - start - span, stride - 1)
-                for start, size, span, stride in zip(
-                    starts, inputs.shape, spans, strides, strict=True
-                )
-            ]
-            own = jax.numpy.where(first == number, upstream.astype(dtype), 0)
-            gradient += lax.pad(own, dtype.type(0), placed)
-        return (gradient.astype(inputs.dtype),)
-
     with_gradient = jax.custom_vjp(pool)
-    with_gradient.defvjp(forward, backward)
+    with_gradient.defvjp(
+        lambda inputs: (pool(inputs), inputs),
+        lambda inputs, upstream: (_gradient(inputs, upstream, windows, strides, padded),),
+    )
     return with_gradient(inputs)
+
+
+def _gradient(
+    inputs: Any, upstream: Any, windows: Sequence[int], strides: Sequence[int], padded: bool
+) -> Any:
+    """The gradient of the inputs from that of the maxima."""
+    # From the first row of the first window to the first row of the last window.
+    spans = [(n - 1) * s + 1 for n, s in zip(upstream.shape, strides, strict=True)]
+    missing = [
+        max(span + window - 1 - size, 0) if padded else 0
+        for span, window, size in zip(spans, windows, inputs.shape, strict=True)
+    ]
+    before = [amount // 2 for amount in missing]
+    ends = [(low, amount - low, 0) for low, amount in zip(before, missing, strict=True)]
+    # In float32, which is exact for a comparison: XLA aborts where it compares vectors of bfloat16
+    # on some CPUs (jaxlib 0.11.2, AVX-512), and computes with them slowly.
+    dtype = jax.numpy.promote_types(inputs.dtype, "float32")
+    surrounded = lax.pad(inputs.astype(dtype), dtype.type(-jax.numpy.inf), ends)
+    offsets = list(itertools.product(*map(range, windows)))
+    first = _positions_of_maxima(surrounded, offsets, spans, strides)
+    gradient = jax.numpy.zeros(inputs.shape, dtype)
+    for number, offset in enumerate(offsets):
+        starts = [start - low for start, low in zip(offset, before, strict=True)]
+        placed = [
+            (start, size - start - span, stride - 1)
+            for start, size, span, stride in zip(starts, inputs.shape, spans, strides, strict=True)
+        ]
+        own = jax.numpy.where(first == number, upstream.astype(dtype), 0)
+        gradient += lax.pad(own, dtype.type(0), placed)
+    return gradient.astype(inputs.dtype)
+
+
+def _positions_of_maxima(
+    surrounded: Any, offsets: Sequence[Sequence[int]], spans: Sequence[int], strides: Sequence[int]
+) -> Any:
+    """The number in `offsets` of the first maximum of each window.
+
+    It is not found by comparing with the outputs of the pool: XLA may compute the inputs a second
+    time for the gradient, and round otherwise.
+    """
+    first: Any = jax.numpy.int16(0)
+    most: Any = -jax.numpy.inf
+    for number, offset in enumerate(offsets):
+        stops = [start + span for start, span in zip(offset, spans, strict=True)]
+        here = lax.slice(surrounded, offset, stops, strides)
+        first = jax.numpy.where(here > most, jax.numpy.int16(number), first)
+        most = jax.numpy.maximum(here, most)
+    # Otherwise XLA would compute the positions again for each of the products.
+    return lax.optimization_barrier(first)
