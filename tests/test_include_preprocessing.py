@@ -12,7 +12,7 @@ from conftest import tiny_spec
 from numpy.testing import assert_allclose
 from test_preprocessing import BY_HAND
 
-from keras_inception import GoogLeNet, model_preprocessing, preprocess_input
+from keras_inception import GoogLeNet, export, model_preprocessing, preprocess_input
 from keras_inception.exporters.inference_graph import fold_batch_norm, merge_parallel_convs
 from keras_inception.network.build import build_network
 from keras_inception.network.endpoints import endpoints
@@ -103,6 +103,18 @@ def test_the_saved_file_loads_with_keras_alone(tmp_path):
 
 
 @pytest.mark.parametrize("inside", [False, True])
+def test_an_onnx_file_takes_raw_pixels_alone(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
+    pytest.importorskip("tf2onnx", reason="needs the extra export")
+    outside, inside = pair("torch")
+    export(inside, tmp_path / "out", ["onnx"], images=pixels())
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    assert [tensor.name for tensor in session.get_inputs()] == ["pixels"]
+    (scores,) = session.run(None, {"pixels": pixels().astype("float32")})
+    expected = outside(preprocess_input(pixels().astype("float32"), model=outside))
+    assert_allclose(scores, expected, atol=1e-5)
+
+
 def test_a_file_of_another_convention_is_refused_with_the_remedy(tmp_path, inside):
     spec = tiny_spec()
     build_network(spec, include_preprocessing=inside).save(tmp_path / "tf.keras")

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_inception.images.graph_exif import at, number, octets
 
-_EXTENSION, _IMAGE, _CONTROL = 0x21, 0x2C, 0xF9
+_EXTENSION, _CONTROL = 0x21, 0xF9
 _HEADER_BYTES, _PALETTE_FLAG = 13, 0x80
 _TRAILER = b";"
 
@@ -24,8 +24,9 @@ def first_frame(contents: Any) -> Any:
         contents: scalar string, a GIF.
 
     Raises:
-        tf.errors.InvalidArgumentError: the frame does not fill the image, has no palette, or more
-            than one control extension, of which Pillow mixes what they say.
+        tf.errors.InvalidArgumentError: the frame does not fill the image, its transparent colour is
+            not in the palette, or there is more than one control extension, of which Pillow mixes
+            what they say.
     """
     data = octets(contents)
     shared = _palette_bytes(at(data, 10))
@@ -38,9 +39,7 @@ def first_frame(contents: Any) -> Any:
     place = tf.stack([number(data, descriptor + offset, 2, little=True) for offset in (1, 3, 5, 7)])
     canvas = [0, 0, *(number(data, tf.constant(offset), 2, little=True) for offset in (6, 8))]
     complete = (
-        (at(data, descriptor) == _IMAGE)
-        & tf.reduce_all(place == tf.stack(canvas))
-        & (colours > 0)
+        tf.reduce_all(place == tf.stack(canvas))
         & ~(transparent & (entry >= colours))
         & (controls < 2)
     )
