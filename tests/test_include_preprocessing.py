@@ -99,10 +99,6 @@ def test_the_saved_file_loads_with_keras_alone(tmp_path):
     subprocess.run([sys.executable, "-c", script, tmp_path / "inside.keras"], check=True)
 
 
-# --- weights for another convention -------------------------------------------------------------
-
-
-@pytest.mark.parametrize("inside", [False, True])
 def test_an_onnx_file_takes_raw_pixels_alone(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
     pytest.importorskip("tf2onnx", reason="needs the extra export")
@@ -115,6 +111,10 @@ def test_an_onnx_file_takes_raw_pixels_alone(tmp_path):
     assert_allclose(scores, expected, atol=1e-5)
 
 
+# --- weights for another convention -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inside", [False, True])
 def test_a_file_of_another_convention_is_refused_with_the_remedy(tmp_path, inside):
     spec = tiny_spec()
     build_network(spec, include_preprocessing=inside).save(tmp_path / "tf.keras")

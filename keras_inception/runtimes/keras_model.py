@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_inception.files import keras_file
 from keras_inception.images.conventions import model_preprocessing, preprocess_input
-from keras_inception.network.nested import flat_classifier
+from keras_inception.network.nested import FLAT_FORM, flat_classifier
 from keras_inception.runtimes.exported import Scores, answering_none
 from keras_inception.weights.keras_file import check_model
 
@@ -82,7 +82,8 @@ def load_keras(path: str | os.PathLike[str]) -> keras.Model:
     if None in image_shape(model) or len(model.output_shape) != 2:
         raise ValueError(
             f"Expected a classifier of a fixed input size in {str(path)!r}. Received: "
-            f"input_shape={model.input_shape[1:]}, output_shape={model.output_shape[1:]}"
+            f"input_shape={model.input_shape[1:]}, output_shape={model.output_shape[1:]}. Give its "
+            f"input a height and width (`input_shape`), or build the flat form: {FLAT_FORM}"
         )
     return model
 
