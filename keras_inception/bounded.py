@@ -12,6 +12,8 @@ import math
 import os
 import stat
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +184,17 @@ def _depth(data: Any) -> int:
     return depth
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a document; errors name the file.
+
+    Raises:
+        FileNotFoundError: no file.
+        ValueError: no regular file, none of UTF-8, or one that is too large.
+    """
+    with naming(path):
+        return read_file(path, Allowance(path, 4 * MOST_TEXT)).decode()
+
+
 def read_json(path: Path, what: str) -> Any:
     """Return the value of a JSON file; errors name the file.
 
@@ -189,7 +202,17 @@ def read_json(path: Path, what: str) -> Any:
         FileNotFoundError: no file.
         ValueError: no regular file, or none of UTF-8 and JSON.
     """
+    text = read_text(path)
+    with naming(path):
+        return parsed_json(text, what)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add the path of a file to errors about what it holds."""
     try:
-        return parsed_json(read_file(path, Allowance(path, 4 * MOST_TEXT)).decode(), what)
+        yield
     except ValueError as error:  # UnicodeDecodeError is one
+        if repr(str(path)) in str(error):
+            raise
         raise ValueError(f"{error} In {str(path)!r}.") from error

@@ -181,6 +181,12 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
 
 
+def csv_text(text: str) -> str:
+    """The printable text for a cell of CSV; spreadsheets compute what begins with =, +, - or @."""
+    text = printable(text)
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
+
+
 def _escaped(letter: str) -> str:
     byte = ord(letter) - 0xDC00  # of a name that is not UTF-8, which Python has as a surrogate
     if 0x80 <= byte <= 0xFF:

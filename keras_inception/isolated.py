@@ -55,7 +55,9 @@ def limit(seconds: float, memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def check(module: str, content: bytes, memory: int, *arguments: str) -> None:
+def check(
+    module: str, content: bytes, memory: int, *arguments: str, seconds: float = _SECONDS
+) -> None:
     """Have a module of this package check bytes in a child process.
 
     Args:
@@ -64,11 +66,12 @@ def check(module: str, content: bytes, memory: int, *arguments: str) -> None:
         content: the bytes.
         memory: bytes that the child may add to those that it starts with.
         *arguments: of the module.
+        seconds: of processor time, beside those that the bytes take.
 
     Raises:
         ValueError: the child refused them, died, or passed a limit.
     """
-    seconds = _SECONDS + len(content) / _BYTES_PER_SECOND
+    seconds += len(content) / _BYTES_PER_SECOND
     try:
         result = subprocess.run(
             command(module, str(seconds), str(memory), *arguments),

@@ -75,7 +75,7 @@ def test_the_command(folder):
     (folder / "empty" / "inner").mkdir()
     assert_mistake(run("info", folder / "empty" / "inner"), "which has neither")
     (folder / "metrics.json").write_text("{")
-    assert_mistake(run("info", folder), "Expected JSON in metrics.json")
+    assert_mistake(run("info", folder), "Expected the JSON of a run's record", "metrics.json")
 
 
 def test_names_in_a_card_are_escaped():

@@ -35,6 +35,7 @@ from tuning.trials import read_search, read_trials, search_progress
 
 __all__ = ["searched"]  # a fixture: twelve trials
 HUGE = 10**400
+METRICS = {"top_1": 0.5, "top_5": 1.0, "seconds": 2, "images": 9, "per_class": {"a": 0.5}}
 # Values of other types and sizes than a document has in a place.
 OTHERS = (None, [], {}, "text", "", -1, 0.5, True, [[]], {"a": {}}, HUGE, float("nan"), ["x"])
 
@@ -214,7 +215,7 @@ def test_every_value_of_the_files_beside_a_search(tmp_path):
         recorded_fingerprint(tmp_path)
 
     assert assert_told(tmp_path / "data.json", recorded) > 50
-    (tmp_path / "metrics.json").write_text(json.dumps({"top_1": 0.5, "top_5": 1.0, "seconds": 2}))
+    (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
     metrics = tmp_path / "metrics.json"
     assert assert_told(metrics, lambda: _read_metrics(metrics)) > 50
 

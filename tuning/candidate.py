@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from keras_inception.data.splits import AnySplit, ImageData, Split
 from keras_inception.keras_compat import without_tensorflow
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.recipe import Recipe
+from keras_inception.spec.validation import is_finite
 from keras_inception.training.loop import TrainingLoop
 from keras_inception.training.losses import with_class_weights
 from keras_inception.training.signals import StopSignals
@@ -48,6 +50,15 @@ class TrialResult:
     seconds: float
     curve: tuple[float, ...] = ()
     stopped: bool = False
+
+
+def is_curve(value: Any) -> bool:
+    """Whether a value of a file is a list of accuracies, at least one."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(is_finite(item) and 0 <= item <= 1 for item in value)
+    )
 
 
 def hold_out(data: ImageData, share: float, seed: int = 0) -> ImageData:
@@ -116,7 +127,7 @@ def train_candidate(
         epochs: complete ones at the end.
         folder: where to save the weights, the optimizer and the averages; None: nowhere.
         start_from: the `folder` of a training to continue; if it does not exist (on another
-            machine), training starts from the beginning.
+            machine) or is damaged, training starts from the beginning.
         strategy: of `make_strategy`; None: one device.
         after_step: called after every step, and after every batch of the evaluation.
         after_epoch: called after every epoch but the last with the accuracies so far; True stops
@@ -138,9 +149,7 @@ def train_candidate(
         trainer, data, folder=None, snapshots=snapshots, identity={}, callbacks=[clock]
     )
     if start_from is not None:
-        snapshot = Snapshots(Path(start_from) / STATE_FOLDER).newest(set_aside=False)
-        if snapshot is not None:
-            loop.restore(snapshot)
+        _restore(loop, Path(start_from))
     clock.curve = [*loop.progress.history.get("val_accuracy", [])]
     with StopSignals() as signals:
         loop.run(signals)
@@ -157,6 +166,17 @@ def train_candidate(
         curve=tuple(clock.curve),
         stopped=progress.epoch < epochs,
     )
+
+
+def _restore(loop: TrainingLoop, folder: Path) -> None:
+    """Continue from what another training saved; a damaged file is reported and not used."""
+    try:
+        snapshot = Snapshots(folder / STATE_FOLDER).newest(set_aside=False)
+    except ValueError as error:
+        warnings.warn(f"{error} This training starts from the beginning.", stacklevel=3)
+        return
+    if snapshot is not None:
+        loop.restore(snapshot)
 
 
 def _reset_keras(seed: int) -> None:

@@ -17,14 +17,29 @@ from typing import Any
 
 import scipy.stats
 
-from keras_inception.bounded import read_json
+from keras_inception.bounded import naming, read_json
 from keras_inception.cost.layers import network_cost
 from keras_inception.data.splits import ImageData
 from keras_inception.files import write_text
 from keras_inception.spec.network import NetworkSpec
+from keras_inception.spec.validation import (
+    from_fields,
+    is_finite,
+    object_of,
+    require_integers,
+    require_numbers,
+    tuple_of,
+)
 from keras_inception.training.strategy import Strategy
 from keras_inception.wording import counted
-from tuning.candidate import TrialResult, at_resolution, hold_out, subset, train_candidate
+from tuning.candidate import (
+    TrialResult,
+    at_resolution,
+    hold_out,
+    is_curve,
+    subset,
+    train_candidate,
+)
 from tuning.plan import FIDELITY_FILE, SearchPlan
 from tuning.space import Space
 
@@ -36,6 +51,8 @@ _DRAWN = 10
 # What is tried beside full trainings: shares of the images, and a share of their height and width.
 _FRACTIONS = (0.5, 0.25)
 _SIZE_SHARE = 0.75
+# The numbers of a training that is kept, beside its curve.
+_TRAINING = ("seconds", "epoch_seconds")
 OnResult = Callable[[str, float], None]
 
 
@@ -56,6 +73,15 @@ class Fidelity:
     resolution: int | None
     seconds: float
     rank_correlation: float | None
+
+    def __post_init__(self) -> None:
+        require_integers(self, "epochs")
+        require_numbers(self, "data_fraction")
+        require_numbers(self, "seconds", positive=False)
+        if self.resolution is not None:
+            require_integers(self, "resolution")
+        if self.rank_correlation is not None:
+            require_numbers(self, "rank_correlation", positive=False)
 
     def __str__(self) -> str:
         parts = [counted(self.epochs, "epoch")]
@@ -84,6 +110,10 @@ class FidelityChoice:
     networks: int
     seconds: float
 
+    def __post_init__(self) -> None:
+        require_integers(self, "networks")
+        require_numbers(self, "seconds", positive=False)
+
     def applied(self, plan: SearchPlan) -> SearchPlan:
         """The plan with trials of the chosen way."""
         chosen = self.chosen
@@ -97,7 +127,7 @@ class FidelityChoice:
     def describe(self, trials: int) -> str:
         """What was chosen, and the planned times of so many trials."""
         own, full = self.chosen, self.full
-        if own == full:
+        if own == full or own.rank_correlation is None:
             reason = "no cheaper way ranks networks well enough"
         else:
             reason = f"rank correlation with full trainings {own.rank_correlation:.2f}"
@@ -186,19 +216,11 @@ def load_choice(folder: Path) -> FidelityChoice | None:
     document = _load(folder).get("choice")
     if document is None:
         return None
-    try:
-        return FidelityChoice(
-            chosen=Fidelity(**document["chosen"]),
-            full=Fidelity(**document["full"]),
-            measured=tuple(Fidelity(**item) for item in document["measured"]),
-            networks=document["networks"],
-            seconds=document["seconds"],
+    read = object_of(Fidelity)
+    with naming(folder / FIDELITY_FILE):
+        return from_fields(
+            FidelityChoice, document, chosen=read, full=read, measured=tuple_of(read)
         )
-    except (LookupError, TypeError) as error:
-        raise ValueError(
-            f"Expected what --measure-proxy writes. Received: {FIDELITY_FILE} of another shape in "
-            f"{str(folder)!r}. Remove it."
-        ) from error
 
 
 def _load(folder: Path) -> dict[str, Any]:
@@ -206,12 +228,19 @@ def _load(folder: Path) -> dict[str, Any]:
     if not file.exists():
         return {"trainings": {}}
     document = read_json(file, "fidelity")
-    if not (isinstance(document, dict) and isinstance(document.get("trainings"), dict)):
+    trainings = document.get("trainings") if isinstance(document, dict) else None
+    if not (isinstance(trainings, dict) and all(map(_is_training, trainings.values()))):
         raise ValueError(
             f"Expected what --measure-proxy writes. Received: {str(file)!r} of another shape. "
             "Remove it."
         )
     return document
+
+
+def _is_training(value: Any) -> bool:
+    """Whether a value is what `_kept` makes."""
+    numbers = [value.get(key) for key in _TRAINING] if isinstance(value, dict) else [None]
+    return all(map(is_finite, numbers)) and is_curve(value.get("curve"))
 
 
 def _cheaper_ways(plan: SearchPlan) -> Iterator[tuple[float, int | None]]:
@@ -269,7 +298,7 @@ class _Measuring:
                 resolution=resolution,
                 seconds=(others + in_epochs * count / epochs) / len(results),
                 rank_correlation=_correlation(
-                    [result["curve"][count - 1] for result in results], self._reference
+                    [_after(count, result["curve"]) for result in results], self._reference
                 ),
             )
             for count in range(1, epochs + 1)
@@ -304,6 +333,11 @@ class _Measuring:
     def _write(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         write_text(self._folder / FIDELITY_FILE, json.dumps(self._document, indent=2) + "\n")
+
+
+def _after(epochs: int, curve: Sequence[float]) -> float:
+    """The accuracy after so many epochs; after the last one where `patience` ended before."""
+    return curve[min(epochs, len(curve)) - 1]
 
 
 def _kept(result: TrialResult) -> dict[str, Any]:

@@ -6,7 +6,6 @@ each network.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import scipy.optimize
 
-from keras_inception.bounded import Allowance, read_file, read_json
+from keras_inception.bounded import Allowance, naming, read_file, read_text
 from keras_inception.cost.layers import NetworkCost, network_cost
 from keras_inception.runtimes.timing import Conditions, Timing, precision_of, read_timings, spec_of
 from keras_inception.spec.network import NetworkSpec
@@ -169,7 +168,8 @@ def _cost(model: Path, base: NetworkSpec) -> NetworkCost:
             f"Expected the spec of the network {model.name!r} as NAME.json or spec.json beside it, "
             f"as `tune --timing-networks` writes them. Received: none in {str(model.parent)!r}"
         )
-    spec = NetworkSpec.from_json(json.dumps(read_json(file, "spec")))
+    with naming(file):
+        spec = NetworkSpec.from_json(read_text(file))
     for label in ("input_shape", "classes"):
         own, expected = getattr(spec, label), getattr(base, label)
         if own != expected:

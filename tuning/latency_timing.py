@@ -5,7 +5,6 @@ They are timed here by `keras-inception time` in a process of its own, or copied
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import random
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_inception.bounded import read_json
+from keras_inception.bounded import naming, read_text
 from keras_inception.cost.budget import Budget
 from keras_inception.cost.layers import network_cost
 from keras_inception.files import temporary_folder, write_text
@@ -193,10 +192,8 @@ def load_or_fit(
     """
     file = Path(file)
     if file.exists():
-        try:
-            loaded = LatencyModel.from_json(json.dumps(read_json(file, "latency model")))
-        except ValueError as error:
-            raise ValueError(f"{error} In {str(file)!r}.") from error
+        with naming(file):
+            loaded = LatencyModel.from_json(read_text(file))
         if not wanted.admits(loaded.conditions):
             raise ValueError(
                 f"Expected {loaded.conditions}, under which the times in {str(file)!r} were taken, "

@@ -27,13 +27,21 @@ from keras_inception.data.splits import ImageData
 from keras_inception.files import DATA_FILE, write_text
 from keras_inception.new_folders import begun
 from keras_inception.spec.network import NetworkSpec
-from keras_inception.spec.validation import derived_name, is_finite
+from keras_inception.spec.validation import derived_name
 from keras_inception.training.progress import TrainingInterruptedError
 from keras_inception.training.snapshot import require_same
 from keras_inception.training.strategy import Strategy, check_strategy
-from tuning.candidate import TrialResult, at_resolution, hold_out, subset, train_candidate
+from tuning.candidate import (
+    TrialResult,
+    at_resolution,
+    hold_out,
+    is_curve,
+    subset,
+    train_candidate,
+)
 from tuning.engine.control import TrialControl
 from tuning.engine.pruning import STOPPED_EPOCH, is_behind
+from tuning.engine.records import read_or_set_aside
 from tuning.engine.service import RETRY_SECONDS
 from tuning.engine.tuner import SearchTuner, is_worker
 from tuning.plan import FIDELITY_FILE, LATENCY_FILE, SearchPlan
@@ -186,12 +194,21 @@ def write_best_spec(folder: Path) -> None:
 
 
 def read_curves(folder: Path) -> list[list[float]]:
-    """The learning curves of the trials that have ended in the folder of a search."""
-    curves = [read_json(file, "curve") for file in sorted(folder.glob(f"trial_*/{CURVE_FILE}"))]
-    for curve in curves:
-        if not (isinstance(curve, list) and curve and all(map(is_finite, curve))):
-            raise ValueError(f"Expected the accuracies of a trial. Received: {curve!r}")
-    return curves
+    """The learning curves of the trials that have ended in the folder of a search.
+
+    A file that holds none is set aside, with a warning.
+    """
+    files = sorted(folder.glob(f"trial_*/{CURVE_FILE}"))
+    return [curve for file in files if (curve := read_or_set_aside(file, _curve))]
+
+
+def _curve(path: Path) -> list[float]:
+    curve: list[float] = read_json(path, "curve")
+    if not is_curve(curve):
+        raise ValueError(
+            f"Expected the accuracies of a trial. Received: {str(path)!r} of another shape"
+        )
+    return curve
 
 
 class NetworkTuner(SearchTuner):

@@ -12,7 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from keras_inception.bounded import read_json
+from keras_inception.bounded import naming, read_json, read_text
 from keras_inception.cost.layers import network_cost
 from keras_inception.files import SPEC_FILE
 from keras_inception.spec.network import NetworkSpec
@@ -20,7 +20,7 @@ from keras_inception.spec.recipe import Recipe
 from tuning.engine.control import TrialControl, point_of
 from tuning.engine.pruning import STOPPED_EPOCH
 from tuning.engine.records import COMPLETED, trial_state
-from tuning.engine.trial_files import trial_files
+from tuning.engine.trial_files import TRIAL_FILE, trial_files
 from tuning.projection import current_values
 from tuning.space import Space, Value, current_document
 
@@ -98,8 +98,9 @@ def _migrated_search(document: dict[str, Any]) -> dict[str, Any]:
         search = dict(document["search"])
         renamed = {_RENAMED.get(key, key): value for key, value in search.items()}
         current["search"] = {"pruning": "none"} | renamed
-    if not isinstance(document.get("data", {}), dict):
+    if not isinstance(document["data"], dict):
         raise TypeError("`data` is not an object")
+    _space(json.dumps(current["space"]))  # refuses another shape
     return current
 
 
@@ -152,11 +153,14 @@ def _trial(state: dict[str, Any], space: str, folder: Path) -> SearchedTrial:
     values = state["hyperparameters"]["values"]
     control = TrialControl.of(values)
     try:
-        point = current_values(point_of(values))
-        spec = _stored_spec(folder) or _space(space).spec(point)
+        with naming(folder / TRIAL_FILE):
+            point = current_values(point_of(values))
+        spec = _stored_spec(folder)
+        with naming(folder / TRIAL_FILE):
+            spec = spec or _space(space).spec(point)
     except (LookupError, TypeError, ArithmeticError, AttributeError) as error:
         raise ValueError(
-            f"Expected a point of the search's space in {str(folder)!r}. Received: "
+            f"Expected a point of the search's space in {str(folder / TRIAL_FILE)!r}. Received: "
             f"{type(error).__name__}: {error}"
         ) from error
     cost = network_cost(spec).total
@@ -186,10 +190,8 @@ def _stored_spec(folder: Path) -> NetworkSpec | None:
     file = folder / SPEC_FILE
     if not file.exists():
         return None
-    try:
-        return NetworkSpec.from_json(json.dumps(read_json(file, "spec")))
-    except ValueError as error:
-        raise ValueError(f"{error} In {str(file)!r}.") from error
+    with naming(file):
+        return NetworkSpec.from_json(read_text(file))
 
 
 def completed_of(trials: Sequence[SearchedTrial]) -> list[SearchedTrial]:

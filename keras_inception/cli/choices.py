@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from keras_inception.bounded import MOST_TEXT, parsed_json
+from keras_inception.bounded import MOST_TEXT, naming, parsed_json
 from keras_inception.cost.budget import Budget
 from keras_inception.cost.layers import network_cost
 from keras_inception.spec.network import NetworkSpec
@@ -35,7 +35,10 @@ def listed(choices: Sequence[str]) -> str:
 
 def chosen_spec(variant: str, path: Path | None) -> NetworkSpec:
     """The spec that --spec or --variant names."""
-    return variant_spec(variant) if path is None else NetworkSpec.from_json(file_text(path))
+    if path is None:
+        return variant_spec(variant)
+    with naming(path):
+        return NetworkSpec.from_json(file_text(path))
 
 
 def chosen_recipe(name: str, changes: list[str] | None, **given: Any) -> Recipe:
@@ -49,7 +52,8 @@ def chosen_recipe(name: str, changes: list[str] | None, **given: Any) -> Recipe:
     if name in RECIPES:
         recipe = RECIPES[name]
     elif name.endswith(".json"):
-        recipe = Recipe.from_json(file_text(Path(name)))
+        with naming(Path(name)):
+            recipe = Recipe.from_json(file_text(Path(name)))
     else:
         raise ValueError(
             f"Expected a recipe among {', '.join(RECIPES)}, or a recipe.json. Received: {name!r}"

@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from keras_inception.files import printable
 from keras_inception.packages import MissingPackageError, is_installed
 
-console = Console(highlight=False, emoji=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+
+class _SafeConsole(Console):
+    """A console that shows control characters as escapes: names may come from anywhere."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return text with its markup; line feeds stay."""
+        lines = (printable(line) for line in text.split("\n"))
+        return super().render_str("\n".join(lines), **options)
+
+
+console = _SafeConsole(highlight=False, emoji=False, soft_wrap=True)
+errors = _SafeConsole(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 # EX_TEMPFAIL of sysexits.h: not finished; the same command resumes it.
 INTERRUPTED = 75

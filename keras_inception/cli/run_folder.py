@@ -43,9 +43,8 @@ def run_folder(out: Path | None, spec: NetworkSpec, data: ImageData, *, resume: 
 def print_resume(folder: Path) -> None:
     """Print from where a run is resumed, if it is."""
     document = _newest(folder)
-    progress = document and document.get("progress")
     finished = (folder / METRICS_FILE).exists()
-    if document is None or progress is None or finished:
+    if not document or finished or (progress := document.get("progress")) is None:
         return
     saved = datetime.fromtimestamp(document.get("saved_at", 0.0))
     console.print(

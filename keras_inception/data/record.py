@@ -16,7 +16,7 @@ from keras_inception.files import (
     LEFT_OUT_FILE,
     SCAN_FILE,
     aside,
-    printable,
+    csv_text,
     write_text,
 )
 from keras_inception.wording import counted
@@ -79,7 +79,7 @@ def write_record(folder: Path, data: ImageData) -> None:
         ):
             writer = csv.writer(file)
             writer.writerow(("kind", "path", "reason"))
-            writer.writerows((kind, printable(path), reason) for kind, path, reason in rows)
+            writer.writerows((kind, *map(csv_text, row)) for kind, *row in rows)
 
 
 def recorded_source(folder: Path) -> str | None:

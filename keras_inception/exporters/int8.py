@@ -192,7 +192,7 @@ def _openvino_first(compiled: Any, pixels: np.ndarray) -> np.ndarray:
 
 
 def _first_classes(path: Path, images: np.ndarray) -> np.ndarray:
-    return load_network(path).scores(images).argmax(axis=1)
+    return load_network(path, is_own=True).scores(images).argmax(axis=1)
 
 
 def _same(path: Path, images: np.ndarray, expected: np.ndarray) -> float:

@@ -287,7 +287,7 @@ def _table(
     images = job.images
     paths = {kind: folder / FILES[kind] for kind in kinds}
     runs: dict[str, Scores] = {"keras": reference}
-    runs |= {kind: load_network(path).scores for kind, path in paths.items()}
+    runs |= {kind: load_network(path, is_own=True).scores for kind, path in paths.items()}
     expected = _all_scores(reference, images.check)
     report("timing the formats in turn")
     batch = np.resize(images.check, (batch_size, *images.check.shape[1:]))  # repeats them

@@ -5,12 +5,12 @@ Reads the documents beside a model, and the model itself only where there are no
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from keras_inception.bounded import naming, parsed_json, read_text, shown
 from keras_inception.cost.layers import network_cost
 from keras_inception.files import (
     DATA_FILE,
@@ -24,6 +24,8 @@ from keras_inception.files import (
 )
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.pixels import CONVENTIONS
+from keras_inception.spec.recipe import Recipe
+from keras_inception.spec.validation import MOST, is_finite, is_integer
 from keras_inception.wording import counted, has_top_5
 
 CARD_FILE = "README.md"
@@ -45,12 +47,13 @@ def describe(path: Path) -> dict[str, str]:
     if not path.exists():
         raise ValueError(f"Expected a run, an export, a model or a spec. Received: {str(path)!r}")
     if path.suffix == ".json":
-        return describe_documents({SPEC_FILE: path.read_text(encoding="utf-8")})
+        with naming(path):
+            return describe_documents({SPEC_FILE: read_text(path)})
     folder = path if path.is_dir() else path.parent
     documents = documents_of(folder)
     formats = _formats(folder)
     if SPEC_FILE in documents:
-        facts = describe_documents(documents)
+        facts = describe_documents(documents, place_of_documents(folder))
     elif formats or path.suffix == ".keras":
         facts = _facts_of_model(path)
     else:
@@ -68,37 +71,32 @@ def describe(path: Path) -> dict[str, str]:
 
 def documents_of(folder: Path) -> dict[str, str]:
     """The documents of a run, of an export, or of the run beside which an export is."""
-    for place in (folder, folder / "saved_model", folder.parent):
-        if (place / SPEC_FILE).is_file():
-            files = [place / name for name in _DOCUMENTS if (place / name).is_file()]
-            return {file.name: file.read_text(encoding="utf-8") for file in files}
-    return {}
+    place = place_of_documents(folder)
+    files = [place / name for name in _READERS if (place / name).is_file()]
+    return {file.name: read_text(file) for file in files} if place / SPEC_FILE in files else {}
 
 
-def describe_documents(documents: Mapping[str, str]) -> dict[str, str]:
-    """The facts that documents hold, by the names of their files."""
+def place_of_documents(folder: Path) -> Path:
+    """The folder whose documents describe what a folder holds: itself, an export or the run."""
+    places = (folder, folder / "saved_model", folder.parent)
+    return next((place for place in places if (place / SPEC_FILE).is_file()), folder)
+
+
+def describe_documents(documents: Mapping[str, str], place: Path = Path()) -> dict[str, str]:
+    """The facts that documents hold, by the names of their files.
+
+    Args:
+        documents: text by file name.
+        place: their folder, for errors.
+
+    Raises:
+        ValueError: a document that a run does not write; the error names the file.
+    """
     facts: dict[str, str] = {}
-    if SPEC_FILE in documents:
-        facts |= _facts_of_spec(NetworkSpec.from_json(documents[SPEC_FILE]))
-    data, recipe, metrics = (
-        _loaded(documents, name) for name in (DATA_FILE, RECIPE_FILE, METRICS_FILE)
-    )
-    if data:
-        held_out = counted(data["held-out images"], "held-out image")
-        counts = f"{counted(data['training images'], 'training image')}, {held_out}"
-        facts["data"] = f"{printable(data['source'])}: {counts}"
-        facts["classes"] = _classes(data["classes"])
-    if recipe:
-        facts["recipe"] = (
-            f"{printable(recipe['name'])}: {counted(recipe['epochs'], 'epoch')}, batches of "
-            f"{recipe['batch_size']}, {recipe['optimizer']}"
-        )
-    if "top_1" in metrics:
-        with_top_5 = has_top_5(len(metrics.get("per_class", ())))
-        top_5 = f", top-5 {metrics['top_5']:.2%}" if with_top_5 else ""
-        facts["accuracy"] = (
-            f"{metrics['top_1']:.2%} of {counted(metrics['images'], 'held-out image')}{top_5}"
-        )
+    for name, read in _READERS.items():
+        if name in documents:
+            with naming(place / name):
+                facts |= read(documents[name])
     return facts
 
 
@@ -117,14 +115,76 @@ def model_card(facts: Mapping[str, str], title: str, command: str) -> str:
     )
 
 
-def _loaded(documents: Mapping[str, str], name: str) -> dict[str, Any]:
-    try:
-        return json.loads(documents.get(name, "{}"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"Expected JSON in {name}. Received: {error}") from error
+def _record(text: str, kinds: Mapping[str, Callable[[Any], bool]]) -> dict[str, Any]:
+    """The values of a JSON object, those that are shown of the right kind."""
+    document = parsed_json(text, "run's record")
+    if not isinstance(document, dict):
+        raise ValueError(f"Expected the record of a run. Received: {shown(document)}")
+    for key, is_right in kinds.items():
+        if not is_right(document.get(key)):
+            raise ValueError(
+                f"Expected the record of a run, with `{key}` as `train` writes it. "
+                f"Received: {key}={shown(document.get(key))}"
+            )
+    return document
 
 
-def _facts_of_spec(spec: NetworkSpec) -> dict[str, str]:
+def _is_count(value: Any) -> bool:
+    return is_integer(value) and 0 <= value <= MOST
+
+
+def _is_share(value: Any) -> bool:
+    return is_finite(value) and 0 <= value <= 1
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_by_class(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+_DATA = {
+    "source": _is_text,
+    "training images": _is_count,
+    "held-out images": _is_count,
+    "classes": _are_names,
+}
+_METRICS = {"images": _is_count, "top_1": _is_share, "top_5": _is_share, "per_class": _is_by_class}
+
+
+def _facts_of_data(text: str) -> dict[str, str]:
+    data = _record(text, _DATA)
+    held_out = counted(data["held-out images"], "held-out image")
+    counts = f"{counted(data['training images'], 'training image')}, {held_out}"
+    return {
+        "data": f"{printable(data['source'])}: {counts}",
+        "classes": _classes(data["classes"]),
+    }
+
+
+def _facts_of_recipe(text: str) -> dict[str, str]:
+    recipe = Recipe.from_json(text)
+    return {
+        "recipe": f"{printable(recipe.name)}: {counted(recipe.epochs, 'epoch')}, batches of "
+        f"{recipe.batch_size}, {recipe.optimizer}"
+    }
+
+
+def _facts_of_metrics(text: str) -> dict[str, str]:
+    metrics = _record(text, _METRICS)
+    top_5 = f", top-5 {metrics['top_5']:.2%}" if has_top_5(len(metrics["per_class"])) else ""
+    images = counted(metrics["images"], "held-out image")
+    return {"accuracy": f"{metrics['top_1']:.2%} of {images}{top_5}"}
+
+
+def _facts_of_spec(text: str) -> dict[str, str]:
+    spec = NetworkSpec.from_json(text)
     total = network_cost(spec).total
     size = " x ".join(map(str, spec.input_shape))
     return {
@@ -132,6 +192,15 @@ def _facts_of_spec(spec: NetworkSpec) -> dict[str, str]:
         "cost": f"{total.params:,} parameters, {total.macs:,} multiply-adds",
         "pixels": _pixels(spec.pixels),
     }
+
+
+# In the order of the facts.
+_READERS = {
+    SPEC_FILE: _facts_of_spec,
+    DATA_FILE: _facts_of_data,
+    RECIPE_FILE: _facts_of_recipe,
+    METRICS_FILE: _facts_of_metrics,
+}
 
 
 def _facts_of_model(path: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ Imports the runtime alone, and no Keras, so that it works on a board which has n
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_inception.bounded import shown
 from keras_inception.packages import require_package
 from keras_inception.quiet import quiet_tensorflow
 
@@ -21,12 +23,14 @@ Opened = tuple[Scores, tuple[Any, ...]]
 
 # Key of an OpenVINO file's runtime information: the compute precision, "f32" or "bf16".
 OPENVINO_PRECISION = ["keras_inception", "inference_precision"]
-_PACKAGES = {
+RUNTIME_PACKAGES = {
     "saved_model": "tensorflow",
     "litert": "ai_edge_litert",
     "onnx": "onnxruntime",
     "openvino": "openvino",
 }
+# Of the input of one image; 224 x 224 x 3 has 150,000.
+_MOST_PIXELS = 50_000_000
 _RUNTIMES = {".tflite": "litert", ".onnx": "onnx", ".xml": "openvino"}
 
 
@@ -61,18 +65,44 @@ def open_exported(
             "Expected an exported network: a SavedModel's folder, or a .tflite, .onnx or .xml "
             f"(OpenVINO) file of `keras-inception export`. Received: {str(path)!r}"
         )
-    require_package(_PACKAGES[runtime])
+    require_package(RUNTIME_PACKAGES[runtime])
     if runtime == "saved_model" and threads is not None:
         limit_tensorflow(threads)
     try:
         scores, shape = _OPENERS[runtime](path, threads, cache)
+        _require_image(shape)
         answer = scores(np.zeros((1, *shape), np.float32))
+        _require_scores(answer)
         return scores, shape, answer.shape
     except Exception as error:  # each runtime has its own for a damaged file
         raise ValueError(
             f"Expected a whole model, as `keras-inception export` writes it. Received: "
             f"{str(path)!r} ({type(error).__name__}: {error})"
         ) from error
+
+
+def _require_image(shape: tuple[Any, ...]) -> None:
+    """Refuse an input that is no image of a fixed size, or a huge one."""
+    sizes = [size for size in shape if isinstance(size, int) and size > 0]
+    if len(sizes) != len(shape) or len(shape) != 3 or math.prod(sizes) > _MOST_PIXELS:
+        raise ValueError(
+            f"Expected an input of a fixed height, width and channels, at most {_MOST_PIXELS:,} "
+            f"numbers. Received: {shown(shape)}"
+        )
+
+
+def _require_scores(answer: Any) -> None:
+    """Refuse what is no scores of one image: one number or more, from 0 to 1."""
+    right = (
+        isinstance(answer, np.ndarray)
+        and answer.dtype == np.float32
+        and answer.ndim == 2
+        and len(answer) == 1
+        and answer.shape[1] > 0
+    )
+    if not right or not np.isfinite(answer).all():
+        kind = f"{getattr(answer, 'dtype', type(answer))} of shape {getattr(answer, 'shape', None)}"
+        raise ValueError(f"Expected finite float32 scores, 1 x classes. Received: {kind}")
 
 
 def answering_none(scores: Scores, classes: int) -> Scores:

@@ -18,6 +18,7 @@ from keras_inception.runtimes.exported import (
     runtime_of,
 )
 from keras_inception.runtimes.keras_model import Network, keras_network, load_keras
+from keras_inception.runtimes.probe import check_exported
 from keras_inception.weights.cache import cache_folder
 
 EXPECTED = (
@@ -27,7 +28,11 @@ EXPECTED = (
 
 
 def load_network(
-    path: str | os.PathLike[str], *, threads: int | None = None, cache: bool = False
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    cache: bool = False,
+    is_own: bool = False,
 ) -> Network:
     """Load a network from a file or folder; the labels from the `labels.txt` with it.
 
@@ -35,6 +40,8 @@ def load_network(
         path: the file or folder.
         threads: that compute; default the runtime's own number, usually one for each core.
             TensorFlow has one number for the whole process, fixed by its first operation.
+        is_own: an export that this process has just written, which is opened without a check in a
+            child process.
         cache: keep what OpenVINO compiles in the cache of this package, for a faster next start.
 
     Raises:
@@ -54,6 +61,8 @@ def load_network(
         return keras_network(model, _labels(path.with_name(LABELS_FILE), model.output_shape[-1]))
     if runtime_of(path) is None:
         raise ValueError(f"Expected {EXPECTED}. Received: {str(path)!r}")
+    if not is_own:
+        check_exported(path)
     kept = cache_folder() / "openvino" if cache else None
     scores, shape, answered = open_exported(path, threads=threads, cache=kept)
     beside = path / "assets" / LABELS_FILE if path.is_dir() else path.with_name(LABELS_FILE)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from keras_inception.bounded import Allowance, read_file, shown
-from keras_inception.files import SPEC_FILE, write_text
+from keras_inception.files import SPEC_FILE, csv_text, write_text
 from keras_inception.runtimes.exported import open_exported, runtime_of
 from keras_inception.spec.validation import (
     from_fields,
@@ -189,6 +189,8 @@ def write_timings(path: Path, timed: dict[Path, tuple[Conditions, float]]) -> No
     writer.writerow(COLUMNS)
     for model, (conditions, milliseconds) in timed.items():
         name = Path(os.path.relpath(model, path.parent)).as_posix()
+        if name != csv_text(name):  # it is read again as the path of the same file
+            name = f"./{name}"
         writer.writerow([name, *astuple(conditions), f"{milliseconds:.6g}"])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text.getvalue())

@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from keras_inception.files import aside
+from keras_inception.files import aside, csv_text
 
 HISTORY_FILE = "history.csv"
 # What a run reports before its steps; everything else that it reports is a wait.
@@ -73,4 +73,4 @@ def write_history(folder: Path, history: dict[str, list[float]]) -> None:
     epochs = zip(*history.values(), strict=True)
     rows = [(epoch, *metrics) for epoch, metrics in enumerate(epochs, start=1)]
     with aside(folder / HISTORY_FILE) as path, path.open("w", newline="") as file:
-        csv.writer(file).writerows([("epoch", *history), *rows])
+        csv.writer(file).writerows([("epoch", *map(csv_text, history)), *rows])

@@ -142,8 +142,8 @@ def train(
     #    be read, the run is refused. It must be of the same spec, recipe, data and initial weights.
     #    a. The last epoch has finished: evaluate and export.
     #    b. Otherwise: train on from its step.
-    # 4. No snapshot: the files of a run, if any, are written again; train from `init` or from
-    #    scratch.
+    # 4. No snapshot: train from `init` or from scratch.
+    # In 3 and 4 the texts of the run, which may be damaged, are written again.
     with ExitStack() as stack:
         prepare_run(spec, data, recipe, folder, strategy=strategy)
         if chief:
@@ -152,7 +152,7 @@ def train(
             return _finished(spec, data, recipe, folder, init, chief=chief)
         signals = stack.enter_context(StopSignals(acknowledge))
         if chief:
-            _begin_folder(folder, spec, data, recipe)
+            _begin_folder(folder)
         snapshots = Snapshots(
             folder / SNAPSHOT_FOLDER, every_steps=snapshot_steps, every_minutes=snapshot_minutes
         )
@@ -168,6 +168,8 @@ def train(
             verbose=verbose,
             report=report,
         )
+        if chief:
+            _write_documents(folder, spec, data, recipe)
         loop.run(signals)
         if not chief:
             trained = loop.trainer.deployed()
@@ -247,7 +249,8 @@ def _finished(
 def _read_metrics(path: Path) -> dict[str, Any]:
     metrics = read_json(path, "record of a run")
     numbers = ("top_1", "top_5", "seconds")
-    if not isinstance(metrics, dict) or not all(is_finite(metrics.get(key)) for key in numbers):
+    by_class = metrics.get("per_class") if isinstance(metrics, dict) else None
+    if not isinstance(by_class, dict) or not all(is_finite(metrics.get(key)) for key in numbers):
         raise ValueError(
             f"Expected the metrics of a run, with {', '.join(numbers)}. Received: {str(path)!r} of "
             "another shape. Choose another folder."
@@ -316,14 +319,15 @@ def _prepare_folder(folder: Path) -> None:
         require_empty(folder)
 
 
-def _begin_folder(folder: Path, spec: NetworkSpec, data: ImageData, recipe: Recipe) -> None:
-    """The texts of a run; a resumed run keeps what it has."""
+def _begin_folder(folder: Path) -> None:
     snapshots = folder / SNAPSHOT_FOLDER
     snapshots.mkdir(exist_ok=True)
     remove_leftovers(folder)
     remove_leftovers(snapshots)
-    if any(snapshots.iterdir()):
-        return
+
+
+def _write_documents(folder: Path, spec: NetworkSpec, data: ImageData, recipe: Recipe) -> None:
+    """Write the texts of a run; a resumed run may have lost them."""
     write_text(folder / SPEC_FILE, spec.to_json())
     write_text(folder / RECIPE_FILE, recipe.to_json())
     write_labels(folder / LABELS_FILE, data.class_names)

@@ -22,11 +22,14 @@ from keras_inception.bounded import (
     Allowance,
     bytes_on_disk,
     parsed_json,
+    shown,
 )
 from keras_inception.files import aside
 from keras_inception.spec.validation import is_finite
 
 KEPT = 2
+# Differences that an error lists.
+_MOST_DIFFERENCES = 20
 _DOCUMENT = "document"
 # Of the year 9999, the last that Python's dates have.
 _LAST_SECOND = 253_000_000_000
@@ -198,8 +201,11 @@ def require_same(old: dict[str, Any], new: dict[str, Any], what: str, folder: Pa
     changed = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
     if changed:
         lines = "".join(
-            f"\n - {name}: {before.get(name)!r}\n + {name}: {now.get(name)!r}" for name in changed
+            f"\n - {name}: {shown(before.get(name))}\n + {name}: {shown(now.get(name))}"
+            for name in changed[:_MOST_DIFFERENCES]
         )
+        if len(changed) > _MOST_DIFFERENCES:
+            lines += f"\nand {len(changed) - _MOST_DIFFERENCES:,} more"
         raise ValueError(
             f"Expected the spec, recipe and data of the {what} in {str(folder)!r} (-). "
             f"Received others (+):{lines}\nUse the old ones, or choose another folder."

@@ -8,11 +8,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from keras_inception.bounded import read_json
 from keras_inception.spec.validation import is_finite, is_integer
 from tuning.engine.control import TrialControl
+
+_Document = TypeVar("_Document")
 
 TRIAL_PREFIX = "trial_"
 # KerasTuner's statuses of trials that are kept.
@@ -34,7 +36,7 @@ _ORACLE: dict[str, type] = {
 }
 
 
-def read_or_set_aside(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any] | None:
+def read_or_set_aside(path: Path, read: Callable[[Path], _Document]) -> _Document | None:
     """What a file holds; None: no file, or one that `read` refuses, set aside with a warning."""
     try:
         return read(path)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from keras_inception.bounded import read_text
 from keras_inception.files import SPEC_FILE, write_text
 from tuning.engine.records import TRIAL_PREFIX, read_or_set_aside, set_aside, trial_state
 
@@ -43,7 +44,7 @@ class TrialFiles:
     def read_network(self, trial_id: str) -> str | None:
         """What `write_network` wrote; None: nothing."""
         file = self._folder / f"{TRIAL_PREFIX}{trial_id}" / SPEC_FILE
-        return file.read_text(encoding="utf-8") if file.exists() else None
+        return read_text(file) if file.exists() else None
 
     def _folder_of(self, trial_id: str) -> Path:
         folder = self._folder / f"{TRIAL_PREFIX}{trial_id}"

@@ -24,7 +24,7 @@ from sklearn.inspection import permutation_importance
 from keras_inception.cost.budget import NetworkBound
 from keras_inception.cost.layers import network_cost
 from keras_inception.data.record import data_option, recorded_source
-from keras_inception.files import REPORT_FILE, SPEC_FILE, aside
+from keras_inception.files import REPORT_FILE, SPEC_FILE, aside, csv_text
 from keras_inception.reports.page import write_page
 from keras_inception.wording import counted
 from tuning.dimension import Dimension
@@ -116,12 +116,16 @@ def _write_leaderboard(best: Sequence[SearchedTrial], path: Path) -> None:
     with aside(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         columns = ("place", "trial", "round", "epochs", "val_accuracy", "val_loss", "macs")
-        rows.writerow([*columns, "params", "seconds", *names])
+        rows.writerow([*columns, "params", "seconds", *map(csv_text, names)])
         for place, trial in enumerate(best, start=1):
             metrics = trial.metrics
             own = [trial.number, trial.round, trial.epochs, trial.accuracy, metrics["val_loss"]]
             cost = [trial.macs, trial.params, metrics["seconds"]]
-            rows.writerow([place, *own, *cost, *(trial.values.get(name) for name in names)])
+            rows.writerow([place, *own, *cost, *(_cell(trial.values.get(name)) for name in names)])
+
+
+def _cell(value: Any) -> Any:
+    return csv_text(value) if isinstance(value, str) else value
 
 
 def _data_name(folder: Path, search: dict[str, Any]) -> str:
