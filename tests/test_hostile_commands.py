@@ -196,7 +196,7 @@ def test_names_are_no_formulas_in_csv(tmp_path):
     data = load_sample()
     left_out = (("=HYPERLINK(0).jpg", "+bad"),)
     write_record(tmp_path, ImageData(**{**vars(data), "unreadable": left_out}))
-    rows = list(csv.reader((tmp_path / "left_out.csv").open()))
+    rows = list(csv.reader((tmp_path / "left_out.csv").read_text().splitlines()))
     assert rows[1] == ["file", "'=HYPERLINK(0).jpg", "'+bad"]
 
 
