@@ -441,8 +441,11 @@ def test_the_branch_of_5x5_has_another_name():
 # --- Unknown sizes ---
 
 
-def test_networks_of_unknown_size_are_saved_in_every_format_of_keras(tmp_path):
-    model = build_network(tiny_spec(size=None), include_top=False, pooling="avg")
+@pytest.mark.parametrize("inside", [False, True])
+def test_networks_of_unknown_size_are_saved_in_every_format_of_keras(tmp_path, inside):
+    """With BVLC's pixels inside too, for which channels are reversed."""
+    spec = replace(tiny_spec(size=None), pixels="caffe")
+    model = build_network(spec, include_top=False, pooling="avg", include_preprocessing=inside)
     pixels = np.random.default_rng(0).normal(size=(2, 40, 43, 3))
     expected = predict(model, pixels)
     text = model.to_json()

@@ -16,7 +16,8 @@ from keras import layers
 from keras_inception.keras_compat import calls, name_in_keras_ops
 
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
-_LRN = "keras_inception>LocalResponseNormalization"
+# This package's own layers, which are free too.
+_OWN = ("keras_inception>LocalResponseNormalization", "keras_inception>ReverseChannels")
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
@@ -155,7 +156,7 @@ def _macs(
 ) -> tuple[int | None, str]:
     """Return the multiply-adds of one call, or None and the reason why they are unknown."""
     is_free = type(operation) in _FREE or name_in_keras_ops(operation) in _FREE_OPS
-    if is_free or _is_own_norm(operation):
+    if is_free or _is_own(operation):
         return 0, ""
     try:
         # Each weight of a kernel is used once per position: of the output, or, for a transposed
@@ -186,11 +187,11 @@ def _lora_macs(operation: Any) -> int:
     return math.prod(first.shape) * second.shape[-1]
 
 
-def _is_own_norm(operation: Any) -> bool:
-    """Return whether it is a normalization of `network`, which this package may not import."""
+def _is_own(operation: Any) -> bool:
+    """Return whether it is a layer of `network`, which this module may not import."""
     return (
         isinstance(operation, layers.BatchNormalization)
-        or keras.saving.get_registered_name(type(operation)) == _LRN
+        or keras.saving.get_registered_name(type(operation)) in _OWN
     )
 
 

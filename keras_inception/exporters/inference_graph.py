@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_inception.network.build import inference_model
+from keras_inception.network.lrn import ReverseChannels
 
 ComputeDtype = Literal["float32", "bfloat16"]
 
@@ -67,7 +68,10 @@ def fold_batch_norm(model: keras.Model, precision: ComputeDtype = "float32") -> 
 
 
 # Layers that keep their dtype: the scores, and pixels, whose levels half precision loses.
-_FLOAT32 = (keras.layers.InputLayer, keras.layers.Activation, keras.layers.Normalization)
+_FLOAT32 = (
+    *(keras.layers.InputLayer, keras.layers.Activation),
+    *(keras.layers.Normalization, ReverseChannels),
+)
 
 
 def _foldable_norms(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:

@@ -15,7 +15,7 @@ import keras
 from keras import layers, ops
 
 from keras_inception.network.batch_norm import BatchNormalization
-from keras_inception.network.lrn import LocalResponseNormalization, channel_axis
+from keras_inception.network.lrn import LocalResponseNormalization, ReverseChannels, channel_axis
 from keras_inception.network.max_pool import MaxPooling2D
 from keras_inception.spec.network import (
     INPUT_NAME_PREFIX,
@@ -59,14 +59,15 @@ def preprocessing(x: Any, spec: NetworkSpec) -> Any:
             f"Received: input_shape={spec.input_shape}"
         )
     if rule.reverse_channels:
-        x = ops.flip(x, axis=axis)
+        # float32, because half precision cannot represent all levels of 255.
+        x = ReverseChannels(axis=axis, dtype="float32", name="reverse_channels")(x)
     # x * scale - offset, as (x - mean) / deviation.
     scales, offsets = rule.scale[:channels], rule.offset[:channels]
     return layers.Normalization(
         axis=axis,
         mean=[offset / scale for scale, offset in zip(scales, offsets, strict=True)],
         variance=[1 / scale**2 for scale in scales],
-        dtype="float32",  # half precision cannot represent all levels of 255
+        dtype="float32",
         name=PREPROCESSING_PREFIX + spec.pixels,
     )(x)
 

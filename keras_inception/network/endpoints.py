@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import keras
 
 from keras_inception.network.endpoint_names import endpoint_name
+from keras_inception.network.lrn import ReverseChannels
 from keras_inception.network.nested import inner_network
+
+_BEFORE_THE_NETWORK = (keras.layers.InputLayer, keras.layers.Normalization, ReverseChannels)
 
 
 def endpoints(model: keras.Model) -> tuple[str, ...]:
@@ -16,8 +19,7 @@ def endpoints(model: keras.Model) -> tuple[str, ...]:
     return tuple(
         layer.name
         for layer in model.layers
-        if not isinstance(layer, keras.layers.InputLayer | keras.layers.Normalization)
-        and layer.name not in inner
+        if not isinstance(layer, _BEFORE_THE_NETWORK) and layer.name not in inner
     )
 
 

@@ -1,4 +1,4 @@
-"""Local response normalization, the only layer class of this package that saved files name.
+"""Local response normalization and the order of channels: the layer classes that saved files name.
 
 `keras_hook` imports this module after Keras, so that Keras finds the class when it loads a model.
 """
@@ -14,6 +14,31 @@ from keras import layers, ops
 def channel_axis() -> int:
     """The channel axis of `keras.config.image_data_format()`."""
     return 1 if keras.config.image_data_format() == "channels_first" else -1
+
+
+@keras.saving.register_keras_serializable(package="keras_inception")
+class ReverseChannels(layers.Layer):
+    """RGB to BGR. A class, because `keras.ops.flip` of a model is not found in .h5 and JSON.
+
+    Args:
+        axis: the channel axis.
+    """
+
+    def __init__(self, *, axis: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.axis = axis
+
+    def call(self, inputs: Any) -> Any:
+        """Reverse the channels; the shape is unchanged."""
+        return ops.flip(inputs, axis=self.axis)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the input shape, which is unchanged."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that build the same layer."""
+        return {**super().get_config(), "axis": self.axis}
 
 
 @keras.saving.register_keras_serializable(package="keras_inception")
