@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -338,6 +339,17 @@ def test_onnx_names_its_axes(tmp_path: Path) -> None:
     ]
     assert shapes == [["batch", 32, 32, 3], ["batch", 5]]
     assert {item.domain: item.version for item in written.opset_import}[""] == 15
+
+
+@pytest.mark.parametrize("convention", ["caffe", "torch"])
+def test_a_network_with_its_pixels_inside_is_written(
+    convention: str, images: Images, tmp_path: Path
+) -> None:
+    pytest.importorskip("tf2onnx")
+    spec = replace(tiny_spec(), pixels=convention)
+    model = build_network(spec, include_preprocessing=True)
+    (_, row) = export(model, tmp_path / "out", ["onnx"], images=images)
+    assert row.path == tmp_path / "out" / "model.onnx"  # equal to 1e-5, else it is refused
 
 
 def quantized_convolutions(path: Path) -> tuple[int, int]:

@@ -52,6 +52,8 @@ def fold_batch_norm(model: keras.Model, precision: ComputeDtype = "float32") -> 
         if layer in norms.values():
             return keras.layers.Identity(dtype=precision, name=layer.name)
         config = layer.get_config()
+        if isinstance(layer, keras.layers.Normalization) and config["mean"] is not None:
+            return _rescaling(config)
         if isinstance(layer, keras.layers.Layer) and not isinstance(layer, _FLOAT32):
             config["dtype"] = precision
         if layer.name in norms:
@@ -65,6 +67,15 @@ def fold_batch_norm(model: keras.Model, precision: ComputeDtype = "float32") -> 
         if layer.weights and layer not in norms.values():
             clone.get_layer(layer.name).set_weights(_folded_weights(layer, norms.get(layer.name)))
     return clone
+
+
+def _rescaling(config: Mapping[str, Any]) -> keras.layers.Rescaling:
+    """A Normalization of known mean and variance; its tensors would be inputs of an ONNX graph."""
+    mean, variance = (np.asarray(config[name], np.float64) for name in ("mean", "variance"))
+    scale = 1 / np.sqrt(variance)
+    return keras.layers.Rescaling(
+        scale.tolist(), (-mean * scale).tolist(), dtype="float32", name=config["name"]
+    )
 
 
 # Layers that keep their dtype: the scores, and pixels, whose levels half precision loses.

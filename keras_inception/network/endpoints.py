@@ -10,7 +10,10 @@ from keras_inception.network.endpoint_names import endpoint_name
 from keras_inception.network.lrn import ReverseChannels
 from keras_inception.network.nested import inner_network
 
-_BEFORE_THE_NETWORK = (keras.layers.InputLayer, keras.layers.Normalization, ReverseChannels)
+_BEFORE_THE_NETWORK = (
+    *(keras.layers.InputLayer, keras.layers.Normalization, keras.layers.Rescaling),
+    ReverseChannels,
+)
 
 
 def endpoints(model: keras.Model) -> tuple[str, ...]:
