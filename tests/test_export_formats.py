@@ -346,6 +346,7 @@ def test_a_network_with_its_pixels_inside_is_written(
     convention: str, images: Images, tmp_path: Path
 ) -> None:
     pytest.importorskip("tf2onnx")
+    keras.utils.set_random_seed(1)
     spec = replace(tiny_spec(), pixels=convention)
     model = build_network(spec, include_preprocessing=True)
     (_, row) = export(model, tmp_path / "out", ["onnx"], images=images)
