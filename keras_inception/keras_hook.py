@@ -22,7 +22,7 @@ LAYERS = "keras_inception.network.lrn"
 
 
 def follow_imports() -> None:
-    """Register the layer with Keras, now or right after its import; keep both imports quiet."""
+    """Register the layers with Keras, now or right after its import; keep both imports quiet."""
     if "keras" in sys.modules:
         importlib.import_module(LAYERS)
     else:
