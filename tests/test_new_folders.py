@@ -147,7 +147,7 @@ def left(folder: Path) -> set[str]:
         ("train", "--freeze-until", "9z"),
         ("train", "--callback", "json:JSONDecoder"),
         ("train", "--set", "class_weights=[1,2]"),
-        ("train", "--input-size", 2),
+        ("train", "--variant", "paper_floor", "--input-size", 32),
         ("train", "--variant", "bn"),
         ("train", "--resume"),
         ("tune", "--data", "dir:missing"),
