@@ -376,7 +376,7 @@ NOT_DECODED = {
     "gif of a frame a row lower": gif().replace(b"\x2c\0\0\0\0", b"\x2c\0\0\1\0", 1),
     "gif whose transparent colour is beyond its palette": encoded(
         noise(64, 64).quantize(4), "GIF"
-    ).replace(b"\x2c\0\0\0\0", b"\x21\xf9\4\1\0\0\xc8\0\x2c\0\0\0\0", 1),
+    ).replace(b"\x2c\0\0\0\0", b"\x21\xf9\4\1\0\0\x5f\0\x2c\0\0\0\0", 1),
     "gif of two controls": gif_of_two_controls(),
     "png of two orientations": png_of_orientations(6, 3),
     "gif without a palette": gif(shared=False),
