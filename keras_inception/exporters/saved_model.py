@@ -233,9 +233,6 @@ def constant_function(network: keras.Model) -> Any:
 
     TensorFlow lays out a constant kernel for the CPU once, a variable's at every call.
     """
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.Normalization):  # tensors would be inputs of the graph
-            layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
     trainable = [variable.numpy() for variable in network.trainable_variables]
     fixed = [variable.numpy() for variable in network.non_trainable_variables]
 
