@@ -86,13 +86,12 @@ class Table:
     Args:
         path: the file; rows of other parts than `parts` are kept.
         parts: what is measured anew.
+        about: values of the columns `ABOUT`, which all new rows have.
     """
 
-    def __init__(self, path: Path, parts: Collection[str]) -> None:
+    def __init__(self, path: Path, parts: Collection[str], about: dict[str, Any]) -> None:
         self.failed = False
-        first = jax.devices()[0]
-        card = device() if first.platform == "cpu" else str(first.device_kind)
-        self._about = dict(zip(ABOUT, (card, versions(), date.today()), strict=True))
+        self._about = about
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in rows_of(path) if row["part"] not in parts]
         self._path = path
@@ -480,7 +479,10 @@ def main() -> int:
     if options.worker:
         worker(options.worker, options.kill_after)
         return 0
-    table, begin = Table(options.out, options.parts), time.monotonic()
+    first, begin = jax.devices()[0], time.monotonic()
+    card = device() if first.platform == "cpu" else str(first.device_kind)
+    about = dict(zip(ABOUT, (card, versions(), date.today()), strict=True))
+    table = Table(options.out, options.parts, about)
     compilation = Compilation()
     data = fashion_mnist(options.data)
     sizes, data = (TINY, first_images(data, 256)) if options.tiny else (Sizes(), data)

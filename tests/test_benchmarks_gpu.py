@@ -57,10 +57,10 @@ def test_the_difference_of_two_steps_by_hand(gpu: ModuleType) -> None:
 
 def test_rows_of_parts_that_are_not_chosen_stay(gpu: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "gpu.csv"
-    first = gpu.Table(path, gpu.PARTS)
+    first = gpu.Table(path, gpu.PARTS, {})
     first.add("resume", "model.keras", "passed", value=0.0)
     first.add("fashion", "seconds", value=70)
-    gpu.Table(path, ["fashion", "training"]).add("fashion", "seconds", value=50)
+    gpu.Table(path, ["fashion", "training"], {}).add("fashion", "seconds", value=50)
     found = [(row["part"], row["value"], row["result"]) for row in gpu.rows_of(path)]
     assert found == [("resume", "0.0", "passed"), ("fashion", "50", "measured")]
 

@@ -74,7 +74,8 @@ def test_the_input_size_is_that_of_the_images_or_the_option(asked, tmp_path):
     assert asked["spec"].input_shape == (40, 40, 1)
     assert run("train", *data, "--input-size", 32).exit_code == 0
     assert asked["spec"].input_shape == (32, 32, 1)
-    assert_mistake(run("train", *data, "--input-size", 1), "at least 4x4", "(1, 1, 1)")
+    paper = ("--variant", "paper_floor", "--input-size", 32)
+    assert_mistake(run("train", *data, *paper), "at least 61x61", "(32, 32, 1)")
 
 
 @pytest.mark.parametrize(

@@ -461,7 +461,7 @@ def test_a_non_finite_loss_ends_the_run(tmp_path):
                     PoolSpec(name="pool1", size=20, padding="valid"),
                 )
             },
-            "at least 20x20 under 'pool1'",
+            "at least 20x20 pixels for 'one_module'",
         ),
         ({"aux": (AuxSpec(name="aux_1", after="3a", pool_size=9),)}, "at least 9x9 under 'aux_1'"),
     ],

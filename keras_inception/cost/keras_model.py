@@ -190,7 +190,7 @@ def _lora_macs(operation: Any) -> int:
 def _is_own(operation: Any) -> bool:
     """Return whether it is a layer of `network`, which this module may not import."""
     return (
-        isinstance(operation, layers.BatchNormalization)
+        isinstance(operation, layers.BatchNormalization | layers.MaxPooling2D)
         or keras.saving.get_registered_name(type(operation)) in _OWN
     )
 
