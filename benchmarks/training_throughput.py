@@ -8,7 +8,8 @@
    on the same cores. The four take turns step by step, so that background load affects all of them
    alike. torchvision's network has 5% fewer multiply-adds (3x3 in place of 5x5). Needs torch and
    torchvision. Writes benchmarks/results/training_throughput.csv.
-2. `small` on the bundled sample by `keras-inception train` and by plain Keras (first_epochs.py):
+2. `small` with the recipe `modern` on the bundled sample, by `keras-inception train` and by plain
+   Keras (first_epochs.py):
    seconds from the start of the process to the end of the first step, and of the second epoch with
    its evaluation, run by run in turns. Writes benchmarks/results/training_small.csv.
 
