@@ -42,7 +42,7 @@ if __name__ == "__main__":
 import jax
 import keras
 import numpy as np
-from machine import device
+from machine import jax_device
 
 from keras_inception import RECIPES, VARIANTS, ImageData, Recipe, Split, make_trainer, open_data
 from keras_inception import train as train_run
@@ -307,17 +307,18 @@ def fashion(table: Table, sizes: Sizes, data: ImageData, deadline: float) -> Non
         started = time.monotonic()
         run = train_run(spec, data, recipe, Path(folder) / "run", callbacks=[late], verbose=0)
         seconds = time.monotonic() - started
-    later = statistics.median(np.diff(ends)) if len(ends) > 1 else None
-    for what, span in (("first epoch", ends[0] - started), ("median of later epochs", later)):
-        if span is not None:
-            table.add(
-                *("fashion", f"{spec.name}, {what}"),
-                batch=recipe.batch_size,
-                precision=recipe.precision,
-                value=round(float(span), 2),
-                unit="s",
-                note="from the call of train" if what == "first epoch" else "",
-            )
+    spans = [("first epoch", ends[0] - started, "from the call of train")]
+    if len(ends) > 1:
+        spans.append(("median of later epochs", float(statistics.median(np.diff(ends))), ""))
+    for what, span, note in spans:
+        table.add(
+            *("fashion", f"{spec.name}, {what}"),
+            batch=recipe.batch_size,
+            precision=recipe.precision,
+            value=round(span, 2),
+            unit="s",
+            note=note,
+        )
     accuracy, done = run.metrics["top_1"], len(run.metrics["history"]["loss"])
     whole = done == RECIPES["modern"].epochs and len(data.train) == 60_000
     for what, value, unit, reached, goal in (
@@ -479,9 +480,8 @@ def main() -> int:
     if options.worker:
         worker(options.worker, options.kill_after)
         return 0
-    first, begin = jax.devices()[0], time.monotonic()
-    card = device() if first.platform == "cpu" else str(first.device_kind)
-    about = dict(zip(ABOUT, (card, versions(), date.today()), strict=True))
+    begin = time.monotonic()
+    about = dict(zip(ABOUT, (jax_device(), versions(), date.today()), strict=True))
     table = Table(options.out, options.parts, about)
     compilation = Compilation()
     data = fashion_mnist(options.data)

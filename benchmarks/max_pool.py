@@ -25,7 +25,7 @@ if __name__ == "__main__":
 import jax
 import keras
 import numpy as np
-from machine import device
+from machine import jax_device
 
 from keras_inception import VARIANTS, build_network
 
@@ -87,9 +87,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=RESULTS, help="the CSV file")
     options = parser.parse_args()
-    first = jax.devices()[0]
-    where = device() if first.platform == "cpu" else str(first.device_kind)
-    about = (options.rounds, where, version("jax"), date.today().isoformat())
+    about = (options.rounds, jax_device(), version("jax"), date.today().isoformat())
     with options.out.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(COLUMNS)

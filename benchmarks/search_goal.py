@@ -22,14 +22,14 @@ it ends, and parts that have a row are not repeated; an interrupted search resum
 can run in pieces, on one quiet machine; arms may run at the same time, each on a core of its own.
 The network of an arm is results/specs/goal_ARM.json. Core-seconds are processor time of the
 process, on one thread, since two threads of TensorFlow take 1.5 times as much of it for layers as
-small as these. About so many, from trials of each space (35 around Table 1, 23 with room):
+small as these. About so many, measured but for `random` (35 a trial):
 
 | arm | search | each of its five full trainings |
 | --- | ---: | ---: |
-| `fifth` | 510 | 210 |
-| `same` | 1,500 | 210 |
-| `fifth_6m` | 1,000 | 370 |
-| `tpe` | 1,600 | 250 |
+| `fifth` | 530 | 190 |
+| `fifth_6m` | 650 | 260 |
+| `tpe` | 1,230 | 170 |
+| `same` | 1,470 | 190 |
 | `random` | 2,100 | 320 |
 """
 
@@ -50,7 +50,7 @@ from machine import device
 from search import RESULTS, Setting, setting
 from small_networks import table_28
 
-from keras_inception import VARIANTS, Budget, NetworkSpec, network_cost
+from keras_inception import VARIANTS, NetworkSpec, network_cost
 from tuning import (
     NetworkTuner,
     SearchPlan,
@@ -96,9 +96,9 @@ class Arm:
 # The cheapest first.
 ARMS = {
     "fifth": Arm(oracle="tpe", trials=7, finalists=2),
-    "same": Arm(oracle="tpe", trials=20, finalists=3, seeds=2),
     "fifth_6m": Arm(oracle="tpe", trials=7, finalists=2, times_budget=2),
     "tpe": Arm(oracle="tpe", trials=60),
+    "same": Arm(oracle="tpe", trials=20, finalists=3, seeds=2),
     "random": Arm(oracle="random", trials=60),
 }
 # Of the published search of `random`, on one core, before trials became cheaper.
@@ -109,9 +109,8 @@ GOALS = (("fifth", "random", 0.2, 0.0), ("same", "tpe", 1.0, 0.005))
 
 def plan_of(arm: Arm, have: Setting, quick: bool) -> SearchPlan:
     """Return the plan of an arm."""
-    form, divisor, budget = table_28(), 4, have.budget
-    if arm.times_budget != 1:
-        budget = Budget(macs=arm.times_budget * (budget.macs or 0))
+    form, divisor = table_28(), 4
+    budget = replace(have.budget, macs=arm.times_budget * have.budget.macs)
     if arm.has_room:
         form, divisor = base_with_room(VARIANTS["small"], budget)
     full = replace(have.recipe, name="full", epochs=2 if quick else FULL_EPOCHS)

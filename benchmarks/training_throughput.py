@@ -9,9 +9,9 @@
    alike. torchvision's network has 5% fewer multiply-adds (3x3 in place of 5x5). Needs torch and
    torchvision. Writes benchmarks/results/training_throughput.csv.
 2. `small` with the recipe `modern` on the bundled sample, by `keras-inception train` and by plain
-   Keras (first_epochs.py):
-   seconds from the start of the process to the end of the first step, and of the second epoch with
-   its evaluation, run by run in turns. Writes benchmarks/results/training_small.csv.
+   Keras (first_epochs.py): seconds from the start of the process to the end of the first step, and
+   of the second epoch with its evaluation, run by run in turns. Writes
+   benchmarks/results/training_small.csv.
 
 On a machine that runs other programs only the processor time can be compared (median, all threads);
 `load` is the mean number of running processes. `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before the

@@ -455,3 +455,25 @@ def test_a_wrong_value_anywhere_is_a_value_error() -> None:
                 assert _at(_document(spec), place) == expected
                 outcomes["read"] += 1
     assert outcomes["refused"] > 10 * outcomes["read"] > 0
+
+
+def test_the_smallest_input_of_many_large_strides_by_hand() -> None:
+    """Nothing is tried out, pixel by pixel: a crafted spec would take for ever."""
+    pools = [PoolSpec(name=f"p{n}", size=1000, stride=1000, padding="valid") for n in range(5)]
+    first = ConvSpec(name="conv1", filters=4, kernel_size=3, stride=2)
+    spec = replace(tiny_spec(), stem=(first, *pools), input_shape=(None, None, 3))
+    # The pool of 3 x 3 behind them, padded as "ceil", needs 2 pixels for its first window; the
+    # pools 2 * 1000^5 for these, since their windows lie side by side.
+    assert spec.min_size == (2 * 1000**5 - 1) * 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("padding", "expected"),
+    # Windows of 3 at 0, 2 and 4: the last begins at 4, and ends at 6 if it must be whole; "ceil"
+    # needs one pixel of it beyond the window before, which ends at 4.
+    [("same", 5), ("valid", 7), ("ceil", 6)],
+)
+def test_the_fewest_pixels_of_three_positions_by_hand(padding: Any, expected: int) -> None:
+    pool = PoolSpec(name="pool", size=3, stride=2, padding=padding)
+    assert pool.least_input(3) == expected
+    assert (pool.output_size(expected), pool.output_size(expected - 1)) == (3, 2)

@@ -153,10 +153,9 @@ def _trial(state: dict[str, Any], space: str, folder: Path) -> SearchedTrial:
     values = state["hyperparameters"]["values"]
     control = TrialControl.of(values)
     try:
+        spec = _stored_spec(folder)  # whose errors name its own file
         with naming(folder / TRIAL_FILE):
             point = current_values(point_of(values))
-        spec = _stored_spec(folder)
-        with naming(folder / TRIAL_FILE):
             spec = spec or _space(space).spec(point)
     except (LookupError, TypeError, ArithmeticError, AttributeError) as error:
         raise ValueError(

@@ -330,12 +330,11 @@ def _terminate(*_: Any) -> None:
 def _interruptions(folder: Path) -> Iterator[None]:
     """Print how to resume, and set the exit code, when the command ends before the search does."""
     from keras_inception.training.progress import TrainingInterruptedError
+    from keras_inception.training.signals import STOP_SIGNALS
     from tuning.engine.launcher import LaunchError
     from tuning.run import SearchInterruptedError
 
     stops = (KeyboardInterrupt, _TerminatedError, TrainingInterruptedError, SearchInterruptedError)
-    from keras_inception.training.signals import STOP_SIGNALS
-
     # Ctrl-C raises by itself; what is ignored (nohup) stays ignored.
     others = [number for number in STOP_SIGNALS if number != signal.SIGINT]
     heeded = [number for number in others if signal.getsignal(number) != signal.SIG_IGN]

@@ -124,12 +124,7 @@ def network_cost(
             "Expected a fixed input size to count multiply-adds. Received: "
             f"input_shape={spec.input_shape}. Use dataclasses.replace(spec, input_shape=...)."
         )
-    if min(height, width) < spec.min_size:
-        raise ValueError(
-            f"Expected an input of at least {spec.min_size}x{spec.min_size} pixels for "
-            f"{spec.name!r}. Received: input_shape={spec.input_shape}. "
-            'For 28 to 64 pixels there is variant="small".'
-        )
+    spec.require_min_size()
     return NetworkCost(tuple(_walk(spec, auxiliary, include_top)))
 
 
@@ -188,13 +183,8 @@ def module_layers(
 
 
 def _aux_layers(aux: AuxSpec, shape: tuple[int, ...], spec: NetworkSpec) -> Iterator[LayerCost]:
+    aux.require_grid(*shape[:2])
     grid = tuple(aux.output_size(size) for size in shape[:2])
-    if min(grid) < 1:
-        raise ValueError(
-            f"Expected a grid of at least {aux.pool_size}x{aux.pool_size} under {aux.name!r}. "
-            f"Received: {shape[0]}x{shape[1]} after {aux.after!r}. Use a larger "
-            'input_shape, variant="small" for 28 to 64 pixels, or auxiliary=False.'
-        )
     yield LayerCost(f"{aux.name}_pool", aux.name, "aux", "pool", (*grid, shape[2]))
     yield _conv(
         f"{aux.name}_proj", aux.name, "aux", 1, shape[2], aux.filters, grid, spec.batch_norm

@@ -169,13 +169,7 @@ def auxiliary_classifier(x: Any, spec: NetworkSpec, aux: AuxSpec, activation: st
     Raises:
         ValueError: if the grid is smaller than the window of the pool.
     """
-    height, width = (x.shape[axis] for axis in _spatial_axes())
-    if aux.output_size(min(height, width)) < 1:
-        raise ValueError(
-            f"Expected a grid of at least {aux.pool_size}x{aux.pool_size} under {aux.name!r}. "
-            f"Received: {height}x{width} after {aux.after!r}. Use a larger "
-            'input_shape, variant="small" for 28 to 64 pixels, or auxiliary=False.'
-        )
+    aux.require_grid(*(x.shape[axis] for axis in _spatial_axes()))
     name = f"{aux.name}_pool"
     if aux.pool == "adaptive":
         x = layers.AdaptiveAveragePooling2D(aux.pool_size, name=name)(x)

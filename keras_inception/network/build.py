@@ -97,14 +97,8 @@ def _check(spec: NetworkSpec, include_top: bool, auxiliary: bool, pooling: Pooli
             f"Expected a spec with auxiliary classifiers. Received: {spec.name!r}, which has none. "
             "Use auxiliary=False, or add `AuxSpec`s to the spec."
         )
-    sizes = spec.input_shape[:2]
-    if any(size is not None and size < spec.min_size for size in sizes):
-        raise ValueError(
-            f"Expected an input of at least {spec.min_size}x{spec.min_size} pixels for "
-            f"{spec.name!r}. Received: input_shape={spec.input_shape}. "
-            'For 28 to 64 pixels there is variant="small".'
-        )
-    if auxiliary and None in sizes:
+    spec.require_min_size()
+    if auxiliary and None in spec.input_shape[:2]:
         raise ValueError(
             "Expected a fixed input size for the auxiliary classifiers, whose dense kernels depend "
             f"on it. Received: input_shape={spec.input_shape}"

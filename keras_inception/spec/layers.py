@@ -53,6 +53,10 @@ class ConvSpec:
         # Either padding of an odd kernel adds kernel_size - 1 pixels; they differ in where.
         return (size - 1) // self.stride + 1
 
+    def least_input(self, size: int) -> int:
+        """Return the fewest pixels whose output has at least `size`, which is 1 or more."""
+        return (size - 1) * self.stride + 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSpec:
@@ -79,6 +83,13 @@ class PoolSpec:
             return (size - self.size) // self.stride + 1
         covered = size if self.padding == "same" else size - self.size + self.stride
         return -(-covered // self.stride)
+
+    def least_input(self, size: int) -> int:
+        """Return the fewest pixels whose output has at least `size`, which is 1 or more."""
+        if self.padding == "valid":
+            return (size - 1) * self.stride + self.size
+        missing = self.size - self.stride if self.padding == "ceil" else 0
+        return (size - 1) * self.stride + 1 + missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +160,19 @@ class AuxSpec:
         if self.pool == "adaptive":
             return self.pool_size
         return (size - self.pool_size) // self.pool_stride + 1
+
+    def require_grid(self, height: int, width: int) -> None:
+        """Refuse a grid that is smaller than the window of the pool.
+
+        Raises:
+            ValueError: naming this classifier.
+        """
+        if self.output_size(min(height, width)) < 1:
+            raise ValueError(
+                f"Expected a grid of at least {self.pool_size}x{self.pool_size} under "
+                f"{self.name!r}. Received: {height}x{width} after {self.after!r}. Use a larger "
+                'input_shape, variant="small" for 28 to 64 pixels, or auxiliary=False.'
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

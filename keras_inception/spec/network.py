@@ -11,7 +11,6 @@ Shapes are channels-last, without the batch: `(height, width, channels)`.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -232,14 +231,24 @@ class NetworkSpec:
 
         1 where every layer pads as TensorFlow's "same" does.
         """
-        layers = list(self._pools_and_convolutions())
+        size = 1
+        for layer in reversed(list(self._pools_and_convolutions())):
+            size = layer.least_input(size)
+        return size
 
-        def positions(size: int) -> int:
-            for layer in layers:
-                size = layer.output_size(size) if size > 0 else 0
-            return size
+    def require_min_size(self) -> None:
+        """Refuse an input height or width, where it is fixed, below `min_size`.
 
-        return next(size for size in itertools.count(1) if positions(size) > 0)
+        Raises:
+            ValueError: naming this network.
+        """
+        least = self.min_size
+        if any(size is not None and size < least for size in self.input_shape[:2]):
+            raise ValueError(
+                f"Expected an input of at least {least}x{least} pixels for {self.name!r}. "
+                f"Received: input_shape={self.input_shape}. "
+                'For 28 to 64 pixels there is variant="small".'
+            )
 
     @property
     def input_name(self) -> str:
