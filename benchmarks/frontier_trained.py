@@ -207,17 +207,7 @@ def train(share: str = "1/1", data_name: str = "fashion_mnist", *names: str) -> 
             continue
         keras.utils.set_random_seed(seed)
         model, started = network.build(), time.monotonic()
-        model.layers[-1].activation = keras.activations.linear  # the loss is of logits
-        seeded = replace(recipe, seed=seed)
-        compile_model(model, seeded, total_steps=recipe.total_steps(len(data.train)))
-        model.fit(
-            training_batches(data.train, shape, seeded),
-            epochs=recipe.epochs,
-            steps_per_epoch=recipe.steps_per_epoch(len(data.train)),
-            verbose=0,
-        )
-        held_out = evaluation_batches(data.test, shape, 500)
-        _, accuracy = model.evaluate(held_out, verbose=0)
+        accuracy = trained_accuracy(model, data, shape, replace(recipe, seed=seed))
         cost = (model_cost(model).macs, sum(math.prod(w.shape) for w in model.trainable_weights))
         seconds = f"{time.monotonic() - started:.0f}"
         about_network = (data_name, network.family, network.name, *cost, seed, recipe.epochs)
@@ -227,6 +217,29 @@ def train(share: str = "1/1", data_name: str = "fashion_mnist", *names: str) -> 
             f"seed {seed}, {network.name}: {accuracy:.2%}, {cost[0]:,} MACs, {seconds} s",
             flush=True,
         )
+
+
+def trained_accuracy(
+    model: keras.Model, data: ImageData, shape: NetworkSpec, recipe: Recipe
+) -> float:
+    """Train a network that gives probabilities with Keras's `fit`, and evaluate it.
+
+    Args:
+        model: it gives logits afterwards.
+        data: it is trained on `train` and evaluated on `test`.
+        shape: a spec with the input of the network.
+        recipe: its seed is not that of the network's initialization.
+    """
+    model.layers[-1].activation = keras.activations.linear  # the loss is of logits
+    compile_model(model, recipe, total_steps=recipe.total_steps(len(data.train)))
+    model.fit(
+        training_batches(data.train, shape, recipe),
+        epochs=recipe.epochs,
+        steps_per_epoch=recipe.steps_per_epoch(len(data.train)),
+        verbose=0,
+    )
+    _, accuracy = model.evaluate(evaluation_batches(data.test, shape, 500), verbose=0)
+    return float(accuracy)
 
 
 def append(path: Path, columns: tuple[str, ...], row: tuple[object, ...]) -> None:

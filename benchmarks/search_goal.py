@@ -50,7 +50,7 @@ from machine import device
 from search import RESULTS, Setting, setting
 from small_networks import table_28
 
-from keras_inception import VARIANTS, NetworkSpec, network_cost
+from keras_inception import VARIANTS, ImageData, NetworkSpec, network_cost
 from tuning import (
     NetworkTuner,
     SearchPlan,
@@ -150,6 +150,24 @@ def core_seconds(file: Path) -> dict[str, float]:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
+def timed_search(
+    plan: SearchPlan, data: ImageData, folder: Path
+) -> tuple[NetworkSpec, dict[str, Any]]:
+    """Run or resume a search; return its network, and the columns of its row."""
+    claim(folder, plan.identity(data))
+    TimedTuner(plan, data, folder).search()
+    spec = best_spec(folder)
+    if spec is None:
+        raise SystemExit(f"No trial of {folder} was completed.")
+    seconds = core_seconds(folder / CORE_SECONDS_FILE)
+    return spec, {
+        "trainings": len(seconds),
+        "core_seconds": round(sum(seconds.values())),
+        "macs": network_cost(spec).total.macs,
+        "accuracy": round(best_first(read_trials(folder))[0].accuracy, 4),
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """A piece of the benchmark: the search of an arm, or a full training of its network.
@@ -225,22 +243,12 @@ class Benchmark:
         return self.results / "specs" / f"goal_{arm}.json"
 
     def _search(self, name: str) -> dict[str, Any]:
-        folder, plan = self.folder / name, plan_of(ARMS[name], self.have, self.quick)
-        claim(folder, plan.identity(self.have.data))
-        TimedTuner(plan, self.have.data, folder).search()
-        spec = best_spec(folder)
-        if spec is None:
-            raise SystemExit(f"No trial of {folder} was completed.")
+        plan = plan_of(ARMS[name], self.have, self.quick)
+        spec, row = timed_search(plan, self.have.data, self.folder / name)
         file = self._spec_file(name)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(spec.to_json(), encoding="utf-8")
-        seconds = core_seconds(folder / CORE_SECONDS_FILE)
-        return {
-            "trainings": len(seconds),
-            "core_seconds": round(sum(seconds.values())),
-            "macs": network_cost(spec).total.macs,
-            "accuracy": round(best_first(read_trials(folder))[0].accuracy, 4),
-        }
+        return row
 
     def _train(self, name: str, seed: int) -> dict[str, Any]:
         spec = NetworkSpec.from_json(self._spec_file(name).read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ All have batch normalization with the same momentum and the head of this package
 every module is one 3x3 convolution, so the same search covers its widths and its depth.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -85,34 +85,50 @@ def _one_convolution(name: str, width: int) -> ModuleSpec:
     return ModuleSpec(name=name, filters_1x1=0, spatial=(branch,), filters_pool_proj=0)
 
 
-def rival(family: str, width: int, depth: int) -> keras.Model:
-    """Build a network of stages on grids of 28, 14 and 7.
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """Input and first grid of a network of another family.
+
+    Attributes:
+        input_shape: (height, width, channels).
+        classes: of the data.
+        stem_stride: of the first convolution.
+    """
+
+    input_shape: tuple[int, int, int] = (28, 28, 1)
+    classes: int = 10
+    stem_stride: int = 1
+
+
+def rival(family: str, width: int, depth: int, form: Form) -> keras.Model:
+    """Build a network of stages on three grids, each with half the height and width of the last.
 
     Args:
         family: "resnet" or "mobilenet".
         width: filters of the first stage; the second has twice as many, the third four times.
         depth: blocks per stage.
+        form: input and first grid.
     """
     stage = {"resnet": _resnet_stage, "mobilenet": _mobilenet_stage}[family]
-    pixels = keras.Input((28, 28, 1))
-    x = _unit(pixels, width, 3, 1)
+    pixels = keras.Input(form.input_shape)
+    x = _unit(pixels, width, 3, form.stem_stride)
     for index in range(3):
         x = stage(x, width * 2**index, depth, 1 if index == 0 else 2)
     x = layers.Dropout(0.3)(layers.GlobalAveragePooling2D()(x))
-    scores = layers.Dense(10, activation="softmax", dtype="float32")(x)
+    scores = layers.Dense(form.classes, activation="softmax", dtype="float32")(x)
     return keras.Model(pixels, scores, name=f"{family}_{width}_{depth}")
 
 
-def fitted_rival(family: str, depth: int, macs: int) -> keras.Model:
+def fitted_rival(family: str, depth: int, macs: int, form: Form = Form()) -> keras.Model:
     """Return the widest rival with at most `macs` multiply-adds."""
     fitting, too_wide = 1, 512
     while too_wide - fitting > 1:
         width = (fitting + too_wide) // 2
-        if model_cost(rival(family, width, depth)).macs <= macs:
+        if model_cost(rival(family, width, depth, form)).macs <= macs:
             fitting = width
         else:
             too_wide = width
-    return rival(family, fitting, depth)
+    return rival(family, fitting, depth, form)
 
 
 def head_28() -> keras.Model:

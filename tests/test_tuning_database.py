@@ -2,14 +2,17 @@
 
 import json
 import sqlite3
+import threading
 import time
 from collections import Counter
 from pathlib import Path
 
+import keras_tuner
 import pytest
+from keras_tuner.engine.trial import Trial
 from processes import start
 
-from tuning.engine.database import is_storage
+from tuning.engine.database import Storage, is_storage
 
 SCRIPT = "tuning_search.py"
 DEADLINE = 300.0
@@ -20,6 +23,28 @@ def test_addresses_of_databases_are_told_from_those_of_a_chief() -> None:
     assert is_storage("postgresql+psycopg://user:word@host:5432/name")
     assert not is_storage("127.0.0.1:4321")
     assert not is_storage("[::1]:4321")
+
+
+def test_workers_that_ask_at_the_same_time_get_different_trials(tmp_path) -> None:
+    url, count, taken = f"sqlite:///{tmp_path / 'trials.db'}", 24, []
+    storage = Storage(url, "search")
+    for number in range(count):
+        trial = Trial(keras_tuner.HyperParameters(), trial_id=str(number))
+        storage.put(str(number), trial, None)
+
+    def work() -> None:
+        own = Storage(url, "search")
+        start_together.wait()
+        while (trial := own.take()) is not None:
+            taken.append(trial.user_attrs["trial"]["trial_id"])
+
+    start_together = threading.Barrier(6)
+    threads = [threading.Thread(target=work) for _ in range(start_together.parties)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken, key=int) == [str(number) for number in range(count)]
 
 
 class Search:

@@ -45,7 +45,7 @@ def open_data(
     Raises:
         ValueError: an unknown name, no images, or with `strict` an unreadable file.
     """
-    kind, _, rest = name.partition(":")
+    kind, _, rest = str(name).partition(":")
     if name == SAMPLE:
         data = load_sample()
     elif kind == "dir" and rest:

@@ -11,6 +11,7 @@ import copy
 import logging
 import math
 import secrets
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -78,6 +79,8 @@ class Storage:
                         grace_period=max(1, math.ceil(lease_seconds)),
                     )
                 )
+            if url.startswith("sqlite"):
+                _one_at_a_time(self._storage.engine)
             self._study = self._retried(
                 lambda: optuna.create_study(
                     storage=self._storage,
@@ -166,6 +169,27 @@ class Storage:
             time.sleep(min(IDLE_SECONDS, self._retry_seconds / 10))
 
 
+def _one_at_a_time(engine: Any) -> None:
+    """Begin each transaction of an SQLite database with the lock for writing.
+
+    Optuna gives a waiting trial to one worker by SELECT ... FOR UPDATE, which SQLite ignores: two
+    workers that read at the same time would both run it. So says SQLAlchemy to begin transactions
+    in SQLite. A log beside the database (WAL) makes each of them cheap.
+    """
+    import sqlalchemy
+
+    def connected(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # Python's sqlite3 begins no transactions of its own
+        connection.execute("PRAGMA journal_mode=WAL")
+
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # connections made before
+    sqlalchemy.event.listen(engine, "connect", connected)
+    sqlalchemy.event.listen(engine, "begin", begin)
+
+
 @contextmanager
 def _expected_warnings() -> Iterator[None]:
     """Hold back that heartbeats are experimental, and meant for Optuna's own loop."""
@@ -179,7 +203,8 @@ def _database_errors() -> tuple[type[Exception], ...]:
     """What a database that does not answer raises, through Optuna or not."""
     import sqlalchemy
 
-    return (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
+    known = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
+    return (*known, sqlite3.Error)  # the last one while a connection is set up
 
 
 class StorageClient:

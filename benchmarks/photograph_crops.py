@@ -1,0 +1,218 @@
+"""Searched networks and other families on colour images of 64 x 64 pixels, at equal cost.
+
+    apt-get download mate-backgrounds lomiri-wallpapers-16.04     # Debian 12
+    for package in *.deb; do dpkg -x $package photographs; done
+    export TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
+    python benchmarks/photograph_crops.py images photographs crops
+    python benchmarks/photograph_crops.py run crops      # about an hour; can be resumed
+    python benchmarks/photograph_crops.py report
+
+The images are made of the 25 photographs of the two packages: each is scaled to a shorter side of
+1,024 pixels and cut into squares of 64 without overlap, 9,900 in all. The task is to say of which
+photograph a square is a part. A fifth of each photograph's squares are the test images.
+
+Each family has 8 million multiply-adds: networks and plain networks, both found by the same
+search (`search_goal.py`: trials of the first quarter of a full training, then finalists); Table 1
+scaled by hand, with reductions and with naive modules; ResNet and MobileNetV2. All have their
+stages on grids of 32, 16 and 8. Each network is trained fully with three seeds by Keras's `fit`;
+each part, a search or a training, appends a row to results/photograph_crops.csv when it ends, and
+is not repeated. The networks found are results/specs/crops_*.json. `report` prints each family's
+mean, and the difference from `search` with its 95% interval (Welch).
+"""
+
+import argparse
+import datetime
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import scipy.stats
+from frontier_trained import append, rows_of, trained_accuracy
+from machine import device
+from PIL import Image
+from search_goal import timed_search
+from small_networks import Form, fitted_rival, naive_28, plain_28, table_28
+
+from keras_inception import (
+    Budget,
+    ConvSpec,
+    ImageData,
+    NetworkSpec,
+    Recipe,
+    build_network,
+    fit_to_budget,
+    model_cost,
+    open_data,
+)
+from tuning import SearchPlan, Space, base_network, base_with_room
+
+RESULTS = Path(__file__).parent / "results"
+TABLE = RESULTS / "photograph_crops.csv"
+FOLDERS = ("backgrounds/mate/nature", "backgrounds")
+NO_PHOTOGRAPHS = ("analogpattern", "umang")
+SHORTER_SIDE, SIZE, CLASSES = 1024, 64, 25
+SHAPE = (SIZE, SIZE, 3)
+BUDGET = Budget(macs=8_000_000)
+FORM = Form(input_shape=SHAPE, classes=CLASSES, stem_stride=2)
+RECIPE = Recipe(
+    name="crops",
+    epochs=8,
+    batch_size=64,
+    base_learning_rate=0.016,
+    average="exponential",
+    average_momentum=0.98,
+)
+SEEDS = range(100, 103)
+TRIALS, FINALISTS, TRIAL_EPOCHS = 10, 3, 2
+SEARCHED = ("search", "search_plain")
+COLUMNS = (
+    *("family", "part", "seed", "macs", "params", "trainings", "core_seconds", "accuracy"),
+    *("device", "date"),
+)
+SEARCH, FULL = "search", "full training"
+
+
+def make_images(photographs: Path, folder: Path) -> None:
+    """Cut the photographs into squares: a folder of PNG files for each."""
+    for name in FOLDERS:
+        for path in sorted((photographs / "usr/share" / name).glob("*.jpg")):
+            if path.name.startswith(NO_PHOTOGRAPHS):
+                continue
+            own = folder / path.stem
+            own.mkdir(parents=True)
+            picture = Image.open(path).convert("RGB")
+            scale = SHORTER_SIDE / min(picture.size)
+            width, height = (round(side * scale) for side in picture.size)
+            picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+            for top in range(0, height - SIZE + 1, SIZE):
+                for left in range(0, width - SIZE + 1, SIZE):
+                    square = picture.crop((left, top, left + SIZE, top + SIZE))
+                    square.save(own / f"{top:04}_{left:04}.png")
+
+
+def plain() -> NetworkSpec:
+    """Return the form of the plain networks."""
+    stem = (ConvSpec(name="conv1", filters=32, kernel_size=3, stride=2),)
+    return replace(plain_28(2), stem=stem, input_shape=SHAPE, classes=CLASSES)
+
+
+def searched(family: str, data: ImageData, folder: Path) -> tuple[NetworkSpec, dict[str, Any]]:
+    """Search a family's network."""
+    form = base_network(SHAPE, CLASSES, plain() if family == "search_plain" else None)
+    base, divisor = base_with_room(form, BUDGET)
+    plan = SearchPlan(
+        space=Space(base=base, budget=BUDGET, width_divisor=divisor),
+        recipe=RECIPE,
+        halving_epochs=(TRIAL_EPOCHS,),
+        max_trials=TRIALS,
+        finalists=FINALISTS,
+        seeds=1,
+    )
+    return timed_search(plan, data, folder)
+
+
+def spec_file(family: str) -> Path:
+    """Return where a searched network is."""
+    return RESULTS / "specs" / f"crops_{family}.json"
+
+
+def by_spec(form: Callable[[], NetworkSpec]) -> keras.Model:
+    """Build a form's network within the budget."""
+    spec = replace(form(), input_shape=SHAPE, classes=CLASSES)
+    return build_network(fit_to_budget(spec, BUDGET, width_divisor=4, scale_stem=True))
+
+
+def found(family: str) -> keras.Model:
+    """Build a searched network."""
+    text = spec_file(family).read_text(encoding="utf-8")
+    return build_network(NetworkSpec.from_json(text))
+
+
+FAMILIES: dict[str, Callable[[], keras.Model]] = {
+    "search": lambda: found("search"),
+    "search_plain": lambda: found("search_plain"),
+    "ResNet": lambda: fitted_rival("resnet", 1, BUDGET.macs or 0, FORM),
+    "table by hand": lambda: by_spec(table_28),
+    "naive": lambda: by_spec(naive_28),
+    "MobileNetV2": lambda: fitted_rival("mobilenet", 2, BUDGET.macs or 0, FORM),
+}
+
+
+def trained(family: str, seed: int, data: ImageData) -> dict[str, Any]:
+    """Train a family's network and return the columns of its row."""
+    keras.utils.set_random_seed(seed)
+    model, started = FAMILIES[family](), time.process_time()
+    shape = base_network(SHAPE, CLASSES)
+    accuracy = trained_accuracy(model, data, shape, replace(RECIPE, seed=seed))
+    return {
+        "macs": model_cost(model).macs,
+        "params": sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        "trainings": 1,
+        "core_seconds": round(time.process_time() - started),
+        "accuracy": round(accuracy, 4),
+    }
+
+
+def run(crops: Path, folder: Path) -> None:
+    """Run the parts that have no row."""
+    data = open_data(f"dir:{crops}")
+    parts = [(family, "") for family in SEARCHED]
+    parts += [(family, str(seed)) for seed in SEEDS for family in FAMILIES]
+    for family, seed in parts:
+        if any((row["family"], row["seed"]) == (family, seed) for row in rows_of(TABLE)):
+            continue
+        if seed:
+            row = trained(family, int(seed), data)
+        else:
+            spec, row = searched(family, data, folder / family)
+            spec_file(family).write_text(spec.to_json(), encoding="utf-8")
+        row |= {"family": family, "part": FULL if seed else SEARCH, "seed": seed}
+        row |= {"device": device(), "date": datetime.date.today()}
+        append(TABLE, COLUMNS, tuple(row.get(name, "") for name in COLUMNS))
+        print(f"{family} {seed}: {row['accuracy']:.2%}, {row['core_seconds']} s", flush=True)
+
+
+def report() -> None:
+    """Print each family's mean, and how much better `search` is."""
+    accuracies: dict[str, list[float]] = {}
+    for row in rows_of(TABLE):
+        if row["part"] == FULL:
+            accuracies.setdefault(row["family"], []).append(float(row["accuracy"]))
+    for family, values in accuracies.items():
+        line = f"{family}: {statistics.fmean(values):.2%} ({statistics.stdev(values):.2%})"
+        if family != "search":
+            compared = scipy.stats.ttest_ind(accuracies["search"], values, equal_var=False)
+            interval = compared.confidence_interval()
+            gained = statistics.fmean(accuracies["search"]) - statistics.fmean(values)
+            line += f"; search {gained:+.2%} ({interval.low:+.2%} to {interval.high:+.2%})"
+        print(line)
+
+
+def main() -> None:
+    """Run the requested part."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = parser.add_subparsers(dest="part", required=True)
+    images = parts.add_parser("images")
+    images.add_argument("photographs", type=Path)
+    images.add_argument("crops", type=Path)
+    running = parts.add_parser("run")
+    running.add_argument("crops", type=Path)
+    searches = Path("saved_models/benchmark-crops")
+    running.add_argument("--folder", type=Path, default=searches, help="of the searches")
+    parts.add_parser("report")
+    given = parser.parse_args()
+    if given.part == "images":
+        make_images(given.photographs, given.crops)
+    elif given.part == "run":
+        run(given.crops, given.folder)
+    else:
+        report()
+
+
+if __name__ == "__main__":
+    main()
