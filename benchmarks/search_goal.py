@@ -40,7 +40,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ from tuning import (
     NetworkTuner,
     SearchPlan,
     Space,
+    base_network,
     base_with_room,
     best_first,
     best_spec,
@@ -76,13 +77,14 @@ Row = dict[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """A search: its oracle, its trials, and whether it has a base with room and finalists.
+    """A search: its oracle, the form of its base, its trials and finalists.
 
-    `times_budget`: times 3 million multiply-adds.
+    With finalists it has a base with room. `times_budget`: times 3 million multiply-adds.
     """
 
     oracle: str
     trials: int
+    form: NetworkSpec = field(default_factory=table_28)
     finalists: int = 0
     seeds: int = 1
     times_budget: int = 1
@@ -93,12 +95,15 @@ class Arm:
         return self.finalists > 0
 
 
+TWO_STAGES, THREE_STAGES = VARIANTS["small"], base_network((28, 28, 1), classes=10)
 # The cheapest first.
 ARMS = {
-    "fifth": Arm(oracle="tpe", trials=7, finalists=2),
-    "fifth_6m": Arm(oracle="tpe", trials=7, finalists=2, times_budget=2),
+    "fifth": Arm(oracle="tpe", form=TWO_STAGES, trials=7, finalists=2),
+    "fifth_6m": Arm(oracle="tpe", form=TWO_STAGES, trials=7, finalists=2, times_budget=2),
+    "fifth_3_stages": Arm(oracle="tpe", form=THREE_STAGES, trials=7, finalists=2),
     "tpe": Arm(oracle="tpe", trials=60),
-    "same": Arm(oracle="tpe", trials=20, finalists=3, seeds=2),
+    "same": Arm(oracle="tpe", form=TWO_STAGES, trials=20, finalists=3, seeds=2),
+    "same_3_stages": Arm(oracle="tpe", form=THREE_STAGES, trials=24, finalists=4),
     "random": Arm(oracle="random", trials=60),
 }
 # Of the published search of `random`, on one core, before trials became cheaper.
@@ -109,10 +114,10 @@ GOALS = (("fifth", "random", 0.2, 0.0), ("same", "tpe", 1.0, 0.005))
 
 def plan_of(arm: Arm, have: Setting, quick: bool) -> SearchPlan:
     """Return the plan of an arm."""
-    form, divisor = table_28(), 4
+    form, divisor = arm.form, 4
     budget = replace(have.budget, macs=arm.times_budget * have.budget.macs)
     if arm.has_room:
-        form, divisor = base_with_room(VARIANTS["small"], budget)
+        form, divisor = base_with_room(form, budget)
     full = replace(have.recipe, name="full", epochs=2 if quick else FULL_EPOCHS)
     return SearchPlan(
         space=Space(base=form, budget=budget, width_divisor=divisor, depth=True, stem=True),

@@ -9,6 +9,7 @@ import pytest
 
 from keras_inception.cost.budget import Budget
 from keras_inception.cost.layers import network_cost
+from keras_inception.spec.module import BranchSpec, ModuleSpec
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import BN, SMALL
 from tuning.base import Coverage, base_network, base_with_room, coverage
@@ -68,6 +69,36 @@ def test_a_base_has_fewer_modules_where_all_have_no_room() -> None:
     assert divisor == 16
     assert min(widths_in_json(base)) >= 64
     assert 3 <= len(base.modules) < 9
+
+
+@pytest.mark.parametrize(
+    ("shape", "macs", "kernels"),
+    [
+        ((28, 28, 1), 300_000, {3, 5}),
+        ((28, 28, 1), 200_000, {3}),
+        ((64, 64, 3), 1_000_000, {3}),
+    ],
+)
+def test_a_base_has_fewer_kernels_where_one_module_a_stage_has_no_room(
+    shape: tuple[int, int, int], macs: int, kernels: set[int]
+) -> None:
+    """At 64 x 64 x 3 with 4 filters, conv1 costs 442,368 and conv2 on the half grid 147,456."""
+    base, divisor = base_with_room(base_network(shape, 10), Budget(macs=macs))
+    assert min(widths_in_json(base)) >= 4 * divisor
+    assert network_cost(base).total.macs <= macs
+    assert {branch.kernel_size for m in base.modules for branch in m.spatial} == kernels
+
+
+def test_a_module_keeps_its_last_kernel() -> None:
+    only = ModuleSpec(
+        name="3a",
+        filters_1x1=0,
+        spatial=(BranchSpec(kernel_size=5, reduce=None, filters=16),),
+        filters_pool_proj=0,
+    )
+    stages = (replace(SMALL.stages[0], modules=(only,)), *SMALL.stages[1:])
+    base, _ = base_with_room(replace(SMALL, stages=stages), Budget(macs=250_000))
+    assert [branch.kernel_size for branch in base.modules[0].spatial] == [5]
 
 
 def test_a_budget_without_room_gives_the_form_itself() -> None:

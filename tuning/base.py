@@ -14,11 +14,36 @@ from dataclasses import dataclass, replace
 
 from keras_inception.cost.budget import NetworkBound, fit_to_budget, module_widths
 from keras_inception.cost.layers import network_cost
-from keras_inception.spec.network import ConvSpec, NetworkSpec
+from keras_inception.spec.module import BranchSpec, ModuleSpec
+from keras_inception.spec.network import ConvSpec, NetworkSpec, PoolSpec, StageSpec
 from keras_inception.spec.variants import BN, SMALL
 from keras_inception.wording import counted
 from tuning.space import Space
 
+# `small` with a third stage, which the best networks for 28 x 28 images have
+# (docs/results-search.md).
+_SMALL_FORM = replace(
+    SMALL,
+    name="small_3_stages",
+    stages=(
+        *SMALL.stages,
+        StageSpec(
+            name="5",
+            downsample=PoolSpec(name="pool3"),
+            modules=(
+                ModuleSpec(
+                    name="5a",
+                    filters_1x1=160,
+                    spatial=(
+                        BranchSpec(kernel_size=3, reduce=96, filters=192),
+                        BranchSpec(kernel_size=5, reduce=24, filters=80),
+                    ),
+                    filters_pool_proj=80,
+                ),
+            ),
+        ),
+    ),
+)
 # The narrowest width of a base, in width divisors: it can be halved twice.
 ROOM = 4
 # Divisors that are tried, those that runtimes like first; below this many multiply-adds not 8.
@@ -36,9 +61,9 @@ def base_network(
     Args:
         input_shape: (height, width, channels).
         classes: of the data.
-        base: its form; None: `small` up to 64 pixels, `bn` above.
+        base: its form; None: `small` with a third stage up to 64 pixels, `bn` above.
     """
-    form = base or (SMALL if min(input_shape[:2]) <= _SMALL_SIZE else BN)
+    form = base or (_SMALL_FORM if min(input_shape[:2]) <= _SMALL_SIZE else BN)
     return replace(form, input_shape=input_shape, classes=classes, aux=())
 
 
@@ -54,7 +79,8 @@ def base_with_room(
 
     The form itself, fitted, if its narrowest width is `ROOM` divisors with a divisor of 4 or more.
     Otherwise the form with its narrow widths raised to that, with fewer modules if need be, by the
-    largest divisor that allows it. Without any, the form itself.
+    largest divisor that allows it; then so without the largest kernels of its modules. Where even
+    the stem has no room, the form itself.
 
     Args:
         form: the widths of its layers relative to each other, and most modules.
@@ -68,11 +94,12 @@ def base_with_room(
         fitted = _fitted(form, budget, divisor, divisor)
         if fitted is not None and narrowest(fitted) >= ROOM * divisor:
             return fitted, divisor
-    for divisor in [width_divisor] if width_divisor else DIVISORS:
-        for smaller in _with_fewer_modules(form):
-            built = _fitted(smaller, budget, divisor, ROOM * divisor)
-            if built is not None:
-                return built, divisor
+    for simpler in _with_fewer_kernels(form):
+        for divisor in [width_divisor] if width_divisor else DIVISORS:
+            for smaller in _with_fewer_modules(simpler):
+                built = _fitted(smaller, budget, divisor, ROOM * divisor)
+                if built is not None:
+                    return built, divisor
     divisor = width_divisor or DIVISORS[-1]
     return fit_to_budget(form, budget, width_divisor=divisor, scale_stem=True), divisor
 
@@ -102,6 +129,23 @@ def _with_fewer_modules(form: NetworkSpec) -> Iterator[NetworkSpec]:
         )
         form = replace(form, stages=stages)
         yield form
+
+
+def _with_fewer_kernels(form: NetworkSpec) -> Iterator[NetworkSpec]:
+    """The form, and then without its largest kernel size, down to one."""
+    yield form
+    sizes = {branch.kernel_size for module in form.modules for branch in module.spatial}
+    for largest in sorted(sizes)[:0:-1]:
+        form = form.map_modules(
+            {module.name: _without_kernels(module, largest) for module in form.modules}
+        )
+        yield form
+
+
+def _without_kernels(module: ModuleSpec, size: int) -> ModuleSpec:
+    """The module without its branches of this kernel size and of larger ones, if others remain."""
+    spatial = tuple(branch for branch in module.spatial if branch.kernel_size < size)
+    return replace(module, spatial=spatial or module.spatial)
 
 
 def narrowest(spec: NetworkSpec) -> int:
