@@ -111,7 +111,9 @@ def test_a_budget_without_room_gives_the_form_itself() -> None:
 
 
 def test_the_form_by_the_size_of_the_images() -> None:
-    assert base_network((64, 80, 3), 5).name == "small"
+    small = base_network((64, 80, 3), 5)
+    assert [module.name for module in small.modules] == ["3a", "4a", "4b", "5a"]
+    assert [stage.name for stage in small.stages] == ["3", "4", "5"]
     large = base_network((65, 80, 3), 5)
     assert (large.name, large.classes, large.aux) == ("bn", 5, ())
 

@@ -43,7 +43,8 @@ class InceptionHyperModel(keras_tuner.HyperModel):
         recipe: how to train; without averages, micro-batches and half precision, which Keras's
             `fit` does not have.
         base: the network at the neutral point, before it is fitted to the budget; None: the
-            network of `base_with_room` in the form of `small` up to 64 pixels, of `bn` above.
+            network of `base_with_room` in the form of `small` with a third stage up to 64
+            pixels, of `bn` above.
         width_divisor: as for `Space`; None: the largest that leaves the base room, and with a given
             base 4 below 20 million multiply-adds, otherwise 8.
         depth, kernels, stem, pools: as for `Space`.

@@ -37,7 +37,8 @@ class NetworkOptions:
         str | None,
         typer.Option(
             help="A named network to search around; `summary --list` shows them all. Default one "
-            "built for the budget, in the form of small up to 64 pixels, of bn above."
+            "built for the budget, in the form of small with a third stage up to 64 pixels, of bn "
+            "above."
         ),
     ] = None
     spec_file: SpecFile = None
