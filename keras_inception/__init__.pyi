@@ -44,7 +44,7 @@ from .network.endpoints import feature_extractor as feature_extractor
 from .network.endpoints import freeze_until as freeze_until
 from .network.googlenet import GoogLeNet as GoogLeNet
 from .network.imagenet import decode_predictions as decode_predictions
-from .network.lrn import LocalResponseNormalization as LocalResponseNormalization
+from .network.registered_layers import LocalResponseNormalization as LocalResponseNormalization
 from .runtimes.timing import device_name as device_name
 from .spec.network import AuxSpec as AuxSpec
 from .spec.network import BatchNormSpec as BatchNormSpec

@@ -18,7 +18,7 @@ from types import ModuleType
 
 from keras_inception.quiet import LOGGER, quiet_logger, quiet_tensorflow
 
-LAYERS = "keras_inception.network.lrn"
+LAYERS = "keras_inception.network.registered_layers"
 
 
 def follow_imports() -> None:

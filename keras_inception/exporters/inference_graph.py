@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_inception.network.build import inference_model
-from keras_inception.network.lrn import ReverseChannels
+from keras_inception.network.registered_layers import ReverseChannels
 
 ComputeDtype = Literal["float32", "bfloat16"]
 

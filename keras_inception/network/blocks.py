@@ -15,8 +15,12 @@ import keras
 from keras import layers, ops
 
 from keras_inception.network.batch_norm import BatchNormalization
-from keras_inception.network.lrn import LocalResponseNormalization, ReverseChannels, channel_axis
 from keras_inception.network.max_pool import MaxPooling2D
+from keras_inception.network.registered_layers import (
+    LocalResponseNormalization,
+    ReverseChannels,
+    channel_axis,
+)
 from keras_inception.spec.network import (
     INPUT_NAME_PREFIX,
     AuxSpec,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import keras
 
 from keras_inception.network.endpoint_names import endpoint_name
-from keras_inception.network.lrn import ReverseChannels
 from keras_inception.network.nested import inner_network
+from keras_inception.network.registered_layers import ReverseChannels
 
 _BEFORE_THE_NETWORK = (
     *(keras.layers.InputLayer, keras.layers.Normalization, keras.layers.Rescaling),

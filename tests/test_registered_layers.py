@@ -11,7 +11,7 @@ from conftest import tiny_spec
 from numpy.testing import assert_allclose
 
 from keras_inception.network import blocks
-from keras_inception.network.lrn import LocalResponseNormalization
+from keras_inception.network.registered_layers import LocalResponseNormalization
 from keras_inception.spec.network import LRNSpec
 
 LRN = {"window_size": 5, "alpha_per_window": 0.7, "beta": 0.6, "bias": 1.3}
