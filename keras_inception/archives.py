@@ -21,6 +21,8 @@ from keras_inception.bounded import Allowance, read_file, read_gzip, require_fil
 _MOST_MEMBERS = 10_000
 _MOST_DIRECTORY = 4_000_000
 _MOST_TAR_MEMBERS = 1_000
+# Bytes of the records at the end of a zip: the last one, and those of zip64 before it.
+_END, _LOCATOR, _END_64 = 22, 20, 56
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error)
 
@@ -65,36 +67,44 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _opened(path: Path) -> zipfile.ZipFile:
-    size = _directory_size(path)
-    if size > _MOST_DIRECTORY:
-        raise ValueError(
-            f"Expected a zip of at most {_MOST_MEMBERS:,} members. Received: {str(path)!r} with a "
-            f"directory of {size:,} bytes."
-        )
+    _check_end(path)
     try:
         return zipfile.ZipFile(path)
     except (*_ZIP_ERRORS, ValueError) as error:
         raise ValueError(f"Expected a zip. Received: {str(path)!r} ({error})") from error
 
 
-def _directory_size(path: Path) -> int:
-    """Return the bytes of a zip's directory, which `ZipFile` reads whole, by its end records."""
+def _check_end(path: Path) -> None:
+    """Refuse a zip whose directory is large, or in which readers would find different directories.
+
+    `ZipFile` reads the directory whole, and finds it by its size, before the end records; the
+    readers of other libraries, such as torch's, find it by its offset.
+    """
     with path.open("rb") as file:
         length = file.seek(0, os.SEEK_END)
-        start = max(0, length - 0xFFFF - 22 - 20 - 56)
-        file.seek(start)
+        file.seek(max(0, length - _END_64 - _LOCATOR - _END))
         tail = file.read()
-        end = tail.rfind(b"PK\5\6")
-        sizes = [0]
-        if 0 <= end <= len(tail) - 22:
-            sizes.append(struct.unpack_from("<L", tail, end + 12)[0])
-        if end >= 20 and tail[end - 20 :].startswith(b"PK\6\7"):  # zip64: the record is before it
-            (offset,) = struct.unpack_from("<Q", tail, end - 12)
-            for place in (start + end - 20 - 56, offset):
-                if 0 <= place <= length - 56:
-                    file.seek(place)
-                    sizes.append(struct.unpack("<40xQ8x", file.read(56))[0])
-    return max(size for size in sizes if size != 0xFFFFFFFF)
+    locator, end = tail[-_LOCATOR - _END : -_END], tail[-_END:]
+    if len(end) < _END or not end.startswith(b"PK\5\6") or end[-2:] != b"\0\0":
+        raise ValueError(
+            f"Expected a zip, without a comment or anything else after it. Received: {str(path)!r}"
+        )
+    size, offset = struct.unpack_from("<2L", end, 12)
+    place = pointed = length - _END
+    if locator.startswith(b"PK\6\7"):
+        place = length - _END_64 - _LOCATOR - _END
+        size, offset = struct.unpack_from("<2Q", tail.ljust(_END_64), 40)
+        pointed = struct.unpack_from("<Q", locator, 8)[0] if tail.startswith(b"PK\6\6") else -1
+    if offset + size != place or pointed != place:
+        raise ValueError(
+            f"Expected a zip, with nothing before it. Received: {str(path)!r}, whose directory is "
+            "not where its end record says."
+        )
+    if size > _MOST_DIRECTORY:
+        raise ValueError(
+            f"Expected a zip of at most {_MOST_MEMBERS:,} members. Received: {str(path)!r} with a "
+            f"directory of {size:,} bytes."
+        )
 
 
 def _checked_members(archive: zipfile.ZipFile, allowance: Allowance) -> list[str]:

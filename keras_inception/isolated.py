@@ -87,5 +87,10 @@ def check(
     if result.returncode == -getattr(signal, "SIGPROF", 0):
         raise ValueError(f"it takes more than {seconds:.0f} s to read")
     if result.returncode:
-        last = result.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise ValueError(f"its reader ended with status {result.returncode}: {shown(last)}")
+        raise ValueError(f"its reader ended with status {result.returncode}{_last_line(result)}")
+
+
+def _last_line(result: subprocess.CompletedProcess[bytes]) -> str:
+    """Return the last line of errors; a signal's is the end of a stack trace, if there is one."""
+    lines = result.stderr.decode(errors="replace").strip().splitlines()
+    return f": {shown(lines[-1])}" if lines and result.returncode > 0 else ""

@@ -6,6 +6,7 @@ The process that reads has 1.5 GB of address space beyond its imports, two minut
 time, and writes no file above 300 MB: what takes more memory, disk or time than that ends it.
 """
 
+import gzip
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -134,6 +136,8 @@ def keras_files(folder: Path) -> None:
     scores = keras.layers.Softmax(name="predictions")(x)
     keras.Model(pixels, scores, name="tiny").save(folder / "whole.keras")
     keras.Model(pixels, pixels, name="alone").save(folder / "input-alone.keras")
+    wide = keras.layers.MaxPooling2D(513, 1, padding="same", name="wide")(pixels)
+    keras.Model(pixels, wide, name="windowed").save(folder / "window.keras")
     with zipfile.ZipFile(folder / "whole.keras") as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
 
@@ -177,6 +181,18 @@ def keras_files(folder: Path) -> None:
         history = layers[2]["inbound_nodes"][0]["args"][0]["config"]
         history["shape"] = [None, 80_000, 80_000, 3]
 
+    def function(layers) -> None:
+        set_backend = {"module": "keras.config", "class_name": "function", "config": "set_backend"}
+        layers[2]["config"]["activation"] = set_backend
+
+    def quantized(layers) -> None:
+        policy = {"mode": "int8", "source_name": "float32"}
+        named = {"module": "keras", "class_name": "QuantizedDTypePolicy", "config": policy}
+        layers[2]["config"]["dtype"] = named
+
+    config("function", function)
+    config("quantized", quantized)
+    config("words", lambda layers: layers[0]["config"].update(dtype="string"))
     config("unrolled", unrolled)
     config("dotted", dotted)
     config("called", called)
@@ -212,6 +228,10 @@ def keras_files(folder: Path) -> None:
             archive.writestr(name, parts[name])
     _overlapping(archived("overlap", {}, zipfile.ZIP_STORED))
     _encrypted(archived("encrypted", {}))
+    path = archived("two-directories", {}, zipfile.ZIP_STORED)
+    path.write_bytes(path.read_bytes() + path.read_bytes())  # ZipFile reads the last one
+    path = archived("comment", {})
+    path.write_bytes(path.read_bytes()[:-2] + b"\4\0text")
     with zipfile.ZipFile(folder / "many-members.keras", "w") as archive:
         for index in range(66_000):
             archive.writestr(f"{index:060}", b"")
@@ -356,6 +376,13 @@ def tars(folder: Path) -> None:
     pax[148:156] = b"%06o\0 " % sum(pax)
     (folder / "headers.tar").write_bytes(pax * 5000 + bytes(1024))
     (folder / "text.tar.gz").write_text("no tar")
+    (folder / "members.tar.gz").write_bytes(gzip.compress(b"") * 1_000_000)
+    # A name of 150 million bytes, which Python's gzip reads one by one.
+    name = b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * 150_000_000 + bytes(1)
+    (folder / "name.tar.gz").write_bytes(name + gzip.compress(b"no tar")[10:])
+    with (folder / "hole.tar.gz").open("wb") as file:
+        file.write(b"\x1f\x8b")
+        file.truncate(5 << 30)
     (folder / "text.ckpt").write_text("no checkpoint")
     (folder / "empty-folder").mkdir()
     piped = folder / "piped"
@@ -371,6 +398,45 @@ def tars(folder: Path) -> None:
         shape_and_slices=[""],
         tensors=[tf.constant(["text"])],
     )
+    (folder / "overflow").mkdir()
+    prefix = folder / "overflow" / "model.ckpt"
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=["InceptionV1/Logits/Conv2d_0c_1x1/biases"],
+        shape_and_slices=[""],
+        tensors=[tf.zeros([0, 1 << 40, 1 << 40])],
+    )
+    _overflowing(prefix.with_name("model.ckpt.index"))
+
+
+def _overflowing(path: Path) -> None:
+    """Take the first dimension, 0, from a shape of 0 x 2^40 x 2^40, and mend the checksum."""
+    data = bytearray(path.read_bytes())
+    end, _ = next(
+        (end, crc)
+        for end, crc in _checksums(data)
+        if data[end : end + 4] == struct.pack("<L", _masked(crc))
+    )
+    place = data.index(b"\x12\x00\x12\x07")
+    data[place] = 0x18  # the dimension of no size becomes "the rank is known"
+    crc = next(crc for at, crc in _checksums(data) if at == end)
+    data[end : end + 4] = struct.pack("<L", _masked(crc))
+    path.write_bytes(data)
+
+
+def _checksums(data: bytes) -> Iterator[tuple[int, int]]:
+    """The CRC-32C (RFC 3720) of each beginning of the data, by its length."""
+    crc = 0xFFFFFFFF
+    for length, byte in enumerate(data, start=1):
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+        yield length, crc ^ 0xFFFFFFFF
+
+
+def _masked(crc: int) -> int:
+    """As LevelDB stores a checksum."""
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 class _Code:

@@ -21,12 +21,20 @@ from keras_inception.spec.variants import VARIANTS
 from keras_inception.weights import cache, download
 from keras_inception.weights.manifest import MANIFEST, Digest, WeightsEntry, imagenet_entry
 
+RAW = {
+    "header": b"HTTP/1.0 200 OK\r\n",
+    "banner": b"SSH-2.0-server\r\n",
+    "many": b"HTTP/1.0 200 OK\r\n" + b"X: y\r\n" * 101 + b"\r\n",
+    "chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nonly",
+}
+
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
     """Serves the files of a folder; the first part of a name may ask for another answer.
 
     cut-: a body shorter than announced; endless-: one of no announced length; large-: 300 MB
-    announced; silent-: no answer; slow-: a byte at a time.
+    announced; silent-: no answer; slow-: a byte at a time; header-: the headers so; banner-: of
+    another protocol; many-: a hundred and one headers; chunk-: a part of a chunk.
     """
 
     def log_message(self, *arguments):
@@ -38,6 +46,11 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         lengths = {"cut": "1000000", "endless": None, "large": "300000000", "slow": "1000000"}
         if kind == "silent":
             self.server.released.wait(20)
+            return None
+        if kind in RAW:
+            self.wfile.write(RAW[kind])
+            while kind == "header" and not self.server.released.wait(0.05):
+                self.wfile.write(b"x")
             return None
         if kind not in lengths:
             return super().do_GET()
@@ -146,11 +159,16 @@ def test_a_download_that_fails_leaves_nothing_and_says_what_to_do(server, filena
         ("large-it.weights.h5", "more than 200,000,000 bytes, which no set of weights has"),
         ("silent-it.weights.h5", "no data for 0.5 seconds"),
         ("slow-it.weights.h5", "after 0.5 seconds, too slow"),
+        ("header-it.weights.h5", "incomplete headers after 1.5 seconds, too slow"),
+        ("banner-it.weights.h5", "not of HTTP (BadStatusLine: SSH-2.0-server"),
+        ("many-it.weights.h5", "not of HTTP (HTTPException: got more than 100 headers"),
+        ("chunk-it.weights.h5", "not of HTTP (IncompleteRead: "),
     ],
 )
 def test_a_body_that_is_not_whole_is_not_kept(server, monkeypatch, filename, message):
     monkeypatch.setattr(download, "SILENCE_SECONDS", 0.5)
     monkeypatch.setattr(download, "MOST_SECONDS", 0.5)
+    monkeypatch.setattr(download, "HEADER_SECONDS", 1.5)
     with pytest.raises(OSError, match=re.escape(message)):
         cache.fetch(_entry(server, filename))
     assert _cached() == []
@@ -194,11 +212,14 @@ def test_a_digest_is_recorded_at_the_first_use(server):
     assert _cached() == []
 
 
-def test_a_redirect_from_https_to_http_is_refused():
+def test_a_redirect_to_a_less_safe_scheme_is_refused():
     request = urllib.request.Request("https://127.0.0.1/file")
+    plain = urllib.request.Request("http://127.0.0.1/file")
     redirects = download._Redirects()
     with pytest.raises(OSError, match="from https to http://127"):
         redirects.redirect_request(request, None, 302, "Found", {}, "http://127.0.0.1/file")
+    with pytest.raises(OSError, match="from http to ftp://127"):
+        redirects.redirect_request(plain, None, 302, "Found", {}, "ftp://127.0.0.1/file")
     safe = redirects.redirect_request(request, None, 302, "Found", {}, "https://127.0.0.1/b")
     assert safe.full_url == "https://127.0.0.1/b"
 

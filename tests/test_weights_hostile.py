@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tracemalloc
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from keras_inception import GoogLeNet, isolated
 from keras_inception.archives import read_zip
 from keras_inception.bounded import Allowance
 from keras_inception.network.build import build_network
+from keras_inception.runtimes.keras_model import load_keras
 from keras_inception.spec.variants import VARIANTS
 from keras_inception.weights.readers import read_source
 from keras_inception.weights.source import allowance
@@ -72,6 +74,8 @@ REFUSED = {
     "twice.keras": "3 members, 2 names",
     "overlap.keras": "overlaps another one",
     "encrypted.keras": "is encrypted",
+    "two-directories.keras": "Expected a zip, with nothing before it",
+    "comment.keras": "without a comment or anything else after it",
     "layers.caffemodel": "at most 200,000 fields",
     "blobs.caffemodel": "at most 200,000 fields",
     "group.caffemodel": "wire type 3",
@@ -115,10 +119,14 @@ REFUSED = {
     "negative.tar": "Expected a tar of ordinary files",
     "headers.tar": "Expected a tar. Received",
     "text.tar.gz": "Expected a tar. Received",
+    "members.tar.gz": "over 100 members",
+    "name.tar.gz": "Expected a tar. Received",
+    "hole.tar.gz": "at most 200,000,000 bytes",
     "text.ckpt": "Expected a TF-Slim checkpoint",
     "empty-folder": "Expected one checkpoint",
     "piped": "a pipe, device or socket",
     "words": "is of string, not of numbers",
+    "overflow": "its reader ended with status -6",
     "older.pth": "'sizes of tensors' of 640,000,000,",
     "operations.pth": "over 1,000,000 operations",
     "twice.pth": "uses a value twice that is no text",
@@ -145,6 +153,10 @@ LOADED = {
     "many-units.keras": "'predictions_logits/kernel' of 12,000,000,000 bytes",
     "large-input.keras": "of shape (1, 100000, 100000, 3)",
     "loop.keras": "loops or disconnected nodes",
+    "function.keras": "the function 'set_backend'",
+    "quantized.keras": "Received: 'QuantizedDTypePolicy'",
+    "words.keras": "the dtype 'string'",
+    "window.keras": "513 in layer 'wide'",
     "unrolled.keras": "Expected layers of a classifier of images. Received: 'LSTM'",
     "dotted.keras": "Received: 'layers.StringLookup'",
     "called.keras": "Expected at most 2,000 layers and calls of layers",
@@ -200,6 +212,22 @@ def test_a_crafted_model_is_refused_before_it_is_loaded(answers, name):
     code, message = answers[f"predict {name}"]
     assert code == 2
     assert LOADED[name] in message
+
+
+def test_keras_does_not_warn_of_a_file_that_it_cannot_load(tmp_path):
+    build_network(VARIANTS["nano"]).save(tmp_path / "nano.keras")
+    with h5py.File(tmp_path / "other.weights.h5", "w") as file:
+        file.create_group("layers/conv2d/vars")
+    other = tmp_path / "other.keras"
+    with zipfile.ZipFile(tmp_path / "nano.keras") as whole, zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("config.json", whole.read("config.json"))
+        archive.writestr("metadata.json", whole.read("metadata.json"))
+        archive.write(tmp_path / "other.weights.h5", "model.weights.h5")
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        with pytest.raises(ValueError, match="Expected a model that Keras can load"):
+            load_keras(other)
+    assert [str(warning.message) for warning in shown] == []
 
 
 def test_every_file_that_is_written_is_tested(answers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,14 @@ def load_any_keras(path: Path) -> keras.Model:
         ValueError: if Keras cannot load it, or it holds what `model.save` does not write.
     """
     try:
-        check_model(path)
-        return keras.saving.load_model(path, compile=False)
+        with warnings.catch_warnings(record=True) as caught:
+            check_model(path)
+            model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds of errors for a damaged file
         raise ValueError(
             f"Expected a model that Keras can load. Received: {str(path)!r} "
             f"({type(error).__name__}: {error})"
         ) from error
+    for warning in caught:  # not shown before the error of a file that cannot be loaded
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return model

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_inception.archives import read_zip
 from keras_inception.bounded import (
@@ -50,6 +51,15 @@ _LAYER_NAMES = (
     "UpSampling2D ZeroPadding1D ZeroPadding2D"
 )
 _LAYERS = frozenset(_LAYER_NAMES.split())
+# A configuration can name any public function of Keras, which would be called with the pixels.
+_FUNCTIONS = frozenset(dir(keras.activations)) - {"deserialize", "get", "serialize"}
+_TYPE_NAMES = (
+    "bfloat16 float16 float32 float64 mixed_bfloat16 mixed_float16 bool "
+    "int8 int16 int32 int64 uint8 uint16 uint32 uint64"
+)
+_TYPES = frozenset(_TYPE_NAMES.split())
+# Elements of a window on an axis, with its holes; those of `same` padding are added to the input.
+_MOST_WINDOW = 512
 
 
 def own_allowance(path: Path) -> Allowance:
@@ -116,17 +126,16 @@ def _check_layers(document: dict[str, Any], path: Path) -> None:
     """Refuse layers that networks of this family do not have, and more than they have."""
     layers = in_sequence = 0
     for item in _objects(document):
-        name, config, calls = (item.get(k) for k in ("class_name", "config", "inbound_nodes"))
-        kind = name.rpartition(".")[2] if isinstance(name, str) else ""
-        if hasattr(keras.layers, kind) and kind not in _LAYERS:
+        if unusual := _unusual(item):
             raise ValueError(
-                f"Expected layers of a classifier of images. Received: {shown(name)} in "
+                f"Expected layers of a classifier of images. Received: {unusual} in "
                 f"{str(path)!r}. If you know where the file is from, load it with Keras and give "
                 "the model's weights to a network without that layer."
             )
+        config, calls = item.get("config"), item.get("inbound_nodes")
         if isinstance(calls, list):
             layers += max(1, len(calls))
-        if kind == "Sequential" and isinstance(config, dict):
+        if _kind(item) == "Sequential" and isinstance(config, dict):
             listed = config.get("layers")
             in_sequence += len(listed) if isinstance(listed, list) else 0
     if layers > _MOST_LAYERS or in_sequence > _MOST_IN_SEQUENCE:
@@ -134,6 +143,27 @@ def _check_layers(document: dict[str, Any], path: Path) -> None:
             f"Expected at most {_MOST_LAYERS:,} layers and calls of layers, {_MOST_IN_SEQUENCE} "
             f"of them in Sequentials. Received: {layers:,} and {in_sequence:,} in {str(path)!r}."
         )
+
+
+def _unusual(item: dict[str, Any]) -> str | None:
+    """Return what no network of this family has in an object of the configuration, if anything."""
+    kind, config, dtype = _kind(item), item.get("config"), item.get("dtype")
+    if (hasattr(keras.layers, kind) and kind not in _LAYERS) or kind.startswith("Quantized"):
+        return shown(item["class_name"])
+    known = isinstance(config, str) and (
+        config in _FUNCTIONS or keras.saving.get_registered_object(config) is not None
+    )
+    if kind == "function" and not known:
+        return f"the function {shown(config)}"
+    if isinstance(dtype, str) and dtype not in _TYPES:
+        return f"the dtype {shown(dtype)}"
+    return None
+
+
+def _kind(item: dict[str, Any]) -> str:
+    """Return the name of an object's class, without the module that may stand before it."""
+    name = item.get("class_name")
+    return name.rpartition(".")[2] if isinstance(name, str) else ""
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
@@ -155,6 +185,11 @@ def check_activations(model: keras.Model, path: Path) -> None:
     for layer in getattr(model, "operations", model.layers):
         if isinstance(layer, keras.Model):
             check_activations(layer, path)
+        if (window := _window(layer)) > _MOST_WINDOW:
+            raise ValueError(
+                f"Expected windows of at most {_MOST_WINDOW} elements on an axis. Received: "
+                f"{window:,} in layer {layer.name!r} in {str(path)!r}."
+            )
         for tensor in keras.tree.flatten(getattr(layer, "output", None)):
             shape = [size or 1 for size in getattr(tensor, "shape", ())]
             if 4 * math.prod(shape) > _MOST_ACTIVATIONS:
@@ -162,3 +197,10 @@ def check_activations(model: keras.Model, path: Path) -> None:
                     f"Expected layers of at most {_MOST_ACTIVATIONS:,} bytes for one image. "
                     f"Received: layer {layer.name!r} of shape {tuple(shape)} in {str(path)!r}."
                 )
+
+
+def _window(layer: Any) -> int:
+    """Return the longer side of a convolution's or a pool's window, with its holes."""
+    sizes = getattr(layer, "pool_size", getattr(layer, "kernel_size", 1))
+    holes = getattr(layer, "dilation_rate", 1)
+    return int((np.max(sizes) - 1) * np.max(holes) + 1)

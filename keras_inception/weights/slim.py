@@ -6,15 +6,14 @@ files. Both are read without a session. Names: tf_slim/nets/inception_v1.py.
 
 from __future__ import annotations
 
-import glob
-import re
-import tempfile
 from pathlib import Path
 
 from keras_inception.archives import tar_files
-from keras_inception.bounded import require_file, shown
+from keras_inception.bounded import shown
+from keras_inception.files import temporary_folder
 from keras_inception.spec.network import NetworkSpec
 from keras_inception.spec.variants import SLIM
+from keras_inception.weights.checkpoint import read_checkpoint
 from keras_inception.weights.source import Arrays, Source, allowance, pair_units, with_classes
 
 _SCOPE = "InceptionV1/"
@@ -33,10 +32,6 @@ _PARTS = (
 _ODD = {
     f"{_SCOPE}Mixed_5b/Branch_2/Conv2d_0b_3x3": f"{_SCOPE}Mixed_5b/Branch_2/Conv2d_0a_3x3",
 }
-# Other variables that a trainer saves: the step, and slots of the optimizer and the averages.
-_TRAINING_STATE = re.compile(
-    r"global_step$|.*/(RMSProp(_1)?|Momentum|Adam(_1)?|ExponentialMovingAverage)$"
-)
 
 
 def read(path: Path, spec: NetworkSpec | None = None) -> Arrays:
@@ -46,19 +41,21 @@ def read(path: Path, spec: NetworkSpec | None = None) -> Arrays:
         ValueError: if there is no checkpoint, more than one, or a damaged one.
     """
     if not path.name.endswith((".tar.gz", ".tgz", ".tar")):
-        return _read_checkpoint(_prefix(path), spec)
-    with tempfile.TemporaryDirectory() as folder:  # TensorFlow reads checkpoints from files only
+        return read_checkpoint(_prefix(path), allowance(path, spec))
+    with temporary_folder() as folder:  # TensorFlow reads checkpoints from files only
         try:
             for name, content in tar_files(path, allowance(path, spec)):
-                file = Path(folder, name)
+                file = folder / name
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content)
-        except OSError as error:
+            return read_checkpoint(_prefix(folder), allowance(path, spec))
+        except (OSError, RecursionError) as error:  # RecursionError: thousands of folders
             raise ValueError(
                 f"Expected a tarball of a TF-Slim checkpoint. Received: {str(path)!r} "
                 f"({shown(str(error))})"
             ) from error
-        return _read_checkpoint(_prefix(Path(folder)), spec)
+        except ValueError as error:  # it names the file that is unpacked
+            raise ValueError(str(error).replace(str(folder), str(path))) from error
 
 
 def source(path: Path, spec: NetworkSpec | None, classes: int | None) -> Source:
@@ -95,33 +92,6 @@ def name_map(spec: NetworkSpec) -> dict[str, str]:
     names["predictions_logits/kernel"] = f"{_LOGITS}/weights"
     names["predictions_logits/bias"] = f"{_LOGITS}/biases"
     return names
-
-
-def _read_checkpoint(prefix: Path, spec: NetworkSpec | None) -> Arrays:
-    import tensorflow as tf
-
-    files = [prefix, *prefix.parent.glob(f"{glob.escape(prefix.name)}.*")]
-    for file in files:  # a pipe among the parts of a checkpoint would never end
-        if file.exists():
-            require_file(file)
-            allowance(prefix, spec).take(file.name, file.stat().st_size)
-    try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        shapes, types = (
-            reader.get_variable_to_shape_map(),
-            reader.get_variable_to_dtype_map(),
-        )
-        names = [name for name in sorted(shapes) if not _TRAINING_STATE.match(name)]
-        allowed = allowance(prefix, spec)
-        for name in names:
-            if not types[name].is_floating:
-                raise ValueError(f"{shown(name)} is of {types[name].name}, not of numbers")
-            allowed.take_array(name, shapes[name], types[name].size)
-        return {name: reader.get_tensor(name) for name in names}
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"Expected a TF-Slim checkpoint. Received: {str(prefix)!r} ({error})"
-        ) from error
 
 
 def _prefix(path: Path) -> Path:
