@@ -139,6 +139,7 @@ def test_refused_requests_have_a_reason(
         ("?top=0", "/predict", b"", 422, "top: Input should be greater than or equal to 1"),
         ("?top=x&maps=3", "/predict", b"", 422, "Received: 'x'; maps: Input should be a valid"),
         ("", "/nothing", None, 404, "Not Found"),
+        ("", "/health/", None, 404, "Not Found"),
         ("", "/predict", None, 405, "Method Not Allowed"),
         ("", "/", b"", 405, "Method Not Allowed"),
     ],
@@ -179,6 +180,9 @@ def test_what_is_no_http_has_the_form_of_errors(url: str) -> None:
 
 def test_health_is_answered(url: str) -> None:
     assert post(url, None, path="/health") == (200, {"status": "ok"})
+    head = urllib.request.Request(f"{url}/health", method="HEAD")
+    with urllib.request.urlopen(head) as answer:
+        assert (answer.status, answer.read()) == (200, b"")
 
 
 def form(name: str, contents: bytes, file_name: str | None = "a.png") -> tuple[bytes, str]:
@@ -219,19 +223,37 @@ def test_curl_sends_a_form(url: str, tmp_path: Path) -> None:
     ],
 )
 def test_refused_forms_have_a_reason(
-    url: str, body: bytes, kind: str, status: int, reason: str
+    url: str,
+    body: bytes,
+    kind: str,
+    status: int,
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     received, answer = post(url, body, Content_Type=kind)
 
     assert (received, reason in answer["detail"]) == (status, True), answer
+    assert caplog.text == ""
 
 
-def test_an_upload_far_beyond_the_limit_is_still_answered(url: str) -> None:
-    """The client sends all of it before it reads."""
-    assert post(url, bytes(20_000_000)) == (
-        413,
-        {"detail": "Expected an image of at most 100,000 bytes."},
-    )
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/predict", {}, 413),
+        ("/predict?top=0", {}, 422),
+        ("/predict", {"Host": "evil.example"}, 403),
+        ("/predict", {"Origin": "null"}, 403),
+        ("/nothing", {}, 404),
+        ("/", {}, 405),
+    ],
+)
+def test_a_large_upload_that_is_refused_is_answered(
+    url: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    """The client sends all of it before it reads, and asks for an end of the connection."""
+    received, answer = post(url, bytes(20_000_000), path=path, **headers)
+
+    assert (received, list(answer)) == (status, ["detail"])
 
 
 def test_a_slow_response_is_503(served_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

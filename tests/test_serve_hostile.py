@@ -357,6 +357,46 @@ def test_incomplete_uploads_hold_a_limited_number_of_bytes(served_model: Path) -
             client.close()
 
 
+def test_an_upload_that_is_dropped_ends_no_other(served_model: Path) -> None:
+    """Five times as many bytes as incomplete uploads may hold, of which few are held."""
+    limits = Limits(upload_bytes=1_000_000, waiting_bytes=4_000_000)
+    image = png()
+    with running(served_model, limits) as url, connect(url) as slow, connect(url) as flood:
+        host = url[7:].encode()
+        head = b"POST /predict HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n" % host
+        slow.sendall(head + b"Content-Length: %d\r\n\r\n" % len(image) + image[:9])
+        time.sleep(1.1)  # until it is old enough to give way
+        flood.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+        for _ in range(20):
+            flood.sendall(b"%x\r\n%b\r\n" % (1_000_000, bytes(1_000_000)))
+        flood.sendall(b"0\r\n\r\n")
+        assert flood.makefile("rb").read().startswith(b"HTTP/1.1 413 ")
+        slow.sendall(image[9:])
+        assert slow.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
+
+
+def test_answers_that_nobody_reads_are_closed(served_model: Path) -> None:
+    with running(served_model, Limits(seconds=0.5)) as url, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(20)
+        client.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+        page = b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % url[7:].encode()
+        client.sendall(page * 2_000)  # the answers fill the buffers of both
+        client.recv(1)
+        port = client.getsockname()[1]
+        deadline = time.monotonic() + 20
+        while is_connected(port) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not is_connected(port)
+        assert post(url, png())[0] == 200
+
+
+def is_connected(client_port: int) -> bool:
+    """Whether this process's server still has a client's connection."""
+    connections = psutil.Process().net_connections("tcp4")
+    return any(one.raddr and one.raddr.port == client_port for one in connections)
+
+
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """What uvicorn logs; its loggers do not propagate to the root."""
@@ -456,11 +496,12 @@ def test_requests_of_other_pages_are_refused(url: str, origin: str, status: int)
     assert received == status
 
 
-@pytest.mark.parametrize("path", ["/", "/health", "/nothing", "/predict"])
-def test_every_answer_has_the_headers_that_browsers_obey(url: str, path: str) -> None:
+@pytest.mark.parametrize("line", ["GET /", "GET /health", "GET /nothing", "GET /predict", "no"])
+def test_every_answer_has_the_headers_that_browsers_obey(url: str, line: str) -> None:
     with connect(url) as client:
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: {url[7:]}\r\n\r\n".encode())
+        client.sendall(f"{line} HTTP/1.1\r\nHost: {url[7:]}\r\n\r\n".encode())
         head = client.recv(65_536).partition(b"\r\n\r\n")[0].decode().lower()
+    assert head.startswith("http/1.1 ")
     assert "x-content-type-options: nosniff" in head
     assert "x-frame-options: deny" in head
     assert "content-security-policy: default-src 'none'" in head

@@ -6,8 +6,9 @@ that wait at the same time share a call of the network (`server_batch`), and eve
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from keras_inception.wording import counted
 
 PAGE = Path(__file__).with_name("page.html")
 PACKAGES = ("fastapi", "uvicorn", "python_multipart")
+_GET = ["GET", "HEAD"]
 _EXAMPLES = 20  # classes that the page names
 _MULTIPART_BYTES = 64_000  # of a form, around its file
 
@@ -121,12 +123,13 @@ def build_app(
     """
     for package in PACKAGES:
         require_package(package)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what clients send is no event
     if batch_size < 1:
         raise ValueError(f"Expected a batch size of 1 or more. Received: {batch_size}")
     limits = limits or Limits()
     page = PAGE.read_text(encoding="utf-8")
     app = _application(Model(path, limits, batch_size, threads), limits, page)
-    return Guard(app, allowed_hosts, page)
+    return Guard(app, allowed_hosts, page, limits.seconds)
 
 
 def _application(model: Model, limits: Limits, page: str) -> Any:
@@ -138,20 +141,21 @@ def _application(model: Model, limits: Limits, page: str) -> Any:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,
         lifespan=lambda _: model.running(),
     )
     _add_error_handlers(app)
     places = _Places(limits)
 
-    @app.get("/", response_class=HTMLResponse)
+    @app.api_route("/", methods=_GET, response_class=HTMLResponse)
     async def show_page() -> str:
         return page
 
-    @app.get("/health")
+    @app.api_route("/health", methods=_GET)
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/model")
+    @app.api_route("/model", methods=_GET)
     async def facts() -> dict[str, Any]:
         return model.facts()
 
@@ -232,9 +236,6 @@ async def _uploaded(request: Any, limits: Limits) -> bytes:
             if is_form:
                 return await _file_of_form(request, limits.upload_bytes)
             return b"".join([chunk async for chunk in _bounded(request, limits.upload_bytes)])
-    except _TooLargeError:
-        await _discard_rest(request, limits.seconds)
-        raise _too_large(limits.upload_bytes) from None
     except TimeoutError:
         message = f"The upload was not complete within {limits.seconds:g} s."
         raise _error(408, message, Connection="close") from None
@@ -242,43 +243,29 @@ async def _uploaded(request: Any, limits: Limits) -> bytes:
         raise _error(400, "The client closed the connection.") from None
 
 
-class _TooLargeError(Exception):
-    """A body beyond the limit, which is not read to its end."""
-
-
 def _too_large(most: int) -> Exception:
     return _error(413, f"Expected an image of at most {most:,} bytes.")
 
 
-async def _bounded(request: Any, most: int) -> AsyncGenerator[bytes, None]:
-    """The body, read no further than the limit."""
-    if int(request.headers.get("content-length", 0)) > most:
-        raise _TooLargeError
-    received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > most:
-            raise _TooLargeError
-        yield chunk
-
-
-async def _discard_rest(request: Any, seconds: float) -> None:
-    """Read a body to its end: most clients read an answer only after they have sent all."""
-    from starlette.requests import ClientDisconnect
-
-    if "expect" in request.headers:  # but this one waits before it sends anything
-        return
-    with suppress(TimeoutError, ClientDisconnect):
-        async with asyncio.timeout(seconds):
-            async for _ in request.stream():
-                pass
+async def _bounded(request: Any, most: int, around: int = 0) -> AsyncGenerator[bytes, None]:
+    """The body, read no further than the limit of an image and what may be around it."""
+    received = int(request.headers.get("content-length", 0))
+    if received <= most + around:
+        received = 0
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > most + around:
+                break
+            yield chunk
+    if received > most + around:
+        raise _too_large(most)
 
 
 async def _file_of_form(request: Any, most: int) -> bytes:
     from starlette.datastructures import UploadFile
     from starlette.formparsers import MultiPartException, MultiPartParser
 
-    body = _bounded(request, most + _MULTIPART_BYTES)
+    body = _bounded(request, most, _MULTIPART_BYTES)
     try:
         form = await MultiPartParser(request.headers, body, max_files=1, max_fields=10).parse()
     except (MultiPartException, KeyError) as error:

@@ -14,16 +14,18 @@ import h11
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from keras_inception.inference.server_guard import Guard
 from keras_inception.inference.server_limits import Limits
 
 # A connection gives way to new ones when it has not completed a request in this time.
 _PATIENCE_SECONDS = 1.0
-# After the time in which an upload must be complete, for an answer that says so.
+# After the time in which an upload must be complete or an answer made, for an answer that says so.
 _GRACE_SECONDS = 2.0
 _GRACEFUL_SECONDS = 5
+_INCOMPLETE_PHASES = (h11.IDLE, h11.SEND_BODY)  # of a client
 
 
-def make_server(app: Any, limits: Limits, **options: Any) -> Server:
+def make_server(app: Guard, limits: Limits, **options: Any) -> Server:
     """A uvicorn server of an application, which holds `limits` of connections.
 
     Args:
@@ -31,7 +33,8 @@ def make_server(app: Any, limits: Limits, **options: Any) -> Server:
         limits: seconds and numbers of connections.
         options: of `uvicorn.Config`.
     """
-    protocol = type("LimitedProtocol", (_LimitedProtocol,), {"open": _Incomplete(limits)})
+    shared = {"open": _Incomplete(limits), "error_headers": app.headers}
+    protocol = type("LimitedProtocol", (_LimitedProtocol,), shared)
     settings: dict[str, Any] = {
         "log_level": "warning",
         "access_log": False,
@@ -77,7 +80,8 @@ class _Incomplete:
         self._make_way(connection.loop.time())
 
     def receive(self, connection: _LimitedProtocol, count: int) -> None:
-        """Note bytes of an incomplete request."""
+        """Note bytes of an incomplete request; those beyond the limit of an upload are dropped."""
+        count = min(count, self.limits.upload_bytes - connection.held)
         connection.held += count
         self._bytes += count
         self._make_way(connection.loop.time())
@@ -90,16 +94,18 @@ class _Incomplete:
 
     def _make_way(self, now: float) -> None:
         too_many = len(self._since) > self.limits.connections
-        if too_many or self._bytes > self.limits.waiting_bytes:
+        if self._since and (too_many or self._bytes > self.limits.waiting_bytes):
             oldest, since = next(iter(self._since.items()))
             if now - since > _PATIENCE_SECONDS:
                 oldest.give_up()
 
 
 class _LimitedProtocol(H11Protocol):
-    """uvicorn's protocol, with a deadline for the headers and the body of each request."""
+    """uvicorn's protocol, with a deadline for each phase of a request: headers, body, answer."""
 
-    open: _Incomplete  # of the server; `make_server` sets it
+    # `make_server` sets these.
+    open: _Incomplete
+    error_headers: list[tuple[bytes, bytes]]
     held = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -114,11 +120,14 @@ class _LimitedProtocol(H11Protocol):
         self._follow()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end_phase()
+        self._end_deadline()
+        self.open.discard(self)
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self._phase not in _INCOMPLETE_PHASES:  # the next request may be complete already
+            self._phase = None
         self._follow()
 
     def shutdown(self) -> None:
@@ -131,9 +140,11 @@ class _LimitedProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, in the form of all errors."""
         body = json.dumps({"detail": msg}).encode()
-        headers = [("content-type", "application/json"), ("connection", "close")]
+        own = [(b"content-type", b"application/json"), (b"connection", b"close")]
         for event in (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Response(
+                status_code=400, headers=[*own, *self.error_headers], reason=b"Bad Request"
+            ),
             h11.Data(data=body),
             h11.EndOfMessage(),
         ):
@@ -146,28 +157,29 @@ class _LimitedProtocol(H11Protocol):
 
     def give_up(self) -> None:
         """Close the connection at once."""
-        self._end_phase()
+        self._end_deadline()
+        self.open.discard(self)
         self.transport.abort()
 
     def _follow(self) -> None:
-        """Set the deadline of what the client has to send next, once for each phase."""
+        """Set the deadline of what the client has to do next, once for each phase."""
         phase = self.conn.their_state
-        if self.transport.is_closing() or phase not in (h11.IDLE, h11.SEND_BODY):
-            self._end_phase()
-        elif phase is not self._phase:
-            limits = self.open.limits
-            seconds = (
-                limits.header_seconds if phase is h11.IDLE else limits.seconds + _GRACE_SECONDS
-            )
-            self._end_deadline()
-            self._phase = phase
-            self._deadline = self.loop.call_later(seconds, self.give_up)
+        if phase is self._phase:
+            return
+        self._phase = phase
+        if phase in _INCOMPLETE_PHASES:
             self.open.add(self)
-
-    def _end_phase(self) -> None:
+        else:
+            self.open.discard(self)
         self._end_deadline()
-        self._phase = None
-        self.open.discard(self)
+        self._deadline = self.loop.call_later(self._seconds_of(phase), self.give_up)
+
+    def _seconds_of(self, phase: Any) -> float:
+        limits = self.open.limits
+        if phase is h11.IDLE:
+            return limits.header_seconds
+        # A complete request has time for its answer, and for the client to read it.
+        return limits.seconds * (1 if phase is h11.SEND_BODY else 2) + _GRACE_SECONDS
 
     def _end_deadline(self) -> None:
         if self._deadline is not None:

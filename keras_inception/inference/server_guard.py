@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import hashlib
 import ipaddress
 import json
@@ -25,19 +27,14 @@ class Guard:
         app: the application.
         allowed_hosts: names beside the address that a request came to, each with a port or for any.
         page: HTML whose own scripts and styles the browser may use.
+        seconds: in which the body of a request must be complete.
     """
 
-    def __init__(self, app: Any, allowed_hosts: Iterable[str], page: str) -> None:
+    def __init__(self, app: Any, allowed_hosts: Iterable[str], page: str, seconds: float) -> None:
         self.app = app
+        self._seconds = seconds
         self._allowed = {re.sub(r"[\[\]]", "", host.lower()) for host in allowed_hosts}
-        self._headers = [
-            (b"content-security-policy", content_policy(page).encode()),
-            (b"x-content-type-options", b"nosniff"),
-            (b"x-frame-options", b"DENY"),
-            (b"referrer-policy", b"no-referrer"),
-            (b"cross-origin-resource-policy", b"same-origin"),
-            (b"cache-control", b"no-store"),
-        ]
+        self.headers = answer_headers(page)
 
     async def __call__(self, scope: Message, receive: Any, send: Send) -> None:
         """Answer a request."""
@@ -45,14 +42,17 @@ class Guard:
             await self.app(scope, receive, send)
             return
 
+        body = _Body(scope, receive, self._seconds)
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *self._headers]
+                await body.discard()
+                message["headers"] = [*message.get("headers", []), *self.headers]
             await send(message)
 
         reason = self._refusal(scope)
         if reason is None:
-            await self.app(scope, receive, send_with_headers)
+            await self.app(scope, body.receive, send_with_headers)
         else:
             await _refuse(reason, send_with_headers)
 
@@ -77,6 +77,45 @@ class Guard:
         if name in self._allowed or f"{name}:{port}" in self._allowed:
             return True
         return server is not None and port == server[1] and name in _names(server[0])
+
+
+class _Body:
+    """What a client sends after the headers of a request.
+
+    Most clients read an answer only after they have sent all. Of one that is answered before, what
+    it still sends is read and dropped, or a closed connection would be all that it sees.
+    """
+
+    def __init__(self, scope: Message, receive: Any, seconds: float) -> None:
+        self._receive = receive
+        self._deadline = asyncio.get_running_loop().time() + seconds
+        # A client that expects an answer first sends nothing.
+        self._has_ended = bool(_values(scope, b"expect"))
+
+    async def receive(self) -> Message:
+        """The next part."""
+        message: Message = await self._receive()
+        self._has_ended = not message.get("more_body", False)
+        return message
+
+    async def discard(self) -> None:
+        """Read it to its end, or until the time has passed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._deadline):
+                while not self._has_ended:
+                    await self.receive()
+
+
+def answer_headers(page: str) -> list[tuple[bytes, bytes]]:
+    """The headers by which a browser protects a page and the answers of its server."""
+    return [
+        (b"content-security-policy", content_policy(page).encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-frame-options", b"DENY"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"cross-origin-resource-policy", b"same-origin"),
+        (b"cache-control", b"no-store"),
+    ]
 
 
 def content_policy(page: str) -> str:
