@@ -115,6 +115,24 @@ def test_every_call_needs_the_secret(clients: Client, monkeypatch: pytest.Monkey
     assert set(CALLS) == {name for name in dir(service.OracleServicer) if name[0].isupper()}
 
 
+def test_a_stranger_that_sends_no_message_holds_nobody_up(clients: Client) -> None:
+    """Its call begins, without the secret, and its message never comes."""
+    service_name = messages.DESCRIPTOR.services_by_name["Oracle"].full_name
+    ended = threading.Event()
+
+    def no_message() -> Iterator[bytes]:
+        ended.wait()
+        yield from ()
+
+    with grpc.insecure_channel(f"127.0.0.1:{os.environ['KERASTUNER_ORACLE_PORT']}") as channel:
+        call = channel.stream_unary(f"/{service_name}/GetSpace").future(no_message())
+        try:
+            assert call.exception(timeout=20).code() == grpc.StatusCode.UNAUTHENTICATED
+            assert clients().get_space().space
+        finally:
+            ended.set()
+
+
 def test_a_worker_with_another_secret_ends_with_the_remedy(clients: Client) -> None:
     with pytest.raises(ChiefLostError, match="same --secret-file"):
         clients(Access(secret="another-secret-of-length")).create_trial("stranger")
@@ -135,16 +153,26 @@ def test_unknown_trials_are_refused_and_the_chief_goes_on(clients: Client) -> No
         left_over.end_trial(trial)
 
 
-@pytest.mark.parametrize("score", [1.5, -1.0, float("nan"), float("inf"), None])
+@pytest.mark.parametrize(
+    "results",
+    [
+        *({"score": score} for score in (1.5, -1.0, float("nan"), float("inf"))),
+        {},
+        {"other": 0.5},
+        {"score": 0.5, "other": float("inf")},
+        {"score": 0.5, "stopped_epoch": 0.0},
+        {"score": 0.5} | {str(number): 0.5 for number in range(100_000)},
+    ],
+)
 def test_results_that_cannot_be_are_refused(
-    clients: Client, score: float | None, caplog: pytest.LogCaptureFixture
+    clients: Client, results: dict[str, float], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The worker gets the reason, which becomes that of the trial; the chief logs it."""
     client = clients()
     trial = client.create_trial("worker")
-    results = {"other": 0.5} if score is None else {"score": score}
-    with pytest.raises(ValueError, match="Expected"):
+    with pytest.raises(ValueError, match="Expected") as refused:
         client.update_trial(trial.trial_id, results)
+    assert len(str(refused.value)) < 500
     assert "Refused UpdateTrial of ipv4:127.0.0.1" in caplog.text
     client.update_trial(trial.trial_id, {"score": 1.0})
     trial.status = TrialStatus.COMPLETED

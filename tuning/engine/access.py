@@ -159,7 +159,8 @@ class SecretRequired(grpc.ServerInterceptor):
 
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
-        self._refusal = grpc.unary_unary_rpc_method_handler(_refuse)
+        # Of one message, gRPC would keep the chief's only thread until it has come.
+        self._refusal = grpc.stream_unary_rpc_method_handler(_refuse)
 
     def intercept_service(self, continuation: Callable[..., Any], handler_call_details: Any) -> Any:
         """Pass a call on, or refuse it."""

@@ -8,25 +8,37 @@ from typing import Any
 
 import keras_tuner
 
+from keras_inception.bounded import shown
 from tuning.engine.control import point_of
+from tuning.engine.pruning import STOPPED_EPOCH
 
 Bounds = tuple[float, float]
+_EPOCHS: Bounds = (1.0, 1e6)
+# A search has ten or so; each is kept in files that are read again and again.
+_MOST_NUMBERS = 100
 
 
 def check_results(metrics: Mapping[str, float], bounds: Mapping[str, Bounds]) -> None:
-    """Check that results have the expected numbers, finite and within their bounds.
+    """Check that results have the expected numbers, and all are finite and within their bounds.
 
     Raises:
         ValueError: they do not.
     """
     missing = sorted(set(bounds) - set(metrics))
     if missing:
-        raise ValueError(f"Expected results with {', '.join(missing)}. Received: {list(metrics)}")
+        raise ValueError(
+            f"Expected results with {', '.join(missing)}. Received: {shown(list(metrics))}"
+        )
+    if len(metrics) > _MOST_NUMBERS:
+        raise ValueError(
+            f"Expected at most {_MOST_NUMBERS} numbers of a trial. Received: {len(metrics):,}"
+        )
+    every = {STOPPED_EPOCH: _EPOCHS, **bounds}
     for name, value in metrics.items():
-        low, high = bounds.get(name, (-math.inf, math.inf))
+        low, high = every.get(name, (-math.inf, math.inf))
         if not (math.isfinite(value) and low <= value <= high):
             raise ValueError(
-                f"Expected {name} to be finite, from {low:g} to {high:g}. Received: {value!r}"
+                f"Expected {name[:40]} to be finite, from {low:g} to {high:g}. Received: {value!r}"
             )
 
 
