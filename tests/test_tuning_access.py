@@ -236,6 +236,32 @@ def test_calls_are_encrypted_with_a_certificate(
             assert error.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.parametrize("kind", ["other key", "no PEM", "key alone", "no file", "pipe"])
+def test_certificates_that_do_not_fit_are_refused(
+    tmp_path: Path, certificate: Path, kind: str
+) -> None:
+    key = certificate.with_name("key.pem")
+    secret = tmp_path / "secret"
+    other = tmp_path / "other.pem"
+    if kind == "other key":
+        command = "openssl ecparam -name prime256v1 -genkey -noout -out"
+        subprocess.run([*command.split(), str(other)], check=True, capture_output=True)
+    elif kind == "key alone":
+        other.write_bytes(key.read_bytes())
+    elif kind == "no PEM":
+        other.write_text("nothing")
+    elif kind == "pipe":
+        os.mkfifo(other)
+    pair = (certificate, other) if kind == "other key" else (other, key)
+    with pytest.raises(ValueError, match="Expected a certificate as a PEM file"):
+        access_for(secret, *pair, address="127.0.0.1:5000", join=None)
+    if kind != "other key":
+        with pytest.raises(ValueError, match="Expected a certificate as a PEM file"):
+            access_for(secret, other, None, address=None, join="127.0.0.1:5000")
+    assert not secret.exists()
+    assert access_for(secret, certificate, key, address="127.0.0.1:5000", join=None).key == key
+
+
 @pytest.mark.parametrize(
     ("address", "loopback"),
     [
@@ -266,11 +292,40 @@ def test_a_secret_is_created_for_its_owner_and_read_again(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "secret", ["", "short", "has a blank inside it", "ümlaut-in-the-secret", "a" * 20 + "\n"]
+    "secret",
+    ["", "short", "has a blank inside it", "ümlaut-in-the-secret", "a" * 20 + "\n", "a" * 1001],
 )
 def test_secrets_that_cannot_be_sent_are_refused(secret: str) -> None:
     with pytest.raises(ValueError, match="Expected a secret of at least 16"):
         Access(secret=secret)
+
+
+def test_the_longest_secret_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with chief(tmp_path, monkeypatch, Access(secret="s" * 1000)) as client:
+        assert client().get_space().space
+
+
+def test_a_secret_is_not_shown_with_its_access() -> None:
+    assert SECRET not in repr(Access(secret=SECRET))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "bytes", "link to nothing", "no folder"])
+def test_a_secret_is_read_from_a_text_file_alone(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "secret"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    elif kind == "bytes":
+        file.write_bytes(bytes(range(128, 168)))
+    elif kind == "link to nothing":
+        file.symlink_to(tmp_path / "elsewhere")
+    else:
+        file = tmp_path / "missing" / "secret"
+    with pytest.raises(ValueError, match="Expected a file with the secret") as refused:
+        chosen_secret(file, may_create=True)
+    assert str(file) in str(refused.value)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_taken_port_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

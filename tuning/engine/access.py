@@ -10,18 +10,22 @@ import ipaddress
 import os
 import secrets
 import socket
+import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
+
+from keras_inception.bounded import read_text, require_file
 
 SECRET_VARIABLE = "KERAS_INCEPTION_TUNING_SECRET"
 CERTIFICATE_VARIABLE = "KERAS_INCEPTION_TUNING_CERTIFICATE"
 KEY_VARIABLE = "KERAS_INCEPTION_TUNING_KEY"
 _METADATA_KEY = "keras-inception-secret"
 _FEWEST_CHARACTERS = 16
+_MOST_CHARACTERS = 1_000  # gRPC refuses metadata of more than 8 kB
 Metadata = Sequence[tuple[str, str]]
 
 
@@ -39,15 +43,16 @@ class Access:
         ValueError: a secret that cannot be sent or is short, or a key without a certificate.
     """
 
-    secret: str
+    secret: str = field(repr=False)
     certificate: Path | None = None
     key: Path | None = None
 
     def __post_init__(self) -> None:
-        if len(self.secret) < _FEWEST_CHARACTERS or not _is_sendable(self.secret):
+        count = len(self.secret)
+        if not _FEWEST_CHARACTERS <= count <= _MOST_CHARACTERS or not _is_sendable(self.secret):
             raise ValueError(
                 f"Expected a secret of at least {_FEWEST_CHARACTERS} printable ASCII characters "
-                f"without blanks. Received: {len(self.secret)} characters"
+                f"without blanks, and at most {_MOST_CHARACTERS}. Received: {count} characters"
             )
         if self.key and not self.certificate:
             raise ValueError("Expected a certificate with the key. Received: the key alone")
@@ -122,19 +127,19 @@ def chosen_secret(file: Path | None, *, may_create: bool) -> str:
         may_create: write a new secret to a file that does not exist, for its owner alone.
 
     Raises:
-        ValueError: no such file, or one that is no text.
+        ValueError: no such file, one that is no text, or one that cannot be created.
     """
     if file is None:
         return secrets.token_urlsafe(32)
-    if may_create and not file.exists():
-        secret = secrets.token_urlsafe(32)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w", encoding="ascii") as new:
-            new.write(secret + "\n")
-        return secret
     try:
-        return file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        if may_create and not file.exists():
+            secret = secrets.token_urlsafe(32)
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w", encoding="ascii") as new:
+                new.write(secret + "\n")
+            return secret
+        return read_text(file).strip()
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"Expected a file with the secret of the search. Received: {str(file)!r} ({error})"
         ) from None
@@ -152,6 +157,24 @@ def is_loopback(address: str) -> bool:
 
 def _is_sendable(secret: str) -> bool:
     return secret.isascii() and secret.isprintable() and not any(c.isspace() for c in secret)
+
+
+def _require_pem(certificate: Path, key: Path | None) -> None:
+    """Check files that gRPC would refuse as if the port were taken."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        for file in filter(None, (certificate, key)):
+            require_file(file)
+        if key:
+            context.load_cert_chain(certificate, key, password=lambda: "")  # or it asks for one
+        else:
+            context.load_verify_locations(certificate)
+    except (OSError, ValueError) as error:
+        expected = f"the key {str(key)!r} of it, without a password" if key else "no key"
+        raise ValueError(
+            f"Expected a certificate as a PEM file, and {expected}. "
+            f"Received: {str(certificate)!r} ({error})"
+        ) from None
 
 
 class SecretRequired(grpc.ServerInterceptor):
@@ -240,8 +263,7 @@ def access_for(
         )
     if key is None and certificate and not join:
         raise ValueError("Expected --key with --certificate. Received: --certificate alone")
-    for file in (certificate, key):
-        if file and not file.is_file():
-            raise ValueError(f"Expected a PEM file. Received, and not found: {str(file)!r}")
+    if certificate:
+        _require_pem(certificate, key)
     secret = chosen_secret(secret_file, may_create=not join)
     return Access(secret=secret, certificate=certificate, key=key)

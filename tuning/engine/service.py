@@ -105,8 +105,9 @@ class RetryingClient(OracleClient):
                     raise ChiefLostError(_FATAL[error.code()].format(error.details())) from error
                 if time.monotonic() > deadline:
                     raise ChiefLostError(
-                        f"No answer from the chief for {self._retry_seconds:.0f} s. Start it "
-                        "again, then this worker."
+                        f"No answer from the chief for {self._retry_seconds:.0f} s. If it has "
+                        "ended, start it again, then this worker. If not, its --certificate may "
+                        "have expired, not name its host, or not fit the worker's."
                     ) from error
             time.sleep(min(IDLE_SECONDS, self._retry_seconds / 10))
 
