@@ -58,18 +58,22 @@ def ended(
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 1), ("SIGTERM", 75), ("SIGHUP", 75)])
-@pytest.mark.parametrize("command", ["train", "tune", "design", "export", "evaluate"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("train", "tune", "design", "export model.keras", "evaluate model.keras"),
+        *("predict model.keras model.keras", "weights convert model.keras --to to.keras"),
+    ],
+)
 def test_a_signal_while_the_backend_is_loaded(
     tmp_path: Path, command: str, name: str, code: int
 ) -> None:
     (tmp_path / "packages").mkdir()
     (tmp_path / "packages" / "keras.py").write_text(LOADING)
-    model = tmp_path / "model.keras"
-    if command in ("export", "evaluate"):
-        build_network(tiny_spec()).save(model)
-    words = [model] if model.exists() else []
+    if "model.keras" in command:
+        build_network(tiny_spec()).save(tmp_path / "model.keras")
     path = os.pathsep.join([str(tmp_path / "packages"), ENVIRONMENT["PYTHONPATH"]])
-    result = ended(tmp_path, COMMAND, command, *words, SIGNAL=name, PYTHONPATH=path)
+    result = ended(tmp_path, COMMAND, *command.split(), SIGNAL=name, PYTHONPATH=path)
     assert result.stderr == "Stopped. No incomplete files are left; start the command again.\n"
     assert result.returncode == code
     assert {item.name for item in tmp_path.iterdir()} <= {"packages", "model.keras"}

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from test_cli import assert_mistake, run
 
 from keras_inception.runtimes.load import load_network
+from keras_inception.runtimes.timing import time_models
 
 SIZE = ("N", 8, 8, 3)
 MEAN = helper.make_node("ReduceMean", ["pixels"], ["scores"], axes=[1, 2], keepdims=0)
@@ -106,11 +107,16 @@ def test_a_crafted_onnx_file_is_one_error(tmp_path, case):
         load_network(path)
 
 
-def test_an_endless_loop_is_ended(tmp_path, monkeypatch):
+def timed(path: Path) -> object:
+    return time_models([path])
+
+
+@pytest.mark.parametrize("opened", [load_network, timed])
+def test_an_endless_loop_is_ended(tmp_path, monkeypatch, opened):
     monkeypatch.setattr("keras_inception.runtimes.probe._SECONDS", 2.0)
     write(tmp_path / "model.onnx", [FIRST, loop()], constants=[numbers("true", True)])
     with pytest.raises(ValueError, match=r"model\.onnx.*more than \d+ s"):
-        load_network(tmp_path / "model.onnx")
+        opened(tmp_path / "model.onnx")
 
 
 def test_a_network_within_the_limits_is_loaded(tmp_path):
@@ -129,11 +135,12 @@ def test_bytes_that_are_no_network(tmp_path, name, content):
     assert_mistake(run("predict", tmp_path / name, tmp_path / "image.png"), name)
 
 
-def test_a_pipe_in_the_place_of_weights_is_not_read(tmp_path):
+@pytest.mark.parametrize("opened", [load_network, timed])
+def test_a_pipe_in_the_place_of_weights_is_not_read(tmp_path, opened):
     (tmp_path / "model.xml").write_text('<net name="x" version="11"><layers/><edges/></net>')
     os.mkfifo(tmp_path / "model.bin")
     with pytest.raises(ValueError, match=re.escape("model.bin', which is a pipe")):
-        load_network(tmp_path / "model.xml")
+        opened(tmp_path / "model.xml")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100])

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keras_inception.cli.common import console, errors, print_error, usage_errors
+from keras_inception.cli.endings import ended_by_signals
 from keras_inception.cli.options import Threads
 from keras_inception.cli.waits import LOADING_MODEL, waiting
 from keras_inception.files import printable
@@ -23,6 +24,7 @@ from keras_inception.wording import counted
 _ROWS_AT_ONCE = 32
 
 
+@ended_by_signals()
 def predict(
     model: Annotated[
         Path,

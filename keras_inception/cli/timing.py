@@ -10,9 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from keras_inception.cli.common import console, usage_errors
+from keras_inception.cli.endings import ended_by_signals
 from keras_inception.cli.waits import waiting
 
 
+@ended_by_signals()
 def time(
     models: Annotated[
         list[Path],

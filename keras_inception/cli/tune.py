@@ -147,6 +147,7 @@ def _job(
     return _Job(plan=plan, data=data, folder=folder, strategy=strategy)
 
 
+@ended_by_signals()
 def tune_report(
     folder: Annotated[Path, typer.Argument(help="Folder of a search, running or finished.")],
 ) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from keras_inception.cli.command import Command, Group
 from keras_inception.cli.common import console, usage_errors
+from keras_inception.cli.endings import ended_by_signals
 from keras_inception.files import LABELS_FILE, aside, write_labels
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def _check(digest: Digest) -> str:
 
 
 @app.command("convert", cls=Command)
+@ended_by_signals()
 def convert(
     source: Annotated[Path, typer.Argument(help="A file of any public format, or our own.")],
     to: Annotated[Path, typer.Option(help="The file to write: .weights.h5 or .keras.")],
@@ -109,6 +111,7 @@ def convert(
 
 
 @app.command("verify", cls=Command)
+@ended_by_signals()
 def verify(
     names: Annotated[
         list[str] | None, typer.Argument(help="Sets of `weights list`; default all.")

@@ -22,6 +22,7 @@ import numpy as np
 from keras_inception.bounded import Allowance, read_file, shown
 from keras_inception.files import SPEC_FILE, csv_text, write_text
 from keras_inception.runtimes.exported import open_exported, runtime_of
+from keras_inception.runtimes.probe import check_exported
 from keras_inception.spec.validation import (
     from_fields,
     require_integers,
@@ -123,6 +124,8 @@ def time_models(
     calls = []
     for number, path in enumerate(paths, 1):
         report(f"loading {path.name} ({number} of {len(paths)})")
+        if runtime_of(path) is not None:  # `open_exported` refuses what is none
+            check_exported(path)
         scores, shape, _ = open_exported(path, threads=threads)
         pixels = np.random.default_rng(0).uniform(0, 255, (batch_size, *shape))
         calls.append(_round_of(scores, pixels.astype(np.float32)))
