@@ -199,6 +199,19 @@ def test_slow_images_delay_no_others(served_model: Path) -> None:
         assert {one.result() for one in bad} == {200}
 
 
+def test_a_burst_of_slow_images_delays_no_others(served_model: Path) -> None:
+    """Forty take ten seconds of the quick lane; the good one comes last and goes first."""
+    slow = plain_ppm(3_000_000)
+    done: list[str] = []
+    limits = Limits(decode_seconds=60, seconds=600)
+    with ThreadPoolExecutor(40) as pool, running(served_model, limits) as url:
+        for _ in range(40):
+            pool.submit(post, url, slow).add_done_callback(lambda _: done.append("slow"))
+        time.sleep(1.5)  # until they have arrived
+        assert post(url, png())[0] == 200
+        assert len(done) < 2
+
+
 def test_an_image_that_needs_too_much_memory_is_given_up(
     served_model: Path,
     monkeypatch: pytest.MonkeyPatch,

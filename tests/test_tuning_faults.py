@@ -222,7 +222,7 @@ def test_a_late_worker_told_to_overwrite(search) -> None:
     one.start("late", overwrite=True)
     one.wait(lambda: not (one.folder / "trial_0").exists())
 
-    ours = search("ours", seconds=4.0, lease=20.0)
+    ours = search("ours", seconds=8.0, lease=40.0)  # the late worker takes long to start
     chief, early = ours.start("chief"), ours.start("early")
     ours.wait(lambda: ours.counts("end")["0"])
     late = ours.start("late", overwrite=True)

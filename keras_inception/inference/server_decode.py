@@ -92,20 +92,45 @@ class Decoder:
 
 
 class _Lane:
-    """Workers with the same job; an image waits for the first that is free."""
+    """Workers with the same job. A free one takes the image that came last.
+
+    Whatever number of slow images waits, a quick one that comes after them waits for one of them
+    alone; those that nobody waits for any more are left out.
+    """
 
     def __init__(self, job: Job, count: int) -> None:
         self._workers = [_Worker(job) for _ in range(count)]
-        self._free: asyncio.LifoQueue[_Worker] = asyncio.LifoQueue()
-        for worker in self._workers:
-            self._free.put_nowait(worker)
+        self._free = [*self._workers]
+        self._waiting: list[asyncio.Future[_Worker]] = []
 
     async def answer(self, contents: bytes) -> tuple[Outcome, bytes]:
-        worker = await self._free.get()
+        worker = await self._take()
         try:
             return await worker.answer(contents)
         finally:
-            self._free.put_nowait(worker)
+            self._give(worker)
+
+    async def _take(self) -> _Worker:
+        if self._free:
+            return self._free.pop()
+        turn: asyncio.Future[_Worker] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # the turn came at the same time
+                self._give(turn.result())
+            elif turn in self._waiting:
+                self._waiting.remove(turn)
+            raise
+
+    def _give(self, worker: _Worker) -> None:
+        while self._waiting:
+            turn = self._waiting.pop()
+            if not turn.done():
+                turn.set_result(worker)
+                return
+        self._free.append(worker)
 
     async def start(self) -> None:
         await asyncio.gather(*(worker.start() for worker in self._workers))
@@ -146,8 +171,8 @@ class _Worker:
         return Outcome(answer[:1]), answer[1:]
 
     async def stop(self) -> None:
-        """End the process and the child that decodes for it."""
-        process, self._process = self._process, None
+        """End the process and the child that decodes for it; all that call this wait for it."""
+        process = self._process
         if process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -156,6 +181,8 @@ class _Worker:
             else:
                 process.kill()
         await process.wait()
+        if self._process is process:
+            self._process = None
 
 
 async def _exchange(process: Any, contents: bytes) -> bytes:
