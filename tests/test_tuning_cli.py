@@ -290,7 +290,10 @@ def test_a_latency_budget_is_measured_once(tmp_path: Path, monkeypatch: pytest.M
         (["--address", "127.0.0.1:5000", "--secret-file", "SHORT"], "at least 16 printable"),
         (["--join", "10.1.2.3:5000", "--secret-file", "NONE"], "a file with the secret"),
         (["--workers", "2", "--certificate", "SHORT"], "Expected --key with --certificate"),
-        (["--workers", "2", "--certificate", "NONE", "--key", "NONE"], "Expected a PEM file"),
+        (
+            ["--workers", "2", "--certificate", "NONE", "--key", "NONE"],
+            "Expected a certificate as a PEM file",
+        ),
         (["--workers", "2", "--key", "SHORT"], "a certificate with the key"),
     ],
 )
