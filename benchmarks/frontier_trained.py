@@ -211,7 +211,7 @@ def train(share: str = "1/1", data_name: str = "fashion_mnist", *names: str) -> 
         keras.utils.set_random_seed(seed)
         model, started = network.build(), time.monotonic()
         accuracy = trained_accuracy(model, data, shape, replace(recipe, seed=seed))
-        cost = (model_cost(model).macs, sum(math.prod(w.shape) for w in model.trainable_weights))
+        cost = macs_and_params(model)
         seconds = f"{time.monotonic() - started:.0f}"
         about_network = (data_name, network.family, network.name, *cost, seed, recipe.epochs)
         row = (*about_network, f"{accuracy:.4f}", seconds, *about, date.today())
@@ -243,6 +243,11 @@ def trained_accuracy(
     )
     _, accuracy = model.evaluate(evaluation_batches(data.test, shape, 500), verbose=0)
     return float(accuracy)
+
+
+def macs_and_params(model: keras.Model) -> tuple[int, int]:
+    """Return the multiply-adds of an image and the number of trainable parameters."""
+    return model_cost(model).macs, sum(math.prod(w.shape) for w in model.trainable_weights)
 
 
 def append(path: Path, columns: tuple[str, ...], row: tuple[object, ...]) -> None:

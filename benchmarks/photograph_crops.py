@@ -8,7 +8,7 @@
     python benchmarks/photograph_crops.py report
 
 The images are made of the 25 photographs of the two packages: each is scaled to a shorter side of
-1,024 pixels and cut into squares of 64 without overlap, 9,900 in all. The task is to say of which
+1,024 pixels and cut into squares of 64 without overlap, 9,408 in all. The task is to say of which
 photograph a square is a part. A fifth of each photograph's squares are the test images.
 
 Each family has 8 million multiply-adds: networks and plain networks, both found by the same
@@ -23,7 +23,6 @@ it with its 95% interval (Welch).
 
 import argparse
 import datetime
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -32,11 +31,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import scipy.stats
-from frontier_trained import append, rows_of, trained_accuracy
+from frontier_trained import append, macs_and_params, rows_of, spec_of, trained_accuracy
 from machine import device
 from PIL import Image
-from search_goal import timed_search
+from search import RECIPE, RESULTS
+from search_goal import FULL, SEARCH, difference, timed_search
 from small_networks import Form, fitted_rival, plain_28, table_28
 
 from keras_inception import (
@@ -44,32 +43,23 @@ from keras_inception import (
     ConvSpec,
     ImageData,
     NetworkSpec,
-    Recipe,
     build_network,
     fit_to_budget,
-    model_cost,
     open_data,
 )
 from tuning import SearchPlan, Space, base_network, base_with_room
 
-RESULTS = Path(__file__).parent / "results"
 TABLE = RESULTS / "photograph_crops.csv"
 FOLDERS = ("backgrounds/mate/nature", "backgrounds")
 NO_PHOTOGRAPHS = ("analogpattern", "umang")
 SHORTER_SIDE, SIZE, CLASSES = 1024, 64, 25
 SHAPE = (SIZE, SIZE, 3)
-BUDGET = Budget(macs=8_000_000)
+MACS = 8_000_000
+BUDGET = Budget(macs=MACS)
 FORM = Form(input_shape=SHAPE, classes=CLASSES, stem_stride=2)
-RECIPE = Recipe(
-    name="crops",
-    epochs=8,
-    batch_size=64,
-    base_learning_rate=0.016,
-    average="exponential",
-    average_momentum=0.98,
-)
+TRIAL_RECIPE = replace(RECIPE, name="crops", epochs=8)
 # Of the families' trainings by `fit`, which has no averages.
-FULL_RECIPE = replace(RECIPE, average="none", label_smoothing=0.1)
+FULL_RECIPE = replace(TRIAL_RECIPE, average="none", label_smoothing=0.1)
 SEEDS = range(100, 103)
 TRIALS, FINALISTS, TRIAL_EPOCHS = 10, 3, 2
 SEARCHED = ("search", "search_plain")
@@ -77,7 +67,6 @@ COLUMNS = (
     *("family", "part", "seed", "macs", "params", "trainings", "core_seconds", "accuracy"),
     *("device", "date"),
 )
-SEARCH, FULL = "search", "full training"
 
 
 def make_images(photographs: Path, folder: Path) -> None:
@@ -110,7 +99,7 @@ def searched(family: str, data: ImageData, folder: Path) -> tuple[NetworkSpec, d
     base, divisor = base_with_room(form, BUDGET)
     plan = SearchPlan(
         space=Space(base=base, budget=BUDGET, width_divisor=divisor),
-        recipe=RECIPE,
+        recipe=TRIAL_RECIPE,
         halving_epochs=(TRIAL_EPOCHS,),
         max_trials=TRIALS,
         finalists=FINALISTS,
@@ -119,29 +108,18 @@ def searched(family: str, data: ImageData, folder: Path) -> tuple[NetworkSpec, d
     return timed_search(plan, data, folder)
 
 
-def spec_file(family: str) -> Path:
-    """Return where a searched network is."""
-    return RESULTS / "specs" / f"crops_{family}.json"
-
-
 def by_spec(form: Callable[[], NetworkSpec]) -> keras.Model:
     """Build a form's network within the budget."""
     spec = replace(form(), input_shape=SHAPE, classes=CLASSES)
     return build_network(fit_to_budget(spec, BUDGET, width_divisor=4, scale_stem=True))
 
 
-def found(family: str) -> keras.Model:
-    """Build a searched network."""
-    text = spec_file(family).read_text(encoding="utf-8")
-    return build_network(NetworkSpec.from_json(text))
-
-
 FAMILIES: dict[str, Callable[[], keras.Model]] = {
-    "search": lambda: found("search"),
-    "search_plain": lambda: found("search_plain"),
-    "ResNet": lambda: fitted_rival("resnet", 1, BUDGET.macs or 0, FORM),
+    "search": lambda: build_network(spec_of("crops_search")),
+    "search_plain": lambda: build_network(spec_of("crops_search_plain")),
+    "ResNet": lambda: fitted_rival("resnet", 1, MACS, FORM),
     "table by hand": lambda: by_spec(table_28),
-    "MobileNetV2": lambda: fitted_rival("mobilenet", 2, BUDGET.macs or 0, FORM),
+    "MobileNetV2": lambda: fitted_rival("mobilenet", 2, MACS, FORM),
 }
 
 
@@ -151,9 +129,10 @@ def trained(family: str, seed: int, data: ImageData) -> dict[str, Any]:
     model, started = FAMILIES[family](), time.process_time()
     shape = base_network(SHAPE, CLASSES)
     accuracy = trained_accuracy(model, data, shape, replace(FULL_RECIPE, seed=seed))
+    macs, params = macs_and_params(model)
     return {
-        "macs": model_cost(model).macs,
-        "params": sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        "macs": macs,
+        "params": params,
         "trainings": 1,
         "core_seconds": round(time.process_time() - started),
         "accuracy": round(accuracy, 4),
@@ -172,7 +151,8 @@ def run(crops: Path, folder: Path, families: list[str]) -> None:
             row = trained(family, int(seed), data)
         else:
             spec, row = searched(family, data, folder / family)
-            spec_file(family).write_text(spec.to_json(), encoding="utf-8")
+            file = RESULTS / "specs" / f"crops_{family}.json"
+            file.write_text(spec.to_json(), encoding="utf-8")
         row |= {"family": family, "part": FULL if seed else SEARCH, "seed": seed}
         row |= {"device": device(), "date": datetime.date.today()}
         append(TABLE, COLUMNS, tuple(row.get(name, "") for name in COLUMNS))
@@ -188,10 +168,8 @@ def report() -> None:
     for family, values in accuracies.items():
         line = f"{family}: {statistics.fmean(values):.2%} in {len(values)} trainings"
         if family != "search" and values[1:]:
-            compared = scipy.stats.ttest_ind(accuracies["search"], values, equal_var=False)
-            interval = compared.confidence_interval()
-            gained = statistics.fmean(accuracies["search"]) - statistics.fmean(values)
-            line += f"; search {gained:+.2%} ({interval.low:+.2%} to {interval.high:+.2%})"
+            gained, low, high = difference(accuracies["search"], values)
+            line += f"; search {gained:+.2%} ({low:+.2%} to {high:+.2%})"
         print(line)
 
 

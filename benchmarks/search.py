@@ -110,6 +110,16 @@ COLUMNS = (
 Row = dict[str, str]
 
 
+RECIPE = Recipe(
+    name="trial",
+    epochs=1,
+    batch_size=64,
+    base_learning_rate=0.016,
+    average="exponential",
+    average_momentum=0.98,
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """Data, budget, number of trials and recipe."""
@@ -128,14 +138,7 @@ def setting(quick: bool) -> Setting:
         budget=Budget(macs=3_000_000),
         trials=2 if quick else 60,
         fraction=0.2 if quick else 0.4,
-        recipe=Recipe(
-            name="trial",
-            epochs=1,
-            batch_size=64,
-            base_learning_rate=0.016,
-            average="exponential",
-            average_momentum=0.98,
-        ),
+        recipe=RECIPE,
     )
 
 

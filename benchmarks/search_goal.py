@@ -274,6 +274,13 @@ class Benchmark:
         }
 
 
+def difference(values: list[float], others: list[float]) -> tuple[float, float, float]:
+    """Return how much higher the mean of values is, and its 95% interval (Welch)."""
+    compared = scipy.stats.ttest_ind(values, others, equal_var=False)
+    interval = compared.confidence_interval()
+    return statistics.fmean(values) - statistics.fmean(others), interval.low, interval.high
+
+
 def report(rows: list[Row]) -> None:
     """Print each arm's mean and whether each goal is reached, as far as there are rows."""
     accuracies: dict[str, list[float]] = {}
@@ -290,15 +297,14 @@ def report(rows: list[Row]) -> None:
     for name, other, share, gain in GOALS:
         samples = [accuracies.get(arm, []) for arm in (name, other)]
         if min(map(len, samples)) >= 2:
-            interval = scipy.stats.ttest_ind(*samples, equal_var=False).confidence_interval()
+            gained, low, high = difference(*samples)
             used = seconds[name] / seconds[other]
-            gained = statistics.fmean(samples[0]) - statistics.fmean(samples[1])
             is_reached = used <= share and gained >= gain
             print(
                 f"{name} against {other}: {used:.2f} of the core-seconds now, "
                 f"{seconds[name] / PUBLISHED_SECONDS:.2f} of those published for random "
-                f"(goal {share}), {gained:+.2%} (95% interval {interval.low:+.2%} to "
-                f"{interval.high:+.2%}; goal {gain:+.1%}): {'reached' if is_reached else 'missed'}"
+                f"(goal {share}), {gained:+.2%} (95% interval {low:+.2%} to "
+                f"{high:+.2%}; goal {gain:+.1%}): {'reached' if is_reached else 'missed'}"
             )
 
 

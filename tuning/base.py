@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 
 from keras_inception.cost.budget import NetworkBound, fit_to_budget, module_widths
 from keras_inception.cost.layers import network_cost
-from keras_inception.spec.module import BranchSpec, ModuleSpec
+from keras_inception.spec.module import ModuleSpec
 from keras_inception.spec.network import ConvSpec, NetworkSpec, PoolSpec, StageSpec
+from keras_inception.spec.tables import table_1_module
 from keras_inception.spec.variants import BN, SMALL
 from keras_inception.wording import counted
 from tuning.space import Space
@@ -31,13 +32,13 @@ _SMALL_FORM = replace(
             name="5",
             downsample=PoolSpec(name="pool3"),
             modules=(
-                ModuleSpec(
-                    name="5a",
+                table_1_module(
+                    "5a",
                     filters_1x1=160,
-                    spatial=(
-                        BranchSpec(kernel_size=3, reduce=96, filters=192),
-                        BranchSpec(kernel_size=5, reduce=24, filters=80),
-                    ),
+                    filters_3x3_reduce=96,
+                    filters_3x3=192,
+                    filters_5x5_reduce=24,
+                    filters_5x5=80,
                     filters_pool_proj=80,
                 ),
             ),
