@@ -5,17 +5,17 @@
 
 For each runtime and precision, 32 random networks of the space that `tune --budget-ms` searches by
 default for 28 x 28 grey images are exported, timed and fitted, once with a batch of 1 and once of
-64, on one thread. Writes results/latency_fit.csv: `error` is the mean relative error on the 8
-networks left out of the fit.
+64, on one thread. Each fit appends a row to results/latency_fit.csv and is not repeated: `error` is
+the mean relative error on the 8 networks left out of the fit.
 """
 
 import argparse
-import csv
 import datetime
 import time
 from importlib.metadata import version
 from pathlib import Path
 
+from frontier_trained import append, rows_of
 from machine import device
 
 from keras_inception import Budget
@@ -73,17 +73,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="twelve networks for one runtime")
     quick = parser.parse_args().quick
-    rows = []
+    done = {(row["runtime"], row["precision"], row["batch"]) for row in rows_of(RESULTS)}
     for runtime, precision in KINDS[2:3] if quick else KINDS:
         for batch in BATCHES[:1] if quick else BATCHES:
+            if not quick and (runtime, precision, str(batch)) in done:
+                continue
             wanted = Wanted(runtime=runtime, precision=precision, batch_size=batch, threads=1)
-            rows.append(measured(wanted, 12 if quick else NETWORKS))
-            print(rows[-1], flush=True)
-    if not quick:
-        with RESULTS.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+            row = measured(wanted, 12 if quick else NETWORKS)
+            print(row, flush=True)
+            if not quick:
+                append(RESULTS, COLUMNS, tuple(row[name] for name in COLUMNS))
 
 
 if __name__ == "__main__":

@@ -204,3 +204,40 @@ def test_nano_96_runs_in_256_kilobytes(board_file: Path) -> None:
         np.testing.assert_allclose(board.get_output(0) / 256, expected, atol=2 / 256)
     assert board_file.stat().st_size < 64 * 1024
     assert math.isclose(float(expected.sum()), 1, abs_tol=0.05)
+
+
+DEAD = {
+    "a reduction": {"3a_3x3_reduce_bn": -100.0, "3a_3x3_bn": 0.7},
+    "a convolution before a pool": {"conv1_bn": -100.0, "conv2_reduce_bn": 0.3},
+    "all branches of a module": {
+        **dict.fromkeys(("3a_1x1_bn", "3a_3x3_bn", "3a_5x5_bn", "3a_pool_proj_bn"), -100.0),
+        **{"3b_1x1_bn": 1.0, "3b_3x3_bn": 0.5},
+    },
+    "the last module": dict.fromkeys(
+        ("4a_1x1_bn", "4a_3x3_bn", "4a_5x5_bn", "4a_pool_proj_bn"), -100.0
+    ),
+    "the first convolution, and all that follows": {"conv1_bn": -100.0},
+}
+INT8: tuple[Format, ...] = ("litert-int8", "litert-uint8", "onnx-int8", "openvino-int8")
+
+
+@pytest.mark.parametrize("kind", INT8)
+@pytest.mark.parametrize("dead", DEAD.values(), ids=DEAD)
+def test_int8_of_a_network_with_dead_layers_gives_its_scores(
+    dead: dict[str, float], kind: Format, tmp_path: Path
+) -> None:
+    """XNNPACK refuses the scales that the converter gives them, and LiteRT then aborts."""
+    if kind == "openvino-int8":
+        pytest.importorskip("nncf")
+    keras.utils.set_random_seed(1)
+    network = clear(build_network(tiny_spec(norm="bn")))
+    for name, value in dead.items():
+        beta = network.get_layer(name).beta
+        beta.assign(np.full(beta.shape, value, np.float32))
+    path = written(network, kind, tmp_path, None)
+    pixels = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), np.uint8)
+
+    received = load_network(path).scores(pixels.astype(np.float32))
+
+    expected = network.predict_on_batch(pixels / np.float32(127.5) - 1)
+    np.testing.assert_allclose(received, expected, atol=0.05)

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from keras_inception.exporters.inference_graph import fold_batch_norm
 from keras_inception.exporters.int8 import quantize_onnx, quantize_openvino
+from keras_inception.exporters.litert_scales import with_accepted_scales
 from keras_inception.exporters.saved_model import constant_function
 from keras_inception.files import temporary_folder
 from keras_inception.packages import require_package
@@ -210,6 +211,8 @@ def _litert(function: Any, kind: Format, calibration: np.ndarray) -> bytes:
         content = converter.convert()
     if kind == "litert-uint8":
         _require_integers(content)
+    if kind in ("litert-int8", "litert-uint8"):
+        content = with_accepted_scales(content)
     return content
 
 
