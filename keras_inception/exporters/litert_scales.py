@@ -32,31 +32,14 @@ def with_accepted_scales(content: bytes) -> bytes:
 
     model = files.convert_bytearray_to_object(bytearray(content))
     (graph,) = model.subgraphs
-    named = [(files.opcode_to_name(model, item.opcodeIndex), item) for item in graph.operators]
+    operators = [(files.opcode_to_name(model, item.opcodeIndex), item) for item in graph.operators]
     scales = [_scales(tensor) for tensor in graph.tensors]
-    tied = {place: {place} for place in range(len(scales))}
-    for name, operator in named:
-        if name in _TIED:
-            places = [p for p in (*operator.inputs, *operator.outputs) if _is_activation(graph, p)]
-            together = set().union(*(tied[place] for place in places))
-            tied |= dict.fromkeys(together, together)
-    raised: set[int] = set()
-    for name, operator in named:  # inputs first
-        if name not in (*_WEIGHTED, "MEAN") or not _is_activation(graph, operator.outputs[0]):
-            continue
-        products = scales[operator.inputs[0]][0]
-        if name in _WEIGHTED:
-            products *= scales[operator.inputs[1]].max()
-        output = operator.outputs[0]
-        if products >= _MOST * scales[output][0]:
-            raised |= tied[output]
-            for place in tied[output]:
-                scales[place] = np.maximum(scales[place], products)
+    raised = _raise(operators, scales)
     if not raised:
         return content
     for place in raised:
         graph.tensors[place].quantization.scale = scales[place].astype(np.float32)
-    for name, operator in named:
+    for name, operator in operators:
         if name in _WEIGHTED and operator.inputs[0] in raised:
             source, weights, *bias = operator.inputs
             _rescale(model, graph.tensors, bias, scales[source] * scales[weights])
@@ -64,16 +47,46 @@ def with_accepted_scales(content: bytes) -> bytes:
 
 
 def _scales(tensor: Any) -> np.ndarray:
+    """Of a quantized tensor, one or one for each channel; none of another."""
     found = tensor.quantization and tensor.quantization.scale
     return np.array([] if found is None else found, np.float64)
 
 
-def _is_activation(graph: Any, place: int) -> bool:
-    """Whether a tensor is in int8 with one scale."""
-    from ai_edge_litert.tools import flatbuffer_utils as files
+def _raise(operators: list[tuple[str, Any]], scales: list[np.ndarray]) -> set[int]:
+    """Raise scales of outputs to what XNNPACK takes; returns the places of the raised tensors.
 
-    tensor = graph.tensors[place]
-    return tensor.type == files.schema_fb.TensorType.INT8 and len(_scales(tensor)) == 1
+    Args:
+        operators: by name, each after those that compute its inputs.
+        scales: of the tensors, which are changed.
+    """
+    tied = _tied(operators, scales)
+    raised: set[int] = set()
+    for name, operator in operators:
+        source, *weights = operator.inputs
+        (target, *_) = operator.outputs
+        if name not in (*_WEIGHTED, "MEAN") or not len(scales[target]):
+            continue
+        products = scales[source][0]
+        if name in _WEIGHTED:
+            products *= scales[weights[0]].max()
+        if products >= _MOST * scales[target][0]:
+            raised |= tied[target]
+            for place in tied[target]:
+                scales[place] = np.maximum(scales[place], products)
+    return raised
+
+
+def _tied(operators: list[tuple[str, Any]], scales: list[np.ndarray]) -> list[set[int]]:
+    """Return for each tensor the places of those that have one scale with it, its own included."""
+    tied = [{place} for place in range(len(scales))]
+    for name, operator in operators:
+        if name in _TIED:
+            places = [*operator.inputs, *operator.outputs]
+            places = [place for place in places if place >= 0 and len(scales[place])]
+            together = set[int]().union(*(tied[place] for place in places))
+            for place in together:
+                tied[place] = together
+    return tied
 
 
 def _rescale(model: Any, tensors: list[Any], bias: list[int], scale: np.ndarray) -> None:
