@@ -3,6 +3,8 @@
 import io
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -188,3 +190,12 @@ def test_fashion_mnist():
     assert data.image_shape == (28, 28, 1)
     assert data.class_names[9] == "Ankle boot"
     assert data.note == "'test[-100:]' is held out"
+
+
+def test_decoded_images_are_read_without_a_word_of_tfds(data_dir):
+    """TFDS's own `feature.dtype` logs that it is deprecated."""
+    write_tfds(data_dir, {"train": [encoded(i) for i in range(10)]}, (20, 30, 3))
+    code = "from keras_inception import open_data; print(len(open_data('tfds:mine').train))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "8\n", result.stderr
+    assert "deprecated" not in result.stderr

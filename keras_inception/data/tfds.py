@@ -157,7 +157,7 @@ def _keys(builder: Any, identity: str) -> tuple[str, str]:
 
 def _fits_in_memory(builder: Any, image: str) -> bool:
     feature = builder.info.features[image]
-    if None in feature.shape or feature.shape[-1] not in (1, 3) or feature.dtype != np.uint8:
+    if None in feature.shape or feature.shape[-1] not in (1, 3) or feature.np_dtype != np.uint8:
         return False
     count = sum(split.num_examples for split in builder.info.splits.values())
     return bool(count * np.prod(feature.shape) <= _MOST_BYTES_IN_MEMORY)
