@@ -193,7 +193,7 @@ def test_fashion_mnist():
 
 
 def test_decoded_images_are_read_without_a_word_of_tfds(data_dir):
-    """TFDS's own `feature.dtype` logs that it is deprecated."""
+    """TFDS's partial decoding logs that its own `dtype` is deprecated."""
     write_tfds(data_dir, {"train": [encoded(i) for i in range(10)]}, (20, 30, 3))
     code = "from keras_inception import open_data; print(len(open_data('tfds:mine').train))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
