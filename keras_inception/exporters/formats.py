@@ -187,6 +187,7 @@ def _scoring_function(model: keras.Model, batch: int | None) -> Any:
 
 
 def _litert(function: Any, kind: Format, calibration: np.ndarray) -> bytes:
+    is_integer = kind in ("litert-int8", "litert-uint8")
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [function.get_concrete_function()], tf.Module()
     )
@@ -194,7 +195,7 @@ def _litert(function: Any, kind: Format, calibration: np.ndarray) -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if kind == "litert-float16":
         converter.target_spec.supported_types = [tf.float16]
-    if kind in ("litert-int8", "litert-uint8"):
+    if is_integer:
 
         def images() -> Iterator[list[np.ndarray]]:
             for image in calibration.astype(np.float32):
@@ -211,7 +212,7 @@ def _litert(function: Any, kind: Format, calibration: np.ndarray) -> bytes:
         content = converter.convert()
     if kind == "litert-uint8":
         _require_integers(content)
-    if kind in ("litert-int8", "litert-uint8"):
+    if is_integer:
         content = with_accepted_scales(content)
     return content
 
